@@ -1,0 +1,224 @@
+"""KerasHub's own `AlbertBackbone`, in PyTorch, without Keras or TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import nn
+
+from albert_hub_bridge.mapping.weights import weight_rules
+from albert_hub_bridge.model.architecture import FIELDS, Architecture
+from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
+from albert_hub_bridge.model.modeling_albert_hub import AlbertHubModel
+from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
+from albert_hub_bridge.stores.folders import new_folder
+from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS, resolve_source
+from albert_hub_bridge.stores.keras_preset import write_preset
+from albert_hub_bridge.stores.layouts import read_checkpoint
+
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+_INPUTS = ("token_ids", "segment_ids", "padding_mask")
+
+
+class AlbertBackbone(nn.Module):
+    """The encoder of KerasHub's documentation: the same arguments, the same call, the same numbers.
+
+    The model starts in inference mode, as Keras models run by default; call `train()` to train it, or pass
+    `training=True`.
+
+    Args:
+        vocabulary_size: Size of the token vocabulary.
+        num_layers: How many times the input runs through a group; divisible by `num_groups`.
+        num_heads: Attention heads; divides `hidden_dim`.
+        embedding_dim: Width of the embeddings.
+        hidden_dim: Width of the encoder and the pooler.
+        intermediate_dim: Width of the feed-forward block.
+        num_groups: Number of groups of layers that share their parameters.
+        num_inner_repetitions: Layers per group.
+        dropout: Dropout rate, in [0, 1).
+        max_sequence_length: Number of positions.
+        num_segments: Number of segment ids.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`; float32 by default. Softmax and layer norm compute in float32.
+        name: A label, as in Keras.
+        trainable: Whether the parameters get gradients.
+
+    Raises:
+        ValueError: The architecture is impossible, or the dtype is unknown.
+
+    Source:
+        keras_hub/src/models/albert/albert_backbone.py.
+
+    Example:
+
+    ```python
+    >>> backbone = AlbertBackbone.from_preset("./albert_base_en_uncased")
+    >>> outputs = backbone({
+    ...     "token_ids": np.ones((1, 12), dtype="int32"),
+    ...     "segment_ids": np.zeros((1, 12), dtype="int32"),
+    ...     "padding_mask": np.ones((1, 12), dtype="int32"),
+    ... })
+    >>> outputs["sequence_output"].shape
+    torch.Size([1, 12, 768])
+    ```
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        name: {
+            "metadata": {"description": preset.description, "params": preset.parameters, "path": "albert"},
+            "kaggle_handle": f"kaggle://{preset.kaggle}",
+        }
+        for name, preset in PUBLISHED_PRESETS.items()
+    }
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int,
+        num_heads: int,
+        embedding_dim: int,
+        hidden_dim: int,
+        intermediate_dim: int,
+        num_groups: int = 1,
+        num_inner_repetitions: int = 1,
+        dropout: float = 0.0,
+        max_sequence_length: int = 512,
+        num_segments: int = 2,
+        dtype: str | None = None,
+        *,
+        name: str = "albert_backbone",
+        trainable: bool = True,
+    ) -> None:
+        super().__init__()
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
+        arguments = locals()
+        self.architecture = Architecture(**{field: arguments[field] for field in FIELDS})
+        self.name, self.trainable, self.dtype = name, trainable, dtype or "float32"
+        config = AlbertHubConfig(**asdict(self.architecture))
+        self.model = AlbertHubModel(config).to(getattr(torch, self.dtype)).eval().requires_grad_(trainable)
+
+    def __getattr__(self, name: str) -> Any:
+        """Give KerasHub's constructor arguments as attributes: `backbone.hidden_dim`."""
+        if name in FIELDS:
+            return getattr(self.architecture, name)
+        return super().__getattr__(name)
+
+    @property
+    def token_embedding(self) -> nn.Module:
+        """The layer that embeds token ids: weight (vocabulary_size, embedding_dim)."""
+        return self.model.get_input_embeddings()
+
+    def forward(
+        self, inputs: Mapping[str, np.ndarray | Int[Tensor, "batch seq"]], training: bool | None = None
+    ) -> dict[str, Float[Tensor, ...]]:
+        """Encode a batch, as KerasHub does.
+
+        Args:
+            inputs: `token_ids`, `segment_ids` and `padding_mask` (1 for tokens, 0 for padding), each (batch, seq),
+                NumPy arrays or tensors.
+            training: Whether to apply dropout in this call; by default, as `train()` and `eval()` said.
+
+        Returns:
+            `sequence_output` (batch, seq, hidden_dim) and `pooled_output` (batch, hidden_dim).
+
+        Raises:
+            ValueError: An input is missing or unknown.
+        """
+        if set(inputs) != set(_INPUTS):
+            raise ValueError(f"expected the inputs {', '.join(_INPUTS)}, found {', '.join(sorted(inputs)) or 'none'}.")
+        device = self.model.device
+        token_ids, segment_ids, padding_mask = (
+            torch.as_tensor(inputs[name]).to(device=device, dtype=torch.long) for name in _INPUTS
+        )
+        before = self.training
+        self.train(before if training is None else training)
+        try:
+            outputs = self.model(token_ids, attention_mask=padding_mask, token_type_ids=segment_ids)
+        finally:
+            self.train(before)
+        return {"sequence_output": outputs.last_hidden_state, "pooled_output": outputs.pooler_output}
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype, **asdict(self.architecture)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> AlbertBackbone:
+        """Make a backbone with new weights from what `get_config` returned."""
+        return cls(**config)
+
+    def count_params(self) -> int:
+        """Return the number of parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @classmethod
+    def from_preset(cls, preset: str | Path, load_weights: bool = True, **overrides: Any) -> AlbertBackbone:
+        """Make a backbone from a preset, or from a Hub repository of either layout.
+
+        Args:
+            preset: A folder.
+            load_weights: Whether to read the weights; else they are new ones.
+            **overrides: Constructor arguments that differ from the preset's: `dropout`, `dtype`, `name`, ... The
+                dtype is the preset's by default.
+
+        Raises:
+            SourceError, CheckpointError: The preset cannot be found, or is wrong.
+            ValueError: An override contradicts the weights.
+        """
+        with read_checkpoint(resolve_source(preset)) as checkpoint:
+            backbone = cls(**{"dtype": checkpoint.dtype, **asdict(checkpoint.architecture), **overrides})
+            if load_weights:
+                if changed := _changed_shapes(checkpoint.architecture, backbone.architecture):
+                    raise ValueError(f"The weights of {preset} do not fit with {', '.join(changed)} overridden.")
+                backbone.model.load_state_dict(state_dict(checkpoint))
+        return backbone
+
+    def save_to_preset(self, preset_dir: str | Path) -> None:
+        """Write a preset that `keras_hub.models.AlbertBackbone.from_preset` loads; it has no tokenizer.
+
+        Raises:
+            TargetError: The folder exists and is not empty, or its parent does not exist.
+        """
+        parameters = self.model.state_dict()
+        weights = {
+            rule.bridge: _as_weight(parameters[rule.bridge], self.dtype) for rule in weight_rules(self.architecture)
+        }
+        folder = Path(preset_dir)
+        checkpoint = Checkpoint("bridge", folder, self.architecture, weights, self.dtype)
+        with new_folder(folder, overwrite=False) as draft:
+            write_preset(checkpoint, draft)
+
+
+def state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Read all weights of a checkpoint as the state of an `AlbertHubModel`."""
+    return {name: _as_tensor(weight.read()) for name, weight in checkpoint.weights.items()}
+
+
+def _as_tensor(array: np.ndarray) -> torch.Tensor:
+    array = np.ascontiguousarray(array)
+    if array.dtype == ml_dtypes.bfloat16:  # torch does not know NumPy's bfloat16; the bits are the same
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _as_weight(tensor: torch.Tensor, dtype: str) -> Weight:
+    def read() -> np.ndarray:
+        cpu = tensor.detach().cpu().contiguous()
+        return cpu.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if dtype == "bfloat16" else cpu.numpy()
+
+    return Weight(tuple(tensor.shape), dtype, read)
+
+
+def _changed_shapes(weights: Architecture, wanted: Architecture) -> list[str]:
+    free = {"dropout", "num_layers"}  # neither changes a weight
+    return [name for name in FIELDS if name not in free and getattr(weights, name) != getattr(wanted, name)]

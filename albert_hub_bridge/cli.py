@@ -1,0 +1,216 @@
+"""The command `albert-hub-bridge`. It prints what the functions in `bridge` return, and decides nothing.
+
+Exit codes: 0 all is well, 1 `verify` found a difference, 2 the input is wrong and nothing was written.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from albert_hub_bridge import __version__, bridge
+from albert_hub_bridge.errors import AlbertHubBridgeError
+
+
+class Layout(str, Enum):
+    """What `convert --to` can write."""
+
+    keras = "keras"
+    bridge = "bridge"
+    stock = "stock"
+
+
+app = typer.Typer(
+    help="Move ALBERT between KerasHub presets and Hugging Face repositories, and prove that nothing changed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Source = Annotated[str, typer.Argument(help="Folder of a KerasHub preset or a Hub repository.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+@app.callback()
+def main_options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Handle the options that belong to no command."""
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def convert(
+    source: Source,
+    target: Annotated[str, typer.Argument(help="Folder to make.")],
+    to: Annotated[
+        Layout,
+        typer.Option(
+            help="keras: a KerasHub preset. bridge: a repository for this package's classes. "
+            "stock: a repository for transformers alone."
+        ),
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a preset or repository to any layout."""
+    with _errors_as_messages(as_json), _progress_bar(hidden=as_json) as progress:
+        report = bridge.convert(source, target, to=to.value, overwrite=overwrite, progress=progress)
+    if as_json:
+        _print_json(report.as_dict())
+        return
+    out.print(f"[bold]{report.source.source}[/] ({report.source.layout}) → [bold]{report.target}[/] ({report.layout})")
+    _print_inspection(report.source)
+
+
+@app.command()
+def inspect(source: Source, as_json: AsJson = False) -> None:
+    """Say what a preset or repository holds."""
+    with _errors_as_messages(as_json):
+        report = bridge.inspect(source)
+    if as_json:
+        _print_json(report.as_dict())
+        return
+    out.print(f"[bold]{report.source}[/]: {_LAYOUT_NAMES[report.layout]}")
+    _print_inspection(report)
+
+
+@app.command()
+def verify(
+    source: Source,
+    target: Annotated[str, typer.Argument(help="The folder to compare with.")],
+    texts: Annotated[
+        Path | None, typer.Option(help="File with one text a line; a built-in sample by default.", dir_okay=False)
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest absolute difference of outputs that passes.")] = 1e-5,
+    as_json: AsJson = False,
+) -> None:
+    """Put texts into both sides and compare configurations, tensors, ids and numbers."""
+    with _errors_as_messages(as_json):
+        lines = bridge.SAMPLE_TEXTS if texts is None else _read_texts(texts)
+        report = bridge.verify(source, target, texts=lines, tolerance=tolerance)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        _print_verification(report)
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+_LAYOUT_NAMES = {
+    "keras": "a KerasHub preset",
+    "bridge": "a Hub repository in the bridge layout",
+    "stock": "a Hub repository in the stock layout",
+}
+
+
+@contextmanager
+def _errors_as_messages(as_json: bool) -> Iterator[None]:
+    """Turn wrong input into one message and exit code 2."""
+    try:
+        yield
+    except (AlbertHubBridgeError, OSError) as error:
+        if as_json:
+            _print_json({"error": str(error)})
+        err.print(f"[bold red]Error:[/] {_escape(str(error))}")
+        raise typer.Exit(2) from error
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@contextmanager
+def _progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True, disable=hidden or not err.is_terminal) as bar:
+        task = bar.add_task("Converting", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _read_texts(file: Path) -> Sequence[str]:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise AlbertHubBridgeError(f"{file} has no texts; write one text a line.")
+    return lines
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    json.dump(content, sys.stdout, ensure_ascii=False, indent=2, default=str)
+    sys.stdout.write("\n")
+
+
+def _print_inspection(report: bridge.Inspection) -> None:
+    facts = {name: str(value) for name, value in asdict(report.architecture).items()}
+    facts["parameters"] = f"{report.parameters:,} in {report.tensors} tensors"
+    facts["size"] = f"{report.bytes / 1e6:,.1f} MB, {report.dtype}"
+    facts["head"] = report.head or "none"
+    if report.vocabulary is None:
+        facts["vocabulary"] = "none"
+    else:
+        vocabulary = report.vocabulary
+        facts["vocabulary"] = f"{vocabulary.pieces:,} pieces, text rules: {vocabulary.text_rules}"
+        length = vocabulary.sequence_length or "not said"
+        facts["packing"] = f"sequence length {length}, pairs truncated {vocabulary.truncate}"
+    out.print(_two_columns(facts))
+    if report.dropped:
+        out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
+        for tensor in report.dropped:
+            out.print(f"  {_escape(tensor.name)} {tensor.shape}: {tensor.reason}")
+    if report.ignored:
+        out.print("Keys that change nothing: " + ", ".join(key.key for key in report.ignored))
+    for note in report.notes:
+        out.print(f"[yellow]Note:[/] {_escape(note)}")
+
+
+def _print_verification(report: bridge.Verification) -> None:
+    facts = {
+        "source": f"{report.source}, computed by {report.source_engine}",
+        "target": f"{report.target}, computed by {report.target_engine}",
+        "architecture": _good_or("; ".join(f"{k}: {a} and {b}" for k, (a, b) in report.different_fields.items())),
+        "tensors": _good_or(", ".join(report.different_tensors)),
+    }
+    if all(report.vocabularies):
+        facts["ids"] = _good_or(
+            f"{report.different_ids} of {report.texts} texts differ" if report.different_ids else ""
+        )
+    else:
+        sides = ["source"] * (not report.vocabularies[0]) + ["target"] * (not report.vocabularies[1])
+        facts["ids"] = f"[yellow]not compared: no vocabulary on the side of the {' and the '.join(sides)}[/]"
+    for name, value in report.max_abs_difference.items():
+        colour = "green" if value <= report.tolerance else "red"
+        facts[name] = f"[{colour}]{value:.2e}[/] largest absolute difference (at most {report.tolerance:.0e})"
+    out.print(_two_columns(facts))
+    if report.first_difference is not None:
+        out.print(_two_columns({f"first text that differs, {k}": repr(v) for k, v in report.first_difference.items()}))
+    out.print("[bold green]They agree.[/]" if report.passed else "[bold red]They differ.[/]")
+
+
+def _good_or(difference: str) -> str:
+    return f"[red]{_escape(difference)}[/]" if difference else "[green]identical[/]"
+
+
+def _two_columns(facts: dict[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(f"[dim]{name}[/]", value)
+    return table

@@ -1,0 +1,151 @@
+"""Who computes each side of a verification: every layout's own library, from raw text to numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from albert_hub_bridge import __version__
+from albert_hub_bridge.stores.checkpoint import Checkpoint
+
+
+class Engine(Protocol):
+    """One side of a verification."""
+
+    name: str
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
+        """Return the ids of each text without special tokens, or None without a vocabulary."""
+
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return `sequence_output` and `pooled_output` in float32 for KerasHub's three inputs."""
+
+
+def pack(ids: Sequence[Sequence[int]], special_ids: Mapping[str, int], num_segments: int) -> dict[str, np.ndarray]:
+    """Pack ids as `[CLS] ids [SEP]`, padded to the longest, with the second half of every other row in segment 1.
+
+    Two segments, so that a swapped or lost segment embedding shows.
+    """
+    rows = [[special_ids["cls"], *row, special_ids["sep"]] for row in ids]
+    shape = (len(rows), max(map(len, rows)))
+    token_ids = np.full(shape, special_ids["pad"], dtype=np.int32)
+    segment_ids, padding_mask = np.zeros_like(token_ids), np.zeros_like(token_ids)
+    for index, row in enumerate(rows):
+        token_ids[index, : len(row)] = row
+        padding_mask[index, : len(row)] = 1
+        if index % 2 and num_segments > 1:
+            segment_ids[index, len(row) // 2 : len(row)] = 1
+    return {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
+
+
+def open_engine(checkpoint: Checkpoint) -> Engine:
+    """Open the library that a checkpoint's layout is meant for."""
+    if checkpoint.layout == "keras":
+        if importlib.util.find_spec("keras_hub") is not None:
+            return KerasHubEngine(checkpoint.folder, has_vocabulary=checkpoint.text is not None)
+        return BackboneEngine(checkpoint)
+    return TransformersEngine(checkpoint.folder, checkpoint.layout, has_vocabulary=checkpoint.text is not None)
+
+
+class KerasHubEngine:
+    """The real keras_hub."""
+
+    def __init__(self, folder: Path, has_vocabulary: bool) -> None:
+        os.environ.setdefault("KERAS_BACKEND", "torch")  # the backend that is installed anyway; the user's choice wins
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # keras_hub imports TensorFlow where it finds it
+        import keras
+        import keras_hub
+
+        self.name = f"keras_hub {keras_hub.__version__} (Keras {keras.__version__} on {keras.backend.backend()})"
+        self._backbone = keras_hub.models.AlbertBackbone.from_preset(str(folder), dtype="float32")
+        self._tokenizer = keras_hub.models.AlbertTokenizer.from_preset(str(folder)) if has_vocabulary else None
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
+        """Tokenize with keras_hub's AlbertTokenizer."""
+        if self._tokenizer is None:
+            return None
+        return [[int(index) for index in self._tokenizer(text)] for text in texts]
+
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute with keras_hub's AlbertBackbone."""
+        outputs = self._backbone.predict(inputs, verbose=0)
+        return {name: np.asarray(value) for name, value in outputs.items()}
+
+
+class BackboneEngine:
+    """This package's `AlbertBackbone`, where keras_hub is not installed."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        from albert_hub_bridge.backbone import AlbertBackbone
+
+        self.name = f"albert_hub_bridge {__version__} AlbertBackbone (keras_hub is not installed)"
+        self._backbone = AlbertBackbone.from_preset(checkpoint.folder).float()
+        self._text = checkpoint.text
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
+        """Tokenize with sentencepiece, as KerasHub's tokenizer does."""
+        import sentencepiece
+
+        if self._text is None:
+            return None
+        processor = sentencepiece.SentencePieceProcessor(model_proto=self._text.proto)
+        return [list(processor.encode(text)) for text in texts]
+
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute with `AlbertBackbone`."""
+        import torch
+
+        with torch.inference_mode():
+            outputs = self._backbone(inputs)
+        return {name: value.numpy() for name, value in outputs.items()}
+
+
+class TransformersEngine:
+    """transformers: with this package's classes for the bridge layout, with its own for the stock layout."""
+
+    def __init__(self, folder: Path, layout: str, has_vocabulary: bool) -> None:
+        import torch
+        import transformers
+
+        package = f" with albert_hub_bridge {__version__}" if layout == "bridge" else ""
+        with _quiet(transformers):
+            self._model: Any = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder) if has_vocabulary else None
+        self.name = f"transformers {transformers.__version__} {type(self._model).__name__}{package}"
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
+        """Tokenize with the repository's AutoTokenizer; special tokens written in a text are text."""
+        if self._tokenizer is None:
+            return None
+        rows = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [list(row) for row in rows]
+
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute with the repository's AutoModel."""
+        import torch
+
+        names = {"token_ids": "input_ids", "segment_ids": "token_type_ids", "padding_mask": "attention_mask"}
+        with torch.inference_mode():
+            outputs = self._model(**{names[name]: torch.from_numpy(array).long() for name, array in inputs.items()})
+        return {"sequence_output": outputs.last_hidden_state.numpy(), "pooled_output": outputs.pooler_output.numpy()}
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Keep transformers' own progress bar and load report off the screen: the report here says it all."""
+    logging = transformers.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

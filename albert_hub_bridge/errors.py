@@ -1,0 +1,74 @@
+"""The exceptions that this package raises on purpose.
+
+::
+
+    AlbertHubBridgeError          everything below; the command prints it and exits with 2
+    ├── SourceError               the source cannot be found, or is neither a preset nor a repository
+    ├── TargetError               the target cannot be written: it exists, or its parent does not
+    └── CheckpointError           the source was found and is wrong: lists every problem at once
+        ├── ConfigurationError    in a JSON file: unknown, missing or refused keys, impossible architectures
+        ├── WeightsError          in the tensors: missing, unexpected, wrong shape, wrong dtype
+        └── VocabularyError       in the SentencePiece vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: what kind, where, and expected beside found."""
+
+    kind: str  # "missing", "wrong shape", ...: a few words that head the line
+    where: str  # a key or the name of a tensor
+    detail: str  # "expected (768,), found (767,)"
+
+
+class AlbertHubBridgeError(Exception):
+    """Base of every exception that this package raises on purpose."""
+
+
+class SourceError(AlbertHubBridgeError):
+    """The source does not exist, or is neither a KerasHub preset nor a Hub repository."""
+
+
+class TargetError(AlbertHubBridgeError):
+    """The target cannot be written."""
+
+
+class CheckpointError(AlbertHubBridgeError):
+    """What was read is not an ALBERT checkpoint that this package understands.
+
+    Args:
+        where: The file that is wrong.
+        subject: What of it is wrong: "weights", "configuration", "vocabulary".
+        problems: Everything that is wrong with it, never only the first.
+        advice: What the user can do, if there is something.
+    """
+
+    def __init__(self, where: str | Path, subject: str, problems: Sequence[Problem], advice: str = "") -> None:
+        self.where, self.subject, self.problems, self.advice = Path(where), subject, tuple(problems), advice
+        super().__init__(_as_table(f"in the {subject} of {where}", self.problems, advice))
+
+
+class ConfigurationError(CheckpointError):
+    """A configuration has unknown, missing, refused or contradictory keys, or describes an impossible architecture."""
+
+
+class WeightsError(CheckpointError):
+    """Tensors are missing, unexpected, or of the wrong shape or dtype."""
+
+
+class VocabularyError(CheckpointError):
+    """The SentencePiece vocabulary cannot be used for ALBERT."""
+
+
+def _as_table(title: str, problems: Sequence[Problem], advice: str) -> str:
+    kinds = max((len(problem.kind) for problem in problems), default=0)
+    places = max((len(problem.where) for problem in problems), default=0)
+    lines = [f"{len(problems)} problem{'s' if len(problems) != 1 else ''} {title}"]
+    lines += [f"  {p.kind:<{kinds}}  {p.where:<{places}}  {p.detail}".rstrip() for p in problems]
+    return "\n".join([*lines, advice] if advice else lines)

@@ -1,0 +1,234 @@
+"""The sibling of the table of weights: what every configuration key means, in every dialect.
+
+A key is *renamed* (it is a field of `Architecture`), *constant* (it is checked, and refused when different) or
+*ignored*, with a reason that the report shows. A key that nobody names is an error, in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from albert_hub_bridge.errors import Problem
+from albert_hub_bridge.model.architecture import FIELDS, Architecture
+
+
+REQUIRED = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """The key is a field of `Architecture`, or has the default of its own library where it is absent."""
+
+    field: str
+    default: Any = REQUIRED
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The key may only have one of these values, because nothing here computes anything else."""
+
+    allowed: tuple[Any, ...]
+    why: str
+    default: Any = REQUIRED  # what an absent key means; by default, an allowed value
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """The key does not change what is computed, or is said elsewhere."""
+
+    reason: str
+
+
+Rule = Renamed | Constant | Ignored
+Table = Mapping[str, Rule]
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoredKey:
+    """A key that was read and not carried over, for the report."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+_NOT_AN_ENCODER = "ALBERT is a bidirectional encoder"
+_OUTPUT = "chooses what a call returns, not what it computes"
+_GENERATION = "only text generation uses it"
+_HEAD = "belongs to a head"
+_INIT = "only initializes new weights"
+_RUNTIME = "chooses how, not what, is computed"
+_PROVENANCE = "says where the file came from"
+_IDS = "the vocabulary says it"
+_LABEL = "names an object in Keras"
+
+# fmt: off
+KERAS: Table = {
+    "vocabulary_size":       Renamed("vocabulary_size"),
+    "num_layers":            Renamed("num_layers"),
+    "num_heads":             Renamed("num_heads"),
+    "embedding_dim":         Renamed("embedding_dim"),
+    "hidden_dim":            Renamed("hidden_dim"),
+    "intermediate_dim":      Renamed("intermediate_dim"),
+    "num_groups":            Renamed("num_groups", 1),
+    "num_inner_repetitions": Renamed("num_inner_repetitions", 1),
+    "dropout":               Renamed("dropout", 0.0),
+    "max_sequence_length":   Renamed("max_sequence_length", 512),
+    "num_segments":          Renamed("num_segments", 2),
+    "name":                  Ignored(_LABEL),
+    "trainable":             Ignored("a setting of training, not of the model"),
+    "dtype":                 Ignored("the weights carry their own dtype"),
+}
+
+# What transformers has written into any model's config.json, from version 2 to 5.
+_TRANSFORMERS: Table = {
+    "is_decoder":              Constant((False,), _NOT_AN_ENCODER),
+    "is_encoder_decoder":      Constant((False,), _NOT_AN_ENCODER),
+    "add_cross_attention":     Constant((False,), _NOT_AN_ENCODER),
+    "pruned_heads":            Constant(({}, None), "pruned heads change the shape of the weights"),
+    "quantization_config":     Constant((None,), "quantized weights are not read"),
+    "per_layer_config":        Constant((None,), "every layer has the same shape"),
+    "architectures":           Ignored("the tensors say which head there is"),
+    "model_type":              Ignored("already told the layout"),
+    "auto_map":                Ignored("code from a source is never run nor passed on"),
+    "dtype":                   Ignored("the weights carry their own dtype"),
+    "torch_dtype":             Ignored("the weights carry their own dtype"),
+    "chunk_size_feed_forward": Ignored(_RUNTIME),
+    "use_bfloat16":            Ignored(_RUNTIME),
+    "torchscript":             Ignored(_RUNTIME),
+    "gradient_checkpointing":  Ignored(_RUNTIME),
+    "attn_implementation":     Ignored(_RUNTIME),
+    "_attn_implementation":    Ignored(_RUNTIME),
+    "use_cache":               Ignored(_RUNTIME),
+    "xla_device":              Ignored(_RUNTIME),
+    "tf_legacy_loss":          Ignored(_RUNTIME),
+    "initializer_range":       Ignored(_INIT),
+    "return_dict":             Ignored(_OUTPUT),
+    "output_attentions":       Ignored(_OUTPUT),
+    "output_hidden_states":    Ignored(_OUTPUT),
+    "output_past":             Ignored(_OUTPUT),
+    "_name_or_path":           Ignored(_PROVENANCE),
+    "_commit_hash":            Ignored(_PROVENANCE),
+    "transformers_version":    Ignored(_PROVENANCE),
+    "tie_word_embeddings":     Ignored(_HEAD),
+    "tie_encoder_decoder":     Ignored(_HEAD),
+    "num_labels":              Ignored(_HEAD),
+    "id2label":                Ignored(_HEAD),
+    "label2id":                Ignored(_HEAD),
+    "problem_type":            Ignored(_HEAD),
+    "finetuning_task":         Ignored(_HEAD),
+    "classifier_dropout":      Ignored(_HEAD),
+    "classifier_dropout_prob": Ignored(_HEAD),
+    "task_specific_params":    Ignored(_HEAD),
+    "tokenizer_class":         Ignored("the tokenizer's own files say it"),
+    "prefix":                  Ignored(_GENERATION),
+    "pad_token_id":            Ignored(_IDS),
+    "bos_token_id":            Ignored(_IDS),
+    "eos_token_id":            Ignored(_IDS),
+    "sep_token_id":            Ignored(_IDS),
+    **dict.fromkeys((
+        "cross_attention_hidden_size", "decoder_start_token_id", "max_length", "min_length", "do_sample",
+        "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p",
+        "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+        "bad_words_ids", "num_return_sequences", "output_scores", "return_dict_in_generate", "forced_bos_token_id",
+        "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens",
+        "begin_suppress_tokens",
+    ), Ignored(_GENERATION)),
+}
+
+ALBERT: Table = {
+    "vocab_size":                   Renamed("vocabulary_size", 30000),
+    "num_hidden_layers":            Renamed("num_layers", 12),
+    "num_attention_heads":          Renamed("num_heads", 64),
+    "embedding_size":               Renamed("embedding_dim", 128),
+    "hidden_size":                  Renamed("hidden_dim", 4096),
+    "intermediate_size":            Renamed("intermediate_dim", 16384),
+    "num_hidden_groups":            Renamed("num_groups", 1),
+    "inner_group_num":              Renamed("num_inner_repetitions", 1),
+    "hidden_dropout_prob":          Renamed("dropout", 0.0),  # two rates in this dialect: they must agree
+    "attention_probs_dropout_prob": Renamed("dropout", 0.0),
+    "max_position_embeddings":      Renamed("max_sequence_length", 512),
+    "type_vocab_size":              Renamed("num_segments", 2),
+    "hidden_act":                   Constant(("gelu_pytorch_tanh", "gelu_new"), "KerasHub computes the tanh form of GELU", "gelu_new"),
+    "layer_norm_eps":               Constant((1e-12,), "KerasHub's layer norms have this epsilon"),
+    "position_embedding_type":      Constant(("absolute",), "KerasHub's positions are absolute"),
+    "net_structure_type":           Constant((0,), "a structure that no library computes"),
+    "gap_size":                     Constant((0,), "a structure that no library computes"),
+    "num_memory_blocks":            Constant((0,), "a structure that no library computes"),
+    "down_scale_factor":            Constant((1,), "a structure that no library computes"),
+    **_TRANSFORMERS,
+}
+
+BRIDGE: Table = {
+    **{key: rule for key, rule in KERAS.items() if isinstance(rule, Renamed)},
+    **_TRANSFORMERS,
+}
+
+# preprocessor.json of a preset, next to the tokenizer that is nested in it.
+PREPROCESSOR: Table = {
+    "sequence_length":       Renamed("sequence_length", 512),
+    "truncate":              Renamed("truncate", "round_robin"),
+    "config_file":           Constant(("preprocessor.json",), "the file's own name"),
+    "tokenizer":             Ignored("the vocabulary is read from assets/tokenizer"),
+    "name":                  Ignored(_LABEL),
+    "trainable":             Ignored(_LABEL),
+    "dtype":                 Ignored(_LABEL),
+    "mask_selection_rate":   Ignored("masks texts for pretraining"),
+    "mask_selection_length": Ignored("masks texts for pretraining"),
+    "mask_token_rate":       Ignored("masks texts for pretraining"),
+    "random_token_rate":     Ignored("masks texts for pretraining"),
+}
+# fmt: on
+
+
+def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], list[IgnoredKey], list[Problem]]:
+    """Read a configuration by its table.
+
+    Args:
+        table: What each key means.
+        keys: The configuration, as parsed from JSON.
+
+    Returns:
+        The renamed fields with their values, the ignored keys, and everything that is wrong: unknown and missing
+        keys, refused values, and two keys of one field that disagree. Where there are problems the fields are not
+        complete.
+    """
+    fields: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    ignored: list[IgnoredKey] = []
+    problems = [
+        Problem("unknown key", key, f"= {keys[key]!r}; nothing is known about it") for key in keys if key not in table
+    ]
+    for key, rule in table.items():
+        match rule:
+            case Ignored(reason) if key in keys:
+                ignored.append(IgnoredKey(key, keys[key], reason))
+            case Constant(allowed, why, default) if key in keys or default is not REQUIRED:
+                value = keys.get(key, default)
+                if not any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in allowed):
+                    expected = " or ".join(repr(other) for other in allowed)
+                    problems.append(Problem("refused value", key, f"expected {expected}, found {value!r}: {why}"))
+            case Renamed(field, default):
+                value = keys.get(key, default)
+                if value is REQUIRED:
+                    problems.append(Problem("missing key", key, "it has no default"))
+                elif field in fields and fields[field] != value:
+                    detail = f"= {value!r}, but {origin[field]} = {fields[field]!r}: there is only one {field}"
+                    problems.append(Problem("contradiction", key, detail))
+                else:
+                    fields[field], origin[field] = value, key
+    return fields, ignored, problems
+
+
+def write_keys(table: Table, architecture: Architecture) -> dict[str, Any]:
+    """Write an architecture as a dialect's configuration: its renamed and its constant keys, in the table's order."""
+    values = asdict(architecture)
+    keys: dict[str, Any] = {}
+    for key, rule in table.items():
+        if isinstance(rule, Renamed) and rule.field in FIELDS:
+            keys[key] = values[rule.field]
+        elif isinstance(rule, Constant) and rule.default is not REQUIRED:
+            keys[key] = rule.allowed[0]
+    return keys

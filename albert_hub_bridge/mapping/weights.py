@@ -1,0 +1,128 @@
+"""The table: one row per parameter, its name in every dialect and its axes in both layouts.
+
+Dialects: `keras` is the dataset in KerasHub's `model.weights.h5`, `bridge` the parameter of `AlbertHubModel`, `albert`
+the parameter of transformers' `AlbertModel`. Shapes, both directions, parameter counts and the documentation in
+`conversion/README.md` are derived from these rows and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal
+
+import numpy as np
+
+from albert_hub_bridge.mapping.axes import axis_sizes, rearrange, shape_of
+from albert_hub_bridge.model.architecture import Architecture
+
+
+Dialect = Literal["keras", "bridge", "albert"]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightRule:
+    """One parameter: its name in every dialect and its axes in both layouts."""
+
+    keras: str
+    bridge: str
+    albert: str
+    keras_axes: str
+    torch_axes: str
+
+    def name(self, dialect: Dialect) -> str:
+        """Return the parameter's name in a dialect."""
+        return getattr(self, dialect)  # type: ignore[no-any-return]
+
+    def axes(self, dialect: Dialect) -> str:
+        """Return the parameter's axes in a dialect: KerasHub's, or torch's for the other two."""
+        return self.keras_axes if dialect == "keras" else self.torch_axes
+
+    def shape(self, dialect: Dialect, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the parameter's shape in a dialect."""
+        return shape_of(self.axes(dialect), sizes)
+
+    def move(self, array: np.ndarray, source: Dialect, target: Dialect, sizes: Mapping[str, int]) -> np.ndarray:
+        """Move the parameter's values from one dialect's layout to another's; a view, nothing is copied."""
+        return rearrange(array, self.axes(source), self.axes(target), sizes)
+
+
+# fmt: off
+_STEM = (
+    WeightRule("layers/reversible_embedding/vars/0",  "token_embedding.weight",       "embeddings.word_embeddings.weight",               "vocabulary embedding", "vocabulary embedding"),
+    WeightRule("layers/position_embedding/vars/0",    "position_embedding.weight",    "embeddings.position_embeddings.weight",           "position embedding",   "position embedding"),
+    WeightRule("layers/embedding/vars/0",             "segment_embedding.weight",     "embeddings.token_type_embeddings.weight",         "segment embedding",    "segment embedding"),
+    WeightRule("layers/layer_normalization/vars/0",   "embeddings_layer_norm.weight", "embeddings.LayerNorm.weight",                     "embedding",            "embedding"),
+    WeightRule("layers/layer_normalization/vars/1",   "embeddings_layer_norm.bias",   "embeddings.LayerNorm.bias",                       "embedding",            "embedding"),
+    WeightRule("layers/dense/vars/0",                 "embeddings_projection.weight", "encoder.embedding_hidden_mapping_in.weight",      "embedding hidden",     "hidden embedding"),
+    WeightRule("layers/dense/vars/1",                 "embeddings_projection.bias",   "encoder.embedding_hidden_mapping_in.bias",        "hidden",               "hidden"),
+)
+
+# One encoder layer; KerasHub's names continue `layers/transformer_encoder[_n]/`, the others `<group>.<inner layer>.`.
+_LAYER = (
+    WeightRule("_self_attention_layer/query_dense/vars/0",    "self_attention_layer.query_dense.weight",    "attention.query.weight",       "hidden heads head_dim", "(heads head_dim) hidden"),
+    WeightRule("_self_attention_layer/query_dense/vars/1",    "self_attention_layer.query_dense.bias",      "attention.query.bias",         "heads head_dim",        "(heads head_dim)"),
+    WeightRule("_self_attention_layer/key_dense/vars/0",      "self_attention_layer.key_dense.weight",      "attention.key.weight",         "hidden heads head_dim", "(heads head_dim) hidden"),
+    WeightRule("_self_attention_layer/key_dense/vars/1",      "self_attention_layer.key_dense.bias",        "attention.key.bias",           "heads head_dim",        "(heads head_dim)"),
+    WeightRule("_self_attention_layer/value_dense/vars/0",    "self_attention_layer.value_dense.weight",    "attention.value.weight",       "hidden heads head_dim", "(heads head_dim) hidden"),
+    WeightRule("_self_attention_layer/value_dense/vars/1",    "self_attention_layer.value_dense.bias",      "attention.value.bias",         "heads head_dim",        "(heads head_dim)"),
+    WeightRule("_self_attention_layer/output_dense/vars/0",   "self_attention_layer.output_dense.weight",   "attention.dense.weight",       "heads head_dim hidden", "hidden (heads head_dim)"),
+    WeightRule("_self_attention_layer/output_dense/vars/1",   "self_attention_layer.output_dense.bias",     "attention.dense.bias",         "hidden",                "hidden"),
+    WeightRule("_self_attention_layer_norm/vars/0",           "self_attention_layer_norm.weight",           "attention.LayerNorm.weight",   "hidden",                "hidden"),
+    WeightRule("_self_attention_layer_norm/vars/1",           "self_attention_layer_norm.bias",             "attention.LayerNorm.bias",     "hidden",                "hidden"),
+    WeightRule("_feedforward_intermediate_dense/vars/0",      "feedforward_intermediate_dense.weight",      "ffn.weight",                   "hidden intermediate",   "intermediate hidden"),
+    WeightRule("_feedforward_intermediate_dense/vars/1",      "feedforward_intermediate_dense.bias",        "ffn.bias",                     "intermediate",          "intermediate"),
+    WeightRule("_feedforward_output_dense/vars/0",            "feedforward_output_dense.weight",            "ffn_output.weight",            "intermediate hidden",   "hidden intermediate"),
+    WeightRule("_feedforward_output_dense/vars/1",            "feedforward_output_dense.bias",              "ffn_output.bias",              "hidden",                "hidden"),
+    WeightRule("_feedforward_layer_norm/vars/0",              "feedforward_layer_norm.weight",              "full_layer_layer_norm.weight", "hidden",                "hidden"),
+    WeightRule("_feedforward_layer_norm/vars/1",              "feedforward_layer_norm.bias",                "full_layer_layer_norm.bias",   "hidden",                "hidden"),
+)
+
+_POOLER = (
+    WeightRule("layers/dense_1/vars/0", "pooled_dense.weight", "pooler.weight", "hidden pooled", "pooled hidden"),
+    WeightRule("layers/dense_1/vars/1", "pooled_dense.bias",   "pooler.bias",   "pooled",        "pooled"),
+)
+# fmt: on
+
+
+def weight_rules(architecture: Architecture) -> tuple[WeightRule, ...]:
+    """Return the row of every parameter of an encoder, in forward order."""
+    return (*_STEM, *_layers(architecture), *_POOLER)
+
+
+def _layers(architecture: Architecture) -> Iterator[WeightRule]:
+    """Yield the rows of all encoder layers. KerasHub names layers by a counter that runs through all groups."""
+    for group in range(architecture.num_groups):
+        for inner in range(architecture.num_inner_repetitions):
+            count = group * architecture.num_inner_repetitions + inner
+            encoder = f"transformer_encoder_{count}" if count else "transformer_encoder"
+            for rule in _LAYER:
+                yield _in_layer(rule, encoder, str(group), str(inner))
+
+
+def _in_layer(rule: WeightRule, encoder: str, group: str, inner: str) -> WeightRule:
+    return replace(
+        rule,
+        keras=f"layers/{encoder}/{rule.keras}",
+        bridge=f"transformer_layers.{group}.{inner}.{rule.bridge}",
+        albert=f"encoder.albert_layer_groups.{group}.albert_layers.{inner}.{rule.albert}",
+    )
+
+
+def parameter_count(architecture: Architecture) -> int:
+    """Return the number of parameters of an encoder."""
+    sizes = axis_sizes(architecture)
+    return sum(prod(rule.shape("bridge", sizes)) for rule in weight_rules(architecture))
+
+
+def weights_as_markdown() -> str:
+    """Render the table for `conversion/README.md`, which a test compares."""
+    lines = [
+        "| KerasHub dataset | its axes | `AlbertHubModel` | transformers `AlbertModel` | their axes |",
+        "|---|---|---|---|---|",
+    ]
+    layer = [_in_layer(rule, "transformer_encoder[_n]", "g", "i") for rule in _LAYER]
+    for rule in (*_STEM, *layer, *_POOLER):
+        lines.append(f"| `{rule.keras}` | {rule.keras_axes} | `{rule.bridge}` | `{rule.albert}` | {rule.torch_axes} |")
+    return "\n".join(lines)

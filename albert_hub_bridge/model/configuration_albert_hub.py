@@ -1,0 +1,93 @@
+"""The configuration of `AlbertHubModel`: KerasHub's argument names, with transformers' names as aliases."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+from .architecture import FIELDS, architecture_problems
+
+
+@strict
+class AlbertHubConfig(PreTrainedConfig):
+    r"""Configuration of an `AlbertHubModel`. The defaults are those of `albert_base_en_uncased`.
+
+    Every field is documented at `Architecture`, whose names and rules these are. transformers' names for the same
+    things (`hidden_size`, `num_hidden_layers`, ...) can be read, set and passed as well.
+
+    Args:
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the truncated normal that initializes new weights.
+        pad_token_id (`int`, *optional*, defaults to 0):
+            The id of `<pad>` in ALBERT vocabularies.
+        bos_token_id (`int`, *optional*, defaults to 2):
+            The id of `[CLS]` in ALBERT vocabularies.
+        eos_token_id (`int`, *optional*, defaults to 3):
+            The id of `[SEP]` in ALBERT vocabularies.
+
+    Raises:
+        StrictDataclassError: A value has the wrong type, or the architecture is impossible.
+        ValueError: Two aliases of one field were given different values.
+
+    Example:
+
+    ```python
+    >>> from albert_hub_bridge import AlbertHubConfig
+
+    >>> config = AlbertHubConfig(num_layers=24, num_heads=16, hidden_dim=1024, intermediate_dim=4096)
+    >>> config.hidden_size
+    1024
+    ```
+    """
+
+    model_type = "albert_hub"
+    attribute_map = {
+        "vocab_size": "vocabulary_size",
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_heads",
+        "embedding_size": "embedding_dim",
+        "hidden_size": "hidden_dim",
+        "intermediate_size": "intermediate_dim",
+        "num_hidden_groups": "num_groups",
+        "inner_group_num": "num_inner_repetitions",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "dropout",
+        "max_position_embeddings": "max_sequence_length",
+        "type_vocab_size": "num_segments",
+    }
+
+    vocabulary_size: int = 30000
+    num_layers: int = 12
+    num_heads: int = 12
+    embedding_dim: int = 128
+    hidden_dim: int = 768
+    intermediate_dim: int = 3072
+    num_groups: int = 1
+    num_inner_repetitions: int = 1
+    dropout: int | float = 0.0
+    max_sequence_length: int = 512
+    num_segments: int = 2
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 2
+    eos_token_id: int | list[int] | None = 3
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # One field has two aliases: KerasHub's one dropout is two rates in transformers. Refuse rather than pick one.
+        given: dict[str, dict[str, Any]] = {}
+        for alias, name in self.attribute_map.items():
+            if alias in kwargs:
+                given.setdefault(name, {})[alias] = kwargs[alias]
+        for name, aliases in given.items():
+            if len({repr(float(value)) for value in aliases.values()}) > 1:
+                raise ValueError(f"AlbertHubConfig has one {name}, but these were given: {aliases}.")
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Refuse impossible architectures; part of `@strict`, run at construction, on saving and by `validate()`."""
+        if problems := architecture_problems({name: getattr(self, name) for name in FIELDS}):
+            raise ValueError("Impossible ALBERT architecture: " + "; ".join(problems) + ".")
+
+
+__all__ = ["AlbertHubConfig"]

@@ -1,0 +1,205 @@
+"""Hub repositories: `config.json`, `model.safetensors` and a tokenizer, in two layouts.
+
+*bridge* (`model_type: albert_hub`) is loaded by this package's classes, *stock* (`model_type: albert`) by transformers
+alone. Source of the stock layout: transformers/models/albert, and keras_hub/src/utils/transformers/convert_albert.py
+for what KerasHub's own importer needs: names that begin with `albert.`, a pooler, and `spiece.model`.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
+from albert_hub_bridge.mapping.axes import compact
+from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, read_keys, write_keys
+from albert_hub_bridge.mapping.weights import Dialect
+from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer
+from albert_hub_bridge.stores.checkpoint import (
+    Checkpoint,
+    DroppedTensor,
+    Progress,
+    Text,
+    Weight,
+    match_weights,
+    read_vocabulary,
+)
+from albert_hub_bridge.stores.folders import read_json, write_json
+
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
+
+RepositoryLayout = Literal["bridge", "stock"]
+
+# layout -> dialect of its weights, what the names begin with, table of its configuration
+_DIALECTS: dict[RepositoryLayout, Dialect] = {"bridge": "bridge", "stock": "albert"}
+_PREFIXES = {"bridge": "backbone.", "stock": "albert."}
+_TABLES = {"bridge": BRIDGE, "stock": ALBERT}
+_CLASSES = {"bridge": ("albert_hub", "AlbertHubModel"), "stock": ("albert", "AlbertModel")}
+
+# Modules beside the encoder in the saves of transformers' ALBERT heads.
+_HEADS = {
+    "predictions": "masked-LM head",
+    "sop_classifier": "sentence-order head",
+    "classifier": "classification head",
+    "qa_outputs": "question-answering head",
+}
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
+def read_repository(folder: Path, layout: RepositoryLayout) -> Checkpoint:
+    """Read a repository. The weights stay on disk until they are asked for.
+
+    Args:
+        folder: A folder that has a `config.json` with the layout's `model_type`.
+        layout: `bridge` or `stock`.
+
+    Raises:
+        ConfigurationError, WeightsError, VocabularyError: The repository is wrong; all problems are listed.
+    """
+    architecture, ignored = _read_config(folder / CONFIG, layout)
+    resources = ExitStack()
+    try:
+        found = _open_weights(folder / WEIGHTS, resources)
+        encoder, dropped, prefix = _split_head(found, layout)
+        weights, dtype = match_weights(folder / WEIGHTS, encoder, architecture, _DIALECTS[layout], prefix)
+        text, notes = _read_text(folder, architecture)
+    except BaseException:
+        resources.close()
+        raise
+    heads = sorted({reason for reason in (_HEADS.get(tensor.name.split(".")[0]) for tensor in dropped) if reason})
+    return Checkpoint(
+        layout=layout,
+        folder=folder,
+        architecture=architecture,
+        weights=weights,
+        dtype=dtype,
+        text=text,
+        head=" and ".join(heads) or None,
+        dropped=dropped,
+        ignored=ignored,
+        notes=notes,
+        resources=resources,
+    )
+
+
+def _read_config(file: Path, layout: RepositoryLayout) -> tuple[Architecture, list[IgnoredKey]]:
+    fields, ignored, problems = read_keys(_TABLES[layout], read_json(file))
+    if problems:
+        raise ConfigurationError(file, "configuration", problems)
+    try:
+        return Architecture(**fields), ignored
+    except ValueError as error:
+        raise ConfigurationError(file, "configuration", [Problem("impossible", "config", str(error))]) from error
+
+
+def _open_weights(file: Path, resources: ExitStack) -> dict[str, Weight]:
+    """Open a safetensors file and return every tensor in it, unread."""
+    if not file.is_file():
+        kinds = ("*.safetensors*", "*.bin*", "*.h5", "*.msgpack")
+        present = ", ".join(sorted(path.name for kind in kinds for path in file.parent.glob(kind))) or "no weights"
+        raise WeightsError(file, "weights", [Problem("missing", file.name, f"found {present}")])
+    try:
+        tensors = resources.enter_context(safe_open(file, framework="np"))
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(file, "weights", [Problem("not safetensors", file.name, str(error))]) from error
+    weights = {}
+    for name in tensors.keys():  # noqa: SIM118 (a handle, not a dict)
+        part = tensors.get_slice(name)
+        dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
+        weights[name] = Weight(tuple(part.get_shape()), dtype, partial(tensors.get_tensor, name))
+    return weights
+
+
+def _split_head(
+    found: dict[str, Weight], layout: RepositoryLayout
+) -> tuple[dict[str, Weight], list[DroppedTensor], str]:
+    """Tell the encoder's tensors from a head's, and whether the encoder's names have a prefix."""
+    prefix = _PREFIXES[layout] if any(name.startswith(_PREFIXES[layout]) for name in found) else ""
+    encoder, dropped = {}, []
+    for name, weight in found.items():
+        if layout == "stock" and name.split(".")[0] in _HEADS:
+            reason = f"the {_HEADS[name.split('.')[0]]} is not converted yet"
+        elif layout == "stock" and name.removeprefix(prefix) in _BUFFERS:
+            reason = "a buffer, not a parameter: counts 0, 1, 2, ..."
+        else:
+            encoder[name] = weight
+            continue
+        dropped.append(DroppedTensor(name, weight.shape, reason))
+    return encoder, dropped, prefix
+
+
+def _read_text(folder: Path, architecture: Architecture) -> tuple[Text | None, list[str]]:
+    if not (folder / VOCABULARY).is_file():
+        return None, [f"The repository has no {VOCABULARY}: the result has no tokenizer."]
+    proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
+    file = folder / TOKENIZER_CONFIG
+    keys = read_json(file) if file.is_file() else {}
+    length = keys.get("model_max_length")
+    # Transformers writes 1e30 for "no limit".
+    sequence_length = int(length) if isinstance(length, int | float) and 0 < length < 1 << 31 else None
+    return Text(proto, vocabulary, _text_rules(keys), sequence_length, str(keys.get("truncate", "round_robin"))), []
+
+
+def _text_rules(keys: dict[str, Any]) -> TextRules:
+    """Tell from tokenizer_config.json what happens to a text before the vocabulary."""
+    if "replace_quotes" in keys:  # written by this package
+        return TextRules(keys["replace_quotes"], bool(keys.get("strip_accents")), bool(keys.get("do_lower_case")))
+    # transformers' AlbertTokenizer, which is also what an absent tokenizer_config.json means.
+    return TextRules(True, not keys.get("keep_accents", False), bool(keys.get("do_lower_case", True)))
+
+
+def write_repository(
+    checkpoint: Checkpoint, folder: Path, layout: RepositoryLayout, progress: Progress | None = None
+) -> None:
+    """Write a checkpoint as a repository.
+
+    Args:
+        checkpoint: What to write.
+        folder: An existing, empty folder.
+        layout: `bridge` or `stock`.
+        progress: Called after every tensor.
+    """
+    model_type, class_name = _CLASSES[layout]
+    config: dict[str, Any] = {"architectures": [class_name], "model_type": model_type}
+    config |= write_keys(_TABLES[layout], checkpoint.architecture) | {"dtype": checkpoint.dtype}
+    if checkpoint.text is not None:
+        ids = checkpoint.text.vocabulary.special_ids
+        config |= {"pad_token_id": ids["pad"], "bos_token_id": ids["cls"], "eos_token_id": ids["sep"]}
+        _write_text(checkpoint.text, folder, layout, checkpoint.architecture)
+    write_json(folder / CONFIG, config)
+    prefix = _PREFIXES[layout] if layout == "stock" else ""
+    arrays, done = {}, 0
+    for rule in checkpoint.rules:
+        array = compact(checkpoint.read(rule, _DIALECTS[layout]))
+        arrays[prefix + rule.name(_DIALECTS[layout])] = array
+        done += array.nbytes
+        if progress is not None:
+            progress(done, checkpoint.nbytes)
+    save_file(arrays, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _write_text(text: Text, folder: Path, layout: RepositoryLayout, architecture: Architecture) -> None:
+    (folder / VOCABULARY).write_bytes(text.proto)
+    build_tokenizer(text.vocabulary, text.rules).save(str(folder / TOKENIZER), pretty=False)
+    # The generic class takes tokenizer.json as it is; AlbertTokenizer would rebuild it with rules of its own.
+    tokenizer_class = "AlbertHubTokenizer" if layout == "bridge" else "PreTrainedTokenizerFast"
+    config: dict[str, Any] = {f"{name}_token": piece for name, piece in SPECIAL_PIECES.items()}
+    config |= {
+        "tokenizer_class": tokenizer_class,
+        "model_max_length": min(text.sequence_length or 512, architecture.max_sequence_length),
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "replace_quotes": text.rules.replace_quotes,
+        "strip_accents": text.rules.strip_accents,
+        "do_lower_case": text.rules.lower_case,
+        "truncate": text.truncate,
+    }
+    write_json(folder / TOKENIZER_CONFIG, config)

@@ -1,0 +1,214 @@
+"""KerasHub presets: a folder of `config.json`, `model.weights.h5` and `assets/tokenizer/vocabulary.spm`.
+
+Read and written with h5py alone. Source of the format: keras_hub/src/utils/preset_utils.py and
+keras/src/saving/saving_lib.py.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, WeightsError
+from albert_hub_bridge.mapping.axes import compact
+from albert_hub_bridge.mapping.configs import KERAS, PREPROCESSOR, IgnoredKey, read_keys, write_keys
+from albert_hub_bridge.mapping.weights import parameter_count
+from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.model.sentencepiece_unigram import TextRules
+from albert_hub_bridge.stores.checkpoint import (
+    DTYPES,
+    Checkpoint,
+    DroppedTensor,
+    Progress,
+    Text,
+    Weight,
+    match_weights,
+    read_vocabulary,
+)
+from albert_hub_bridge.stores.folders import read_json, write_json
+
+
+CONFIG, METADATA, PREPROCESSING, TASK = "config.json", "metadata.json", "preprocessor.json", "task.json"
+WEIGHTS, TASK_WEIGHTS = "model.weights.h5", "task.weights.h5"
+TOKENIZER, VOCABULARY = "tokenizer.json", "assets/tokenizer/vocabulary.spm"
+
+_MODULES = "keras_hub.src.models.albert"
+# The versions whose format is written; `metadata.json` is where KerasHub looks for them.
+_FORMAT = {"keras_version": "3.15.1", "keras_hub_version": "0.32.0"}
+
+
+def read_preset(folder: Path) -> Checkpoint:
+    """Read a preset. The weights stay on disk until they are asked for.
+
+    Args:
+        folder: A folder that has a `config.json` with KerasHub's `class_name`.
+
+    Raises:
+        SourceError: The preset is of another architecture.
+        ConfigurationError, WeightsError, VocabularyError: The preset is wrong; all problems are listed.
+    """
+    architecture, ignored = _read_config(folder / CONFIG)
+    resources = ExitStack()
+    try:
+        found = _open_weights(folder / WEIGHTS, resources)
+        weights, dtype = match_weights(folder / WEIGHTS, found, architecture, "keras")
+        head, dropped = _read_head(folder, resources)
+        text, text_ignored, notes = _read_text(folder, architecture)
+    except BaseException:
+        resources.close()
+        raise
+    return Checkpoint(
+        layout="keras",
+        folder=folder,
+        architecture=architecture,
+        weights=weights,
+        dtype=dtype,
+        text=text,
+        head=head,
+        dropped=dropped,
+        ignored=[*ignored, *text_ignored],
+        notes=notes,
+        resources=resources,
+    )
+
+
+def _read_config(file: Path) -> tuple[Architecture, list[IgnoredKey]]:
+    content = read_json(file)
+    if content.get("class_name") != "AlbertBackbone":
+        found = content.get("class_name", "nothing")
+        raise SourceError(f"{file} describes {found}, not an AlbertBackbone. This package only converts ALBERT.")
+    keys = content.get("config")
+    if not isinstance(keys, dict):
+        raise ConfigurationError(file, "configuration", [Problem("missing key", "config", "expected an object")])
+    fields, ignored, problems = read_keys(KERAS, keys)
+    policy = keys.get("dtype")
+    if isinstance(policy, dict) and policy.get("class_name") != "DTypePolicy":
+        detail = f"expected a DTypePolicy, found {policy.get('class_name')}: quantized presets are not read"
+        problems.append(Problem("refused value", "dtype", detail))
+    if problems:
+        raise ConfigurationError(file, "configuration", problems)
+    try:
+        return Architecture(**fields), ignored
+    except ValueError as error:
+        raise ConfigurationError(file, "configuration", [Problem("impossible", "config", str(error))]) from error
+
+
+def _open_weights(file: Path, resources: ExitStack) -> dict[str, Weight]:
+    """Open an HDF5 file and return every dataset in it, unread."""
+    if not file.is_file():
+        present = ", ".join(sorted(path.name for path in file.parent.glob("*.weights.*"))) or "no weights at all"
+        raise WeightsError(file, "weights", [Problem("missing", file.name, f"found {present}")])
+    try:
+        h5 = resources.enter_context(h5py.File(file, "r"))
+        datasets: dict[str, Weight] = {}
+
+        def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Dataset):
+                datasets[name] = _as_weight(item)
+
+        h5.visititems(collect)
+    except OSError as error:
+        raise WeightsError(file, "weights", [Problem("not HDF5", file.name, str(error))]) from error
+    return datasets
+
+
+def _as_weight(dataset: h5py.Dataset) -> Weight:
+    # HDF5 has no bfloat16: Keras stores two opaque bytes and says so in an attribute.
+    if dataset.dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16":
+        return Weight(dataset.shape, "bfloat16", lambda: dataset[()].view(DTYPES["bfloat16"]))
+    return Weight(dataset.shape, dataset.dtype.name, lambda: dataset[()])
+
+
+def _read_head(folder: Path, resources: ExitStack) -> tuple[str | None, list[DroppedTensor]]:
+    if not (folder / TASK).is_file():
+        return None, []
+    head = str(read_json(folder / TASK).get("class_name", "unknown task"))
+    if not (folder / TASK_WEIGHTS).is_file():
+        return head, []
+    tensors = _open_weights(folder / TASK_WEIGHTS, resources)
+    reasons = {True: "the optimizer's state", False: f"the head of {head} is not converted yet"}
+    return head, [
+        DroppedTensor(f"{TASK_WEIGHTS}:{name}", weight.shape, reasons[name.startswith("optimizer/")])
+        for name, weight in tensors.items()
+    ]
+
+
+def _read_text(folder: Path, architecture: Architecture) -> tuple[Text | None, list[IgnoredKey], list[str]]:
+    if not (folder / VOCABULARY).is_file():
+        return None, [], [f"The preset has no {VOCABULARY}: the result has no tokenizer."]
+    proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
+    packing: dict[str, Any] = {}
+    ignored: list[IgnoredKey] = []
+    if (file := folder / PREPROCESSING).is_file():
+        keys = read_json(file).get("config")
+        if not isinstance(keys, dict):
+            raise ConfigurationError(file, "configuration", [Problem("missing key", "config", "expected an object")])
+        packing, ignored, problems = read_keys(PREPROCESSOR, keys)
+        if problems:
+            raise ConfigurationError(file, "configuration", problems)
+        ignored = [key for key in ignored if key.key != "tokenizer"]  # nested, long, and no news
+    return Text(proto, vocabulary, TextRules(), **packing), ignored, []
+
+
+def write_preset(checkpoint: Checkpoint, folder: Path, progress: Progress | None = None) -> None:
+    """Write a checkpoint as a preset that `keras_hub.models.Backbone.from_preset` loads.
+
+    Args:
+        checkpoint: What to write.
+        folder: An existing, empty folder.
+        progress: Called after every tensor.
+    """
+    architecture = checkpoint.architecture
+    config = {"name": "albert_backbone", "trainable": True, "dtype": _policy(checkpoint.dtype)}
+    config |= write_keys(KERAS, architecture)
+    write_json(folder / CONFIG, _serialized("albert_backbone", "AlbertBackbone", config))
+    metadata = {**_FORMAT, "parameter_count": parameter_count(architecture), "tasks": ["MaskedLM", "TextClassifier"]}
+    write_json(folder / METADATA, metadata)
+    if checkpoint.text is not None:
+        _write_text(checkpoint.text, folder)
+    done = 0
+    with h5py.File(folder / WEIGHTS, "w") as h5:
+        for rule in checkpoint.rules:
+            array = compact(checkpoint.read(rule, "keras"))
+            if checkpoint.dtype == "bfloat16":
+                h5.create_dataset(rule.keras, data=array.view("V2")).attrs["dtype"] = "bfloat16"
+            else:
+                h5.create_dataset(rule.keras, data=array)
+            done += array.nbytes
+            if progress is not None:
+                progress(done, checkpoint.nbytes)
+
+
+def _write_text(text: Text, folder: Path) -> None:
+    tokenizer_config = {"name": "albert_tokenizer", "trainable": True, "dtype": _policy("int32")}
+    tokenizer_config |= {"config_file": TOKENIZER, "proto": None, "sequence_length": None}
+    tokenizer_config |= {"add_bos": False, "add_eos": False}
+    tokenizer = _serialized("albert_tokenizer", "AlbertTokenizer", tokenizer_config)
+    write_json(folder / TOKENIZER, tokenizer)
+    (folder / VOCABULARY).parent.mkdir(parents=True)
+    (folder / VOCABULARY).write_bytes(text.proto)
+    # KerasHub makes a preprocessor with its defaults where a preset has none; write one only to say something else.
+    if text.sequence_length not in (None, 512) or text.truncate != "round_robin":
+        name = "albert_text_classifier_preprocessor"
+        config = {"name": name, "trainable": True, "dtype": _policy("float32"), "tokenizer": tokenizer}
+        config |= {"config_file": PREPROCESSING, "sequence_length": text.sequence_length or 512}
+        config |= {"truncate": text.truncate}
+        write_json(folder / PREPROCESSING, _serialized(name, "AlbertTextClassifierPreprocessor", config))
+
+
+def _serialized(module: str, class_name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Lay out a config as Keras serializes an object."""
+    return {
+        "module": f"{_MODULES}.{module}",
+        "class_name": class_name,
+        "config": config,
+        "registered_name": f"keras_hub>{class_name}",
+    }
+
+
+def _policy(name: str) -> dict[str, Any]:
+    return {"module": "keras", "class_name": "DTypePolicy", "config": {"name": name}, "registered_name": None}

@@ -1,0 +1,52 @@
+"""Which layout a folder has, and which reader and writer go with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from albert_hub_bridge.errors import SourceError
+from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress
+from albert_hub_bridge.stores.folders import read_json
+from albert_hub_bridge.stores.hf_repository import read_repository, write_repository
+from albert_hub_bridge.stores.keras_preset import read_preset, write_preset
+
+
+_MODEL_TYPES: dict[str, Layout] = {"albert_hub": "bridge", "albert": "stock"}
+
+
+def detect_layout(folder: Path) -> Layout:
+    """Tell what a folder holds by its `config.json`.
+
+    Raises:
+        SourceError: It is neither a KerasHub preset nor a repository of an ALBERT.
+        ConfigurationError: `config.json` is not a JSON object.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise SourceError(f"{folder} has no config.json: it is neither a KerasHub preset nor a Hub repository.")
+    config = read_json(file)
+    if "registered_name" in config or "class_name" in config:
+        return "keras"
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in _MODEL_TYPES:
+        return _MODEL_TYPES[model_type]
+    found = f"model_type {model_type!r}" if "model_type" in config else "neither class_name nor model_type"
+    raise SourceError(
+        f"{file} has {found}: expected the class_name of a KerasHub preset, or model_type "
+        + " or ".join(repr(name) for name in _MODEL_TYPES)
+        + ". Is this an ALBERT?"
+    )
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a folder of any layout; close the checkpoint when done."""
+    layout = detect_layout(folder)
+    return read_preset(folder) if layout == "keras" else read_repository(folder, layout)
+
+
+def write_checkpoint(checkpoint: Checkpoint, folder: Path, layout: Layout, progress: Progress | None = None) -> None:
+    """Write a checkpoint into an existing, empty folder, in any layout."""
+    if layout == "keras":
+        write_preset(checkpoint, folder, progress)
+    else:
+        write_repository(checkpoint, folder, layout, progress)

@@ -1,0 +1,1 @@
+"""The recipes that produced what is published. Run them from a checkout; they are never installed."""

@@ -1,0 +1,87 @@
+"""The whole road in one minute: preset → repository → transformers → preset. Run by `make demo`."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+from rich.console import Console
+
+import albert_hub_bridge
+from albert_hub_bridge.cli import app
+from albert_hub_bridge.stores.layouts import read_checkpoint
+from conversion.sample import write_sample_preset
+
+
+SENTENCES = ("The same text in, the same numbers out.", "Nothing that crosses the bridge is lost.")
+
+console = Console(highlight=False)
+
+
+def main() -> None:
+    """Walk the road in the folder `demo`, printing each step."""
+    demo = Path("demo")
+    demo.mkdir(exist_ok=True)
+    preset, repository, back = demo / "preset", demo / "repository", demo / "preset-again"
+
+    _step(f"A small KerasHub preset with random weights, without Keras: {preset}")
+    write_sample_preset(preset)
+    _command("inspect", str(preset))
+
+    _step("Convert it to a Hub repository")
+    _command("convert", str(preset), str(repository), "--to", "bridge", "--overwrite")
+
+    _step("Load it as any transformers model")
+    _show_transformers(repository)
+
+    _step("Convert it back, and compare")
+    _command("convert", str(repository), str(back), "--to", "keras", "--overwrite")
+    _command("verify", str(preset), str(back))
+    _count_identical(preset, back)
+
+
+def _step(title: str) -> None:
+    console.rule(f"[bold]{title}", align="left")
+
+
+def _command(*arguments: str) -> None:
+    console.print(f"[dim]$ albert-hub-bridge {' '.join(arguments)}")
+    try:
+        app(arguments)
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def _show_transformers(repository: Path) -> None:
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    from transformers import AutoModel, AutoTokenizer, pipeline
+
+    console.print("[dim]>>> import albert_hub_bridge")
+    console.print(f"[dim]>>> model = AutoModel.from_pretrained('{repository}')")
+    model = AutoModel.from_pretrained(repository)
+    console.print(f"{type(model).__name__}, {model.num_parameters():,} parameters")
+    console.print(f"[dim]>>> tokenizer = AutoTokenizer.from_pretrained('{repository}')")
+    tokenizer = AutoTokenizer.from_pretrained(repository)
+    console.print(f"{type(tokenizer).__name__}, {tokenizer.vocab_size} pieces")
+    console.print("[dim]>>> pipeline('feature-extraction', model=model, tokenizer=tokenizer)(sentences)")
+    for sentence, features in zip(
+        SENTENCES, pipeline("feature-extraction", model=model, tokenizer=tokenizer)(list(SENTENCES)), strict=True
+    ):
+        first = ", ".join(f"{value:+.4f}" for value in features[0][0][:4])
+        console.print(f"{len(features[0])} tokens x {len(features[0][0])}: [{first}, ...]  {sentence}", markup=False)
+
+
+def _count_identical(preset: Path, back: Path) -> None:
+    with read_checkpoint(preset) as before, read_checkpoint(back) as after:
+        same = sum(before.read(rule, "keras").tobytes() == after.read(rule, "keras").tobytes() for rule in before.rules)
+        console.print(f"[bold green]{same} of {len(before.rules)} weights are identical, bit for bit.")
+        if same != len(before.rules):
+            raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    print(f"albert-hub-bridge {albert_hub_bridge.__version__}")
+    main()

@@ -1,0 +1,119 @@
+"""A small ALBERT preset made here: random weights, and a vocabulary trained on a few sentences of our own.
+
+It needs neither a network nor Keras, so the demo, the tests and the benchmarks can start from it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from albert_hub_bridge.mapping.axes import axis_sizes
+from albert_hub_bridge.mapping.weights import WeightRule, weight_rules
+from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.model.sentencepiece_unigram import TextRules, parse_vocabulary
+from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Text, Weight
+from albert_hub_bridge.stores.folders import new_folder
+from albert_hub_bridge.stores.keras_preset import write_preset
+
+
+# Two groups of two layers, run twice each: with only one group an index that is off by one does not show.
+SAMPLE_ARCHITECTURE = Architecture(
+    vocabulary_size=400,
+    num_layers=4,
+    num_heads=4,
+    embedding_dim=16,
+    hidden_dim=32,
+    intermediate_dim=64,
+    num_groups=2,
+    num_inner_repetitions=2,
+    max_sequence_length=64,
+)
+
+CORPUS = (
+    "a bridge joins two banks of a river, and nothing that crosses it is lost",
+    "the same text in, the same numbers out: that is what a conversion has to prove",
+    "every layer of this small model shares its weights with the layers of its group",
+    "in the morning the ferry takes (about) forty people and three bicycles to the island",
+    "she counted the boats: one, two, three - and then a fourth came round the bend .",
+    "bread costs 2.50 £ at the market, or 3 € where the tourists buy it",
+    'he said "wait for me", but the train had left the platform at 9.15',
+    "old maps show a road along the coast – it has been under water for a century",
+    "water boils at a hundred degrees, ice melts at zero, and tea is best somewhere between",
+    "a short sentence helps the reader, a long one helps nobody who is in a hurry",
+    "the library opens at ten and closes when the last reader goes home",
+    "we measured it twice, wrote it down once, and checked it again the next day",
+    "green hills, grey stones, white sheep: the north of the country in six words",
+    "the engineer drew the arch first and the pillars afterwards, as her teacher had done",
+    "numbers that nobody checks are opinions, and opinions do not carry a load",
+    "if the rope is too short, tie two ropes together and test the knot",
+)
+
+
+def train_vocabulary(size: int = 400, corpus: Sequence[str] = CORPUS, **options: object) -> bytes:
+    """Train a SentencePiece model with the flags of Google's ALBERT vocabularies.
+
+    Args:
+        size: Number of pieces, fewer where the corpus does not give as many.
+        corpus: Sentences.
+        **options: Flags of the trainer that differ.
+
+    Returns:
+        The serialized model.
+    """
+    flags: dict[str, object] = {
+        "model_type": "unigram",
+        "vocab_size": size,
+        "hard_vocab_limit": False,
+        "pad_id": 0,
+        "unk_id": 1,
+        "bos_id": -1,
+        "eos_id": -1,
+        "control_symbols": ["[CLS]", "[SEP]", "[MASK]"],
+        "user_defined_symbols": ["(", ")", '"', "-", ".", "–", "£", "€"],
+        "minloglevel": 2,
+        "num_threads": 1,
+    }
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus), model_writer=model, **{**flags, **options})
+    return model.getvalue()
+
+
+def random_checkpoint(
+    architecture: Architecture, proto: bytes | None = None, dtype: str = "float32", seed: int = 0, std: float = 0.3
+) -> Checkpoint:
+    """Make a checkpoint with random weights; biases and layer norms too, so that a lost one shows.
+
+    Args:
+        architecture: Of the encoder.
+        proto: Its vocabulary, if it shall have one.
+        dtype: Of the weights.
+        seed: Of the random numbers; every tensor has its own.
+        std: Standard deviation of the weights.
+    """
+    sizes = axis_sizes(architecture)
+    weights = {}
+    for index, rule in enumerate(weight_rules(architecture)):
+        shape = rule.shape("bridge", sizes)
+        weights[rule.bridge] = Weight(shape, dtype, partial(_draw, rule, shape, dtype, (seed, index), std))
+    text = None if proto is None else Text(proto, parse_vocabulary(proto), TextRules())
+    return Checkpoint("bridge", Path("random"), architecture, weights, dtype, text)
+
+
+def _draw(rule: WeightRule, shape: tuple[int, ...], dtype: str, seed: tuple[int, int], std: float) -> np.ndarray:
+    values = std * np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    if rule.bridge.endswith("layer_norm.weight"):
+        values += 1
+    return values.astype(DTYPES[dtype])
+
+
+def write_sample_preset(folder: Path) -> None:
+    """Write the sample as a KerasHub preset."""
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary())
+    with new_folder(folder, overwrite=True) as draft:
+        write_preset(checkpoint, draft)
