@@ -8,6 +8,8 @@ That keeps conversions, which need neither torch nor transformers, at a fraction
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -57,24 +59,58 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-@wrapt.when_imported("transformers.models.auto.configuration_auto")
-def _register_config(auto: ModuleType) -> None:
+def _register_config() -> None:
+    from transformers.models.auto.configuration_auto import AutoConfig
+
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
 
-    auto.AutoConfig.register(AlbertHubConfig.model_type, AlbertHubConfig, exist_ok=True)
+    AutoConfig.register(AlbertHubConfig.model_type, AlbertHubConfig, exist_ok=True)
 
 
-@wrapt.when_imported("transformers.models.auto.modeling_auto")
-def _register_model(auto: ModuleType) -> None:
+def _register_model() -> None:
+    from transformers.models.auto.modeling_auto import AutoModel
+
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
     from albert_hub_bridge.model.modeling_albert_hub import AlbertHubModel
 
-    auto.AutoModel.register(AlbertHubConfig, AlbertHubModel, exist_ok=True)
+    AutoModel.register(AlbertHubConfig, AlbertHubModel, exist_ok=True)
 
 
-@wrapt.when_imported("transformers.models.auto.tokenization_auto")
-def _register_tokenizer(auto: ModuleType) -> None:
+def _register_tokenizer() -> None:
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
     from albert_hub_bridge.model.tokenization_albert_hub import AlbertHubTokenizer
 
-    auto.AutoTokenizer.register(AlbertHubConfig, tokenizer_class=AlbertHubTokenizer, exist_ok=True)
+    AutoTokenizer.register(AlbertHubConfig, tokenizer_class=AlbertHubTokenizer, exist_ok=True)
+
+
+def _when_imported(register: Callable[[], None], auto: str, *needed: str) -> None:
+    """Call `register` once the Auto class's module is loaded and nothing that our class needs is half loaded."""
+    loaded = set()
+
+    def check(module: ModuleType) -> None:
+        loaded.add(module.__name__)
+        if auto in loaded and all(name in loaded for name in needed if name in sys.modules):
+            register()
+
+    for name in (auto, *needed):
+        wrapt.register_post_import_hook(check, name)
+
+
+_when_imported(
+    _register_config,
+    "transformers.models.auto.configuration_auto",
+    "albert_hub_bridge.model.configuration_albert_hub",
+)
+_when_imported(
+    _register_model,
+    "transformers.models.auto.modeling_auto",
+    "transformers.modeling_layers",  # imports the Auto classes before it defines what our model needs
+    "albert_hub_bridge.model.modeling_albert_hub",
+)
+_when_imported(
+    _register_tokenizer,
+    "transformers.models.auto.tokenization_auto",
+    "albert_hub_bridge.model.tokenization_albert_hub",
+)

@@ -105,7 +105,8 @@ class AlbertBackbone(nn.Module):
         self.architecture = Architecture(**{field: arguments[field] for field in FIELDS})
         self.name, self.trainable, self.dtype = name, trainable, dtype or "float32"
         config = AlbertHubConfig(**asdict(self.architecture))
-        self.model = AlbertHubModel(config).to(getattr(torch, self.dtype)).eval().requires_grad_(trainable)
+        self.model = AlbertHubModel(config).to(getattr(torch, self.dtype)).requires_grad_(trainable)
+        self.eval()
 
     def __getattr__(self, name: str) -> Any:
         """Give KerasHub's constructor arguments as attributes: `backbone.hidden_dim`."""
@@ -168,15 +169,15 @@ class AlbertBackbone(nn.Module):
         Args:
             preset: A folder.
             load_weights: Whether to read the weights; else they are new ones.
-            **overrides: Constructor arguments that differ from the preset's: `dropout`, `dtype`, `name`, ... The
-                dtype is the preset's by default.
+            **overrides: Constructor arguments that differ from the preset's: `dropout`, `dtype`, `name`, ... As in
+                KerasHub the dtype is float32 unless it is said here, whatever the preset is stored in.
 
         Raises:
             SourceError, CheckpointError: The preset cannot be found, or is wrong.
             ValueError: An override contradicts the weights.
         """
         with read_checkpoint(resolve_source(preset)) as checkpoint:
-            backbone = cls(**{"dtype": checkpoint.dtype, **asdict(checkpoint.architecture), **overrides})
+            backbone = cls(**{**asdict(checkpoint.architecture), **overrides})
             if load_weights:
                 if changed := _changed_shapes(checkpoint.architecture, backbone.architecture):
                     raise ValueError(f"The weights of {preset} do not fit with {', '.join(changed)} overridden.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,9 +59,9 @@ class KerasHubEngine:
 
     def __init__(self, folder: Path, has_vocabulary: bool) -> None:
         os.environ.setdefault("KERAS_BACKEND", "torch")  # the backend that is installed anyway; the user's choice wins
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # keras_hub imports TensorFlow where it finds it
-        import keras
-        import keras_hub
+        with _no_stderr():
+            import keras
+            import keras_hub
 
         self.name = f"keras_hub {keras_hub.__version__} (Keras {keras.__version__} on {keras.backend.backend()})"
         self._backbone = keras_hub.models.AlbertBackbone.from_preset(str(folder), dtype="float32")
@@ -134,6 +135,20 @@ class TransformersEngine:
         with torch.inference_mode():
             outputs = self._model(**{names[name]: torch.from_numpy(array).long() for name, array in inputs.items()})
         return {"sequence_output": outputs.last_hidden_state.numpy(), "pooled_output": outputs.pooler_output.numpy()}
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Close the mouth of TensorFlow, which keras_hub imports where it finds it, and which logs past Python."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 @contextmanager

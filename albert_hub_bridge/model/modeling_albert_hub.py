@@ -51,7 +51,8 @@ def eager_attention_forward(
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
-    probabilities = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    precision = torch.promote_types(query.dtype, torch.float32)  # float32 under bfloat16 and float16
+    probabilities = nn.functional.softmax(scores, dim=-1, dtype=precision).to(query.dtype)
     if attention_mask is not None:
         # Where every key is masked the softmax is uniform; KerasHub (and sdpa) give zeros there.
         hidden_keys = attention_mask == torch.finfo(attention_mask.dtype).min

@@ -1,0 +1,69 @@
+"""Fixtures: a vocabulary, presets that the real keras_hub wrote, and what keras_hub computes with them."""
+
+from __future__ import annotations
+
+import os
+
+
+os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albert_hub_bridge.model.architecture import Architecture
+from conversion.sample import SAMPLE_ARCHITECTURE, train_vocabulary
+
+
+TEXTS = [
+    "a bridge joins two banks of a river",
+    "Nothing that crosses it is lost!",
+    "bread costs 2.50 £ at the market (or 3 €)",
+    "Crème brûlée   and  日本語 🙂",
+    "a",
+]
+
+
+@dataclass(frozen=True)
+class KerasPreset:
+    """A preset of the real keras_hub, with packed inputs and what keras_hub computes for them."""
+
+    folder: Path
+    architecture: Architecture
+    backbone: Any
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> bytes:
+    return train_vocabulary()
+
+
+@pytest.fixture(scope="session")
+def vocabulary_file(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("vocabulary") / "spiece.model"
+    file.write_bytes(vocabulary)
+    return file
+
+
+@pytest.fixture(scope="session")
+def keras_preset(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> KerasPreset:
+    import keras_hub
+
+    architecture = Architecture(**{**asdict(SAMPLE_ARCHITECTURE), "dropout": 0.1})
+    backbone = keras_hub.models.AlbertBackbone(**asdict(architecture))
+    random = np.random.default_rng(7)
+    for weight in backbone.weights:  # biases and layer norms too, so that a lost one shows
+        weight.assign(weight.numpy() + 0.3 * random.standard_normal(weight.shape))
+    tokenizer = keras_hub.models.AlbertTokenizer(vocabulary)
+    preprocessor = keras_hub.models.AlbertTextClassifierPreprocessor(tokenizer, sequence_length=40)
+    inputs = {name: np.asarray(value) for name, value in preprocessor(TEXTS).items()}
+    folder = tmp_path_factory.mktemp("keras") / "preset"
+    backbone.save_to_preset(str(folder))
+    tokenizer.save_to_preset(str(folder))
+    outputs = {name: np.asarray(value) for name, value in backbone.predict(inputs, verbose=0).items()}
+    return KerasPreset(folder, architecture, backbone, inputs, outputs)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from albert_hub_bridge.mapping import axes
+from albert_hub_bridge.mapping.axes import compact, parse, rearrange, shape_of
+
+
+SIZES = {"heads": 2, "head_dim": 3, "hidden": 5}
+
+
+def test_patterns_are_parsed_into_dimensions() -> None:
+    assert parse("(heads head_dim) hidden") == (("heads", "head_dim"), ("hidden",))
+    assert parse("hidden") == (("hidden",),)
+    assert shape_of("(heads head_dim) hidden", SIZES) == (6, 5)
+
+
+def test_a_kernel_moves_as_keras_and_torch_lay_it_out() -> None:
+    kernel = np.arange(30).reshape(5, 2, 3)  # hidden heads head_dim
+    moved = rearrange(kernel, "hidden heads head_dim", "(heads head_dim) hidden", SIZES)
+    assert moved.shape == (6, 5)
+    for hidden, head, dim in np.ndindex(5, 2, 3):
+        assert moved[head * 3 + dim, hidden] == kernel[hidden, head, dim]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("hidden heads head_dim", "(heads head_dim) hidden"),
+        ("heads head_dim hidden", "hidden (heads head_dim)"),
+        ("heads head_dim", "(heads head_dim)"),
+        ("hidden heads", "heads hidden"),
+    ],
+)
+def test_moves_are_views_and_reverse_themselves(one: str, other: str) -> None:
+    array = np.random.default_rng(0).standard_normal(shape_of(one, SIZES))
+    there = rearrange(array, one, other, SIZES)
+    back = rearrange(there, other, one, SIZES)
+    assert np.shares_memory(array, there)
+    assert np.shares_memory(array, back)
+    np.testing.assert_array_equal(back, array)
+
+
+@given(st.permutations(range(3)), st.tuples(*[st.integers(1, 70)] * 3), st.booleans())
+def test_compact_copies_are_what_numpy_copies(order: list[int], shape: tuple[int, int, int], tiled: bool) -> None:
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape).transpose(order)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(axes, "_SMALL", 0 if tiled else 1 << 30)
+        patch.setattr(axes, "_TILE_ROWS", 16)
+        copy = compact(array)
+    assert copy.flags.c_contiguous
+    np.testing.assert_array_equal(copy, array)
+
+
+def test_compact_leaves_what_is_compact_alone() -> None:
+    array = np.zeros((4, 4))
+    assert compact(array) is array

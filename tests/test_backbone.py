@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import albert_hub_bridge
+from albert_hub_bridge import AlbertBackbone
+from albert_hub_bridge.errors import SourceError, TargetError, WeightsError
+from conversion.sample import SAMPLE_ARCHITECTURE
+from tests.conftest import KerasPreset
+
+
+def test_the_example_of_keras_hubs_documentation_runs() -> None:
+    keras_hub = type("keras_hub", (), {"models": albert_hub_bridge})  # the import is all that changes
+    input_data = {
+        "token_ids": np.ones(shape=(1, 12), dtype="int32"),
+        "segment_ids": np.array([[0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0]]),
+        "padding_mask": np.array([[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]]),
+    }
+    model = keras_hub.models.AlbertBackbone(
+        vocabulary_size=30000,
+        num_layers=12,
+        num_heads=12,
+        num_groups=1,
+        num_inner_repetitions=1,
+        embedding_dim=128,
+        hidden_dim=768,
+        intermediate_dim=3072,
+        max_sequence_length=12,
+    )
+    output = model(input_data)
+    assert output["sequence_output"].shape == (1, 12, 768)
+    assert output["pooled_output"].shape == (1, 768)
+    assert model.token_embedding.weight.shape == (30000, 128)
+
+
+def test_the_signature_is_keras_hubs() -> None:
+    import keras_hub
+
+    theirs = [name for name in inspect.signature(keras_hub.models.AlbertBackbone).parameters if name != "kwargs"]
+    ours = inspect.signature(AlbertBackbone).parameters
+    assert list(ours)[: len(theirs)] == theirs
+    assert set(list(ours)[len(theirs) :]) == {"name", "trainable"}
+
+
+def test_presets_are_those_of_keras_hub() -> None:
+    import keras_hub
+
+    theirs = keras_hub.models.AlbertBackbone.presets
+    assert set(AlbertBackbone.presets) == set(theirs)
+    for name, preset in AlbertBackbone.presets.items():
+        assert preset["metadata"]["params"] == theirs[name]["metadata"]["params"]
+        assert preset["kaggle_handle"] == theirs[name]["kaggle_handle"]
+        assert preset["metadata"]["description"]
+
+
+def test_a_preset_of_keras_hub_gives_keras_hubs_numbers(keras_preset: KerasPreset) -> None:
+    backbone = AlbertBackbone.from_preset(keras_preset.folder)
+    with torch.no_grad():
+        outputs = backbone(keras_preset.inputs)
+    for name, expected in keras_preset.outputs.items():
+        np.testing.assert_allclose(outputs[name].numpy(), expected, atol=1e-5, rtol=0, err_msg=name)
+    assert backbone.count_params() == keras_preset.backbone.count_params()
+    assert {name: getattr(backbone, name) for name in asdict(keras_preset.architecture)} == asdict(keras_preset.architecture)
+
+
+def test_tensors_and_arrays_are_taken_alike(keras_preset: KerasPreset) -> None:
+    backbone = AlbertBackbone.from_preset(keras_preset.folder)
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in keras_preset.inputs.items()}
+    for name, value in backbone(tensors).items():
+        assert torch.equal(value, backbone(keras_preset.inputs)[name])
+
+
+def test_overrides_win_over_the_preset(keras_preset: KerasPreset) -> None:
+    backbone = AlbertBackbone.from_preset(keras_preset.folder, dropout=0.5, dtype="bfloat16", name="mine", trainable=False)
+    assert (backbone.dropout, backbone.dtype, backbone.name) == (0.5, "bfloat16", "mine")
+    assert {parameter.dtype for parameter in backbone.parameters()} == {torch.bfloat16}
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    with pytest.raises(ValueError, match="do not fit with hidden_dim overridden"):
+        AlbertBackbone.from_preset(keras_preset.folder, hidden_dim=64)
+    new = AlbertBackbone.from_preset(keras_preset.folder, load_weights=False, hidden_dim=64)
+    assert new.hidden_dim == 64
+
+
+def test_weights_are_new_where_they_are_not_loaded(keras_preset: KerasPreset) -> None:
+    loaded = AlbertBackbone.from_preset(keras_preset.folder)
+    new = AlbertBackbone.from_preset(keras_preset.folder, load_weights=False)
+    assert not torch.equal(loaded.token_embedding.weight, new.token_embedding.weight)
+    assert (new.model.pooled_dense.bias == 0).all()
+
+
+def test_dropout_is_applied_only_in_training(keras_preset: KerasPreset) -> None:
+    backbone = AlbertBackbone.from_preset(keras_preset.folder)
+    calm = backbone(keras_preset.inputs)["pooled_output"]
+    assert torch.equal(calm, backbone(keras_preset.inputs)["pooled_output"])
+    assert not torch.equal(calm, backbone(keras_preset.inputs, training=True)["pooled_output"])
+    assert not backbone.training
+    backbone.train()
+    assert torch.equal(calm, backbone(keras_preset.inputs, training=False)["pooled_output"])
+    assert backbone.training
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_what_it_saves_is_loaded_by_keras_hub(dtype: str, tmp_path: Path) -> None:
+    import keras_hub
+
+    backbone = AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype=dtype)
+    backbone.save_to_preset(tmp_path / "preset")
+    theirs = keras_hub.models.AlbertBackbone.from_preset(str(tmp_path / "preset"))
+    assert theirs.dtype_policy.name == AlbertBackbone.from_preset(tmp_path / "preset").dtype == "float32"
+    expected = backbone.token_embedding.weight.detach().float().numpy()
+    np.testing.assert_array_equal(np.asarray(theirs.token_embedding.embeddings.value.detach()), expected)
+    back = AlbertBackbone.from_preset(tmp_path / "preset", dtype=dtype)
+    for name, tensor in backbone.model.state_dict().items():
+        assert torch.equal(back.model.state_dict()[name], tensor), name
+
+
+def test_the_config_makes_an_equal_backbone() -> None:
+    backbone = AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype="float16", name="mine")
+    assert AlbertBackbone.from_config(backbone.get_config()).get_config() == backbone.get_config()
+
+
+def test_wrong_calls_are_refused_clearly(keras_preset: KerasPreset, tmp_path: Path) -> None:
+    backbone = AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE))
+    with pytest.raises(ValueError, match="expected the inputs token_ids, segment_ids, padding_mask, found token_ids"):
+        backbone({"token_ids": np.ones((1, 4), dtype="int32")})
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, not 'int8'"):
+        AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype="int8")
+    with pytest.raises(ValueError, match="num_layers=4 must be divisible by num_groups=3"):
+        AlbertBackbone(**{**asdict(SAMPLE_ARCHITECTURE), "num_groups": 3})
+    with pytest.raises(SourceError, match=r"kaggle://keras/albert/keras/albert_base_en_uncased/5 is on a hub"):
+        AlbertBackbone.from_preset("albert_base_en_uncased")
+    with pytest.raises(SourceError, match="does not exist"):
+        AlbertBackbone.from_preset(tmp_path / "nowhere")
+    with pytest.raises(TargetError, match="exists"):
+        backbone.save_to_preset(keras_preset.folder)
+    (tmp_path / "config.json").write_bytes((keras_preset.folder / "config.json").read_bytes())
+    with pytest.raises(WeightsError, match=r"missing +model.weights.h5"):
+        AlbertBackbone.from_preset(tmp_path)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import AlbertConfig, AlbertForSequenceClassification
+
+from albert_hub_bridge import AlbertHubConfig
+from albert_hub_bridge.mapping.configs import (
+    ALBERT,
+    BRIDGE,
+    KERAS,
+    PREPROCESSOR,
+    Constant,
+    Table,
+    read_keys,
+    write_keys,
+)
+from albert_hub_bridge.model.architecture import FIELDS, Architecture
+from conversion.sample import SAMPLE_ARCHITECTURE
+from tests.conftest import KerasPreset
+
+
+TABLES = {"keras": KERAS, "albert": ALBERT, "bridge": BRIDGE}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_what_is_written_is_read_back(table: Table) -> None:
+    fields, _, problems = read_keys(table, write_keys(table, SAMPLE_ARCHITECTURE))
+    assert problems == []
+    assert Architecture(**fields) == SAMPLE_ARCHITECTURE
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_every_field_of_the_architecture_is_named(table: Table) -> None:
+    assert {rule.field for rule in table.values() if hasattr(rule, "field")} == set(FIELDS)
+
+
+def test_every_key_that_keras_hub_writes_is_named(keras_preset: KerasPreset) -> None:
+    assert set(keras_preset.backbone.get_config()) == set(KERAS)
+
+
+def test_every_key_that_transformers_writes_is_named() -> None:
+    config = AlbertConfig(hidden_size=8, num_attention_heads=2, intermediate_size=8, num_labels=3)
+    config = AlbertForSequenceClassification(config).config
+    assert set(config.to_dict()) <= set(ALBERT)
+    assert set(AlbertHubConfig(num_labels=3).to_dict()) <= set(BRIDGE)
+
+
+# What albert/albert-base-v2 has on the Hub, written in 2019 and 2020.
+PUBLISHED_CONFIG: dict[str, Any] = {
+    "architectures": ["AlbertForMaskedLM"],
+    "attention_probs_dropout_prob": 0,
+    "bos_token_id": 2,
+    "classifier_dropout_prob": 0.1,
+    "down_scale_factor": 1,
+    "embedding_size": 128,
+    "eos_token_id": 3,
+    "gap_size": 0,
+    "hidden_act": "gelu_new",
+    "hidden_dropout_prob": 0,
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "inner_group_num": 1,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "model_type": "albert",
+    "net_structure_type": 0,
+    "num_attention_heads": 12,
+    "num_hidden_groups": 1,
+    "num_hidden_layers": 12,
+    "num_memory_blocks": 0,
+    "pad_token_id": 0,
+    "type_vocab_size": 2,
+    "vocab_size": 30000,
+}
+
+
+def test_a_published_config_is_read() -> None:
+    fields, ignored, problems = read_keys(ALBERT, PUBLISHED_CONFIG)
+    assert problems == []
+    assert Architecture(**fields).hidden_dim == 768
+    assert {key.key for key in ignored} >= {"architectures", "classifier_dropout_prob", "initializer_range"}
+    assert all(key.reason for key in ignored)
+
+
+def test_absent_keys_mean_what_transformers_means() -> None:
+    fields, _, problems = read_keys(ALBERT, {"model_type": "albert"})
+    assert problems == []
+    default = AlbertConfig()
+    ours = AlbertHubConfig(**fields)
+    for alias in AlbertHubConfig.attribute_map:
+        assert getattr(ours, alias) == getattr(default, alias), alias
+    constants = {key: rule.allowed for key, rule in ALBERT.items() if isinstance(rule, Constant)}
+    checked = {key: value for key, value in default.to_dict().items() if key in constants}
+    assert {"hidden_act", "layer_norm_eps"} <= set(checked)
+    for key, value in checked.items():
+        assert value in constants[key], key
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "where", "detail"),
+    [
+        ({"hidden_act": "relu"}, "refused value", "hidden_act", "found 'relu'"),
+        ({"layer_norm_eps": 1e-5}, "refused value", "layer_norm_eps", "expected 1e-12, found 1e-05"),
+        ({"position_embedding_type": "relative_key"}, "refused value", "position_embedding_type", "absolute"),
+        ({"net_structure_type": 1}, "refused value", "net_structure_type", "expected 0, found 1"),
+        ({"is_decoder": True}, "refused value", "is_decoder", "found True"),
+        ({"is_decoder": 0}, "refused value", "is_decoder", "expected False, found 0"),
+        ({"pruned_heads": {"0": [1]}}, "refused value", "pruned_heads", "pruned heads change"),
+        ({"quantization_config": {"bits": 4}}, "refused value", "quantization_config", "quantized"),
+        ({"hidden_dropout_prob": 0.1}, "contradiction", "attention_probs_dropout_prob", "hidden_dropout_prob = 0.1"),
+        ({"rotary": True}, "unknown key", "rotary", "= True"),
+    ],
+)
+def test_what_cannot_be_represented_is_refused(change: dict[str, Any], kind: str, where: str, detail: str) -> None:
+    _, _, problems = read_keys(ALBERT, {**PUBLISHED_CONFIG, **change})
+    assert [(problem.kind, problem.where) for problem in problems] == [(kind, where)]
+    assert detail in problems[0].detail
+
+
+def test_missing_keys_are_listed() -> None:
+    _, _, problems = read_keys(KERAS, {"num_layers": 2})
+    assert {problem.where for problem in problems} == {
+        "vocabulary_size",
+        "num_heads",
+        "embedding_dim",
+        "hidden_dim",
+        "intermediate_dim",
+    }
+
+
+def test_the_input_is_left_alone() -> None:
+    keys = {**PUBLISHED_CONFIG, "unknown": 1}
+    before = dict(keys)
+    read_keys(ALBERT, keys)
+    assert keys == before
+
+
+def test_every_key_of_the_preprocessors_is_named(vocabulary: bytes) -> None:
+    import keras_hub
+
+    tokenizer = keras_hub.models.AlbertTokenizer(vocabulary)
+    for preprocessor in (
+        keras_hub.models.AlbertTextClassifierPreprocessor(tokenizer),
+        keras_hub.models.AlbertMaskedLMPreprocessor(tokenizer),
+    ):
+        assert set(preprocessor.get_config()) <= set(PREPROCESSOR)

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from albert_hub_bridge.errors import CheckpointError, ConfigurationError, SourceError, VocabularyError, WeightsError
+from albert_hub_bridge.mapping.weights import weight_rules
+from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.stores.checkpoint import DTYPES
+from albert_hub_bridge.stores.keras_preset import read_preset, write_preset
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
+from tests.conftest import TEXTS, KerasPreset
+
+
+@pytest.fixture
+def preset(keras_preset: KerasPreset, tmp_path: Path) -> Path:
+    """Return a copy that a test may break."""
+    return Path(shutil.copytree(keras_preset.folder, tmp_path / "preset"))
+
+
+def test_what_keras_hub_wrote_is_read(keras_preset: KerasPreset) -> None:
+    with read_preset(keras_preset.folder) as checkpoint:
+        assert checkpoint.architecture == keras_preset.architecture
+        assert checkpoint.dtype == "float32"
+        assert checkpoint.head is None
+        assert checkpoint.dropped == []
+        layer = keras_preset.backbone.get_layer("group_1_inner_layer_0")
+        found = checkpoint.weights["transformer_layers.1.0.self_attention_layer.key_dense.weight"].read()
+        kernel = np.asarray(layer._self_attention_layer.key_dense.kernel.value.detach())
+        np.testing.assert_array_equal(found, kernel.reshape(32, 32).T)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_we_write_is_loaded_by_keras_hub_without_a_warning(
+    dtype: str, vocabulary: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import keras_hub
+
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, dtype)
+    write_preset(checkpoint, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy keyword")
+        backbone = keras_hub.models.Backbone.from_preset(str(tmp_path), dtype=dtype)
+        tokenizer = keras_hub.models.AlbertTokenizer.from_preset(str(tmp_path))
+    assert capfd.readouterr().err == ""
+    assert type(backbone) is keras_hub.models.AlbertBackbone
+    assert backbone.count_params() == sum(weight.read().size for weight in checkpoint.weights.values())
+    config = backbone.get_config()
+    assert {name: config[name] for name in asdict(SAMPLE_ARCHITECTURE)} == asdict(SAMPLE_ARCHITECTURE)
+    found = [np.asarray(weight.value.detach().float()) for weight in backbone.weights]
+    expected = [np.asarray(checkpoint.read(rule, "keras"), dtype=np.float32) for rule in checkpoint.rules]
+    # Keras lists its weights in another order: match each of ours with the one that is bit for bit the same.
+    assert sorted(array.tobytes() for array in found) == sorted(np.ascontiguousarray(a).tobytes() for a in expected)
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
+    assert [[int(index) for index in tokenizer(text)] for text in TEXTS] == processor.encode(TEXTS)
+
+
+def test_a_task_can_be_built_on_what_we_write(vocabulary: bytes, tmp_path: Path) -> None:
+    import keras_hub
+
+    write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path)
+    classifier = keras_hub.models.TextClassifier.from_preset(str(tmp_path), num_classes=3)
+    assert classifier.preprocessor.sequence_length == 512
+    classifier.preprocessor.sequence_length = 32
+    assert classifier.predict(TEXTS, verbose=0).shape == (len(TEXTS), 3)
+
+
+def test_packing_survives_the_round_trip(keras_preset: KerasPreset, vocabulary: bytes, tmp_path: Path) -> None:
+    import keras_hub
+
+    tokenizer = keras_hub.models.AlbertTokenizer(vocabulary)
+    preprocessor = keras_hub.models.AlbertTextClassifierPreprocessor(tokenizer, sequence_length=24, truncate="waterfall")
+    keras_hub.models.AlbertTextClassifier(
+        keras_preset.backbone, num_classes=2, preprocessor=preprocessor
+    ).save_to_preset(str(tmp_path / "theirs"))
+    (tmp_path / "ours").mkdir()
+    with read_preset(tmp_path / "theirs") as checkpoint:
+        assert checkpoint.text is not None
+        assert (checkpoint.text.sequence_length, checkpoint.text.truncate) == (24, "waterfall")
+        assert checkpoint.head == "AlbertTextClassifier"
+        assert {tensor.name.removeprefix("task.weights.h5:"): tensor.shape for tensor in checkpoint.dropped} == {
+            "layers/dense/vars/0": (32, 2),
+            "layers/dense/vars/1": (2,),
+            "optimizer/vars/0": (),
+            "optimizer/vars/1": (),
+        }
+        write_preset(checkpoint, tmp_path / "ours")
+    again = keras_hub.models.TextClassifierPreprocessor.from_preset(str(tmp_path / "ours"))
+    assert (again.sequence_length, again.truncate) == (24, "waterfall")
+    for name, expected in preprocessor(TEXTS).items():
+        np.testing.assert_array_equal(np.asarray(again(TEXTS)[name]), np.asarray(expected), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [None, "float32", "absent", {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "mixed_bfloat16"}}],
+)
+def test_every_spelling_of_a_float_policy_is_read(dtype: Any, preset: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["config"]["dtype"] = dtype
+        if dtype == "absent":
+            del config["config"]["dtype"]
+
+    _edit(preset / "config.json", change)
+    with read_preset(preset) as checkpoint:
+        assert checkpoint.dtype == "float32"
+
+
+def test_all_problems_of_the_weights_are_listed_at_once(preset: Path) -> None:
+    with h5py.File(preset / "model.weights.h5", "r+") as file:
+        del file["layers/dense_1/vars/1"]
+        del file["layers/dense/vars/0"]
+        file["layers/dense/vars/0"] = np.zeros((16, 31), np.float32)
+        file["layers/extra/vars/0"] = np.zeros(3, np.float32)
+        del file["layers/dense/vars/1"]
+        file["layers/dense/vars/1"] = np.zeros(32, np.int8)
+        del file["layers/dense_1/vars/0"]
+        file["layers/dense_1/vars/0"] = np.zeros((32, 32), np.float16)
+    with pytest.raises(WeightsError) as error:
+        read_preset(preset)
+    assert str(error.value).splitlines() == [
+        f"5 problems in the weights of {preset / 'model.weights.h5'}",
+        "  wrong shape   layers/dense/vars/0    expected (16, 32), found (16, 31)",
+        "  wrong dtype   layers/dense/vars/1    expected float32, bfloat16, float16, found int8",
+        "  missing       layers/dense_1/vars/1  (32,)",
+        "  unexpected    layers/extra/vars/0    (3,)",
+        "  mixed dtypes  layers/dense_1/vars/0  expected float32 as most have, found float16",
+    ]
+
+
+def _edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (lambda c: c.update(class_name="BertBackbone"), SourceError, "describes BertBackbone, not an AlbertBackbone"),
+        (lambda c: c.pop("config"), ConfigurationError, r"missing key +config"),
+        (lambda c: c["config"].update(rotary=1), ConfigurationError, r"unknown key +rotary +\= 1"),
+        (lambda c: c["config"].pop("num_heads"), ConfigurationError, r"missing key +num_heads"),
+        (lambda c: c["config"].update(num_groups=3), ConfigurationError, "num_layers=4 must be divisible by num_groups=3"),
+        (lambda c: c["config"].update(num_layers="4"), ConfigurationError, "num_layers must be a positive integer, not '4'"),
+        (
+            lambda c: c["config"]["dtype"].update(class_name="DTypePolicyMap"),
+            ConfigurationError,
+            "quantized presets are not read",
+        ),
+        (lambda c: c["config"].update(hidden_dim=64), WeightsError, r"expected \(16, 64\), found \(16, 32\)"),
+        (lambda c: c["config"].update(vocabulary_size=8), WeightsError, r"expected \(8, 16\), found \(400, 16\)"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(
+    change: Callable[[dict[str, Any]], object], kind: type[Exception], message: str, preset: Path
+) -> None:
+    _edit(preset / "config.json", change)
+    with pytest.raises(kind, match=message) as error:
+        read_preset(preset)
+    assert str(preset) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "message"),
+    [
+        ("config.json", b"{", ConfigurationError, "not JSON"),
+        ("config.json", b"\xff\xfe", ConfigurationError, "not JSON"),
+        ("config.json", b"[]", ConfigurationError, "expected an object, found list"),
+        ("preprocessor.json", b"{}", ConfigurationError, r"missing key +config"),
+        ("preprocessor.json", b'{"config": {"colour": 1}}', ConfigurationError, r"unknown key +colour"),
+        ("model.weights.h5", b"not HDF5", WeightsError, "not HDF5"),
+        ("assets/tokenizer/vocabulary.spm", b"", VocabularyError, "no pieces"),
+        ("assets/tokenizer/vocabulary.spm", train_vocabulary(model_type="bpe", size=120), VocabularyError, "found BPE"),
+    ],
+)
+def test_a_broken_file_is_named(name: str, content: bytes, kind: type[CheckpointError], message: str, preset: Path) -> None:
+    (preset / name).write_bytes(content)
+    with pytest.raises(kind, match=message) as error:
+        read_preset(preset)
+    assert str(preset / name) in str(error.value)
+
+
+def test_missing_weights_say_what_is_there_instead(preset: Path) -> None:
+    (preset / "model.weights.h5").rename(preset / "model_00000.weights.h5")
+    with pytest.raises(WeightsError, match=r"missing +model.weights.h5 +found model_00000.weights.h5"):
+        read_preset(preset)
+
+
+def test_a_vocabulary_that_is_larger_than_the_embedding_is_refused(vocabulary: bytes, tmp_path: Path) -> None:
+    small = Architecture(**{**asdict(SAMPLE_ARCHITECTURE), "vocabulary_size": 50})
+    write_preset(random_checkpoint(small, vocabulary), tmp_path)
+    with pytest.raises(VocabularyError, match="expected at most 50 pieces, as the token embedding has rows, found"):
+        read_preset(tmp_path)
+
+
+def test_a_preset_without_a_vocabulary_is_read_and_said(tmp_path: Path) -> None:
+    write_preset(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path)
+    with read_preset(tmp_path) as checkpoint:
+        assert checkpoint.text is None
+        assert "no tokenizer" in checkpoint.notes[0]
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(vocabulary: bytes, tmp_path: Path) -> None:
+    contents = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path / name)
+        files = sorted(file for file in (tmp_path / name).rglob("*") if file.is_file())
+        contents.append({str(file.relative_to(tmp_path / name)): file.read_bytes() for file in files})
+    assert contents[0] == contents[1]
+    assert len(weight_rules(SAMPLE_ARCHITECTURE)) == 73

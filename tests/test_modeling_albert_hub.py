@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel
+
+from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
+from albert_hub_bridge.model.modeling_albert_hub import AlbertHubLayer
+from conversion.sample import SAMPLE_ARCHITECTURE
+
+
+def _model(**changes: object) -> AlbertHubModel:
+    torch.manual_seed(0)
+    model = AlbertHubModel(AlbertHubConfig(**{**asdict(SAMPLE_ARCHITECTURE), **changes}))
+    with torch.no_grad():  # biases and layer norms are not all alike after training either
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.double().eval()  # in float64 two ways to compute the same thing agree to the last digits
+
+
+EXACT = {"atol": 1e-12, "rtol": 0}
+
+
+INPUT_IDS = torch.tensor([[2, 17, 33, 8, 250, 3], [2, 9, 3, 0, 0, 0]])
+MASK = (INPUT_IDS != 0).long()
+
+
+def test_outputs_have_the_documented_shapes() -> None:
+    outputs = _model()(INPUT_IDS, attention_mask=MASK, output_hidden_states=True)
+    assert outputs.last_hidden_state.shape == (2, 6, 32)
+    assert outputs.pooler_output.shape == (2, 32)
+    assert len(outputs.hidden_states) == 4 * 2 + 1  # layers run, and their input
+    torch.testing.assert_close(outputs.hidden_states[-1], outputs.last_hidden_state)
+
+
+def test_every_group_runs_its_share_of_layers_in_turn() -> None:
+    model, order = _model(), []
+    for name, module in model.named_modules():
+        if isinstance(module, AlbertHubLayer):
+            module.register_forward_hook(lambda *_, name=name: order.append(name))
+    model(INPUT_IDS)
+    first, second = ([f"transformer_layers.{group}.0", f"transformer_layers.{group}.1"] for group in (0, 1))
+    assert order == first * 2 + second * 2
+
+
+def test_eager_attention_gives_what_sdpa_gives_and_its_probabilities() -> None:
+    model = _model()
+    expected = model(INPUT_IDS, attention_mask=MASK)
+    model.set_attn_implementation("eager")
+    found = model(INPUT_IDS, attention_mask=MASK, output_attentions=True)
+    torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, **EXACT)
+    assert len(found.attentions) == 8
+    for probabilities in found.attentions:
+        assert probabilities.shape == (2, 4, 6, 6)
+        torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 4, 6, dtype=torch.float64))
+        assert (probabilities[1, :, :, 3:] == 0).all()
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_padding_changes_nothing(implementation: str) -> None:
+    model = _model()
+    model.set_attn_implementation(implementation)
+    padded = model(INPUT_IDS, attention_mask=MASK)
+    alone = model(INPUT_IDS[1:, :3])
+    torch.testing.assert_close(padded.last_hidden_state[1:, :3], alone.last_hidden_state, **EXACT)
+    torch.testing.assert_close(padded.pooler_output[1:], alone.pooler_output, **EXACT)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_a_row_that_is_all_padding_attends_to_nothing(implementation: str) -> None:
+    model = _model()
+    model.set_attn_implementation(implementation)
+    attention = model.transformer_layers[0][0].self_attention_layer
+    seen = []
+    attention.register_forward_hook(lambda _module, _inputs, outputs: seen.append(outputs[0]))
+    outputs = model(INPUT_IDS, attention_mask=torch.zeros_like(MASK))
+    assert outputs.last_hidden_state.isfinite().all()
+    torch.testing.assert_close(seen[0], attention.output_dense.bias.expand_as(seen[0]))
+
+
+def test_positions_and_segments_have_their_defaults() -> None:
+    model = _model()
+    explicit = model(
+        INPUT_IDS,
+        token_type_ids=torch.zeros_like(INPUT_IDS),
+        position_ids=torch.arange(6).expand(2, 6),
+        attention_mask=torch.ones_like(INPUT_IDS),
+    )
+    torch.testing.assert_close(model(INPUT_IDS).last_hidden_state, explicit.last_hidden_state, atol=0, rtol=0)
+    other = model(INPUT_IDS, token_type_ids=torch.ones_like(INPUT_IDS))
+    assert (other.last_hidden_state - explicit.last_hidden_state).abs().max() > 0.1
+
+
+def test_embeddings_can_be_passed_instead_of_ids() -> None:
+    model = _model()
+    embeddings = model.get_input_embeddings()(INPUT_IDS)
+    torch.testing.assert_close(
+        model(inputs_embeds=embeddings).last_hidden_state, model(INPUT_IDS).last_hidden_state, atol=0, rtol=0
+    )
+    for arguments in ({}, {"input_ids": INPUT_IDS, "inputs_embeds": embeddings}):
+        with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
+            model(**arguments)
+
+
+def test_a_sequence_that_is_too_long_is_refused_with_both_lengths() -> None:
+    with pytest.raises(ValueError, match=r"65 tokens.*max_sequence_length=64"):
+        _model()(torch.ones((1, 65), dtype=torch.long))
+
+
+def test_new_weights_are_drawn_as_keras_hub_draws_them() -> None:
+    torch.manual_seed(0)
+    model = AlbertHubModel(AlbertHubConfig(num_groups=2))
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            assert (parameter == (1 if name.endswith("weight") else 0)).all(), name
+        elif name.endswith("bias"):
+            assert (parameter == 0).all(), name
+        else:
+            # TruncatedNormal(0.02) is cut at two standard deviations, which leaves 0.8796 of the deviation.
+            assert parameter.abs().max() <= 0.04, name
+            error = 0.02 * 0.88 * 5 / math.sqrt(2 * parameter.numel())
+            assert abs(parameter.std() - 0.02 * 0.8796) < error, name
+            assert (parameter[0] != 0).any(), name  # <pad> is a row like any other
+
+
+def test_dropout_is_where_keras_hub_has_it() -> None:
+    model = _model(dropout=0.4).train()
+    rates = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
+    inner = [f"transformer_layers.{group}.{layer}" for group in (0, 1) for layer in (0, 1)]
+    expected = ["embeddings_dropout"] + [
+        f"{name}.{part}_dropout" for name in inner for part in ("self_attention", "feedforward")
+    ]
+    assert rates == dict.fromkeys(expected, 0.4)
+    calls = []
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(lambda _module, inputs, outputs: calls.append((outputs == 0).float().mean()))
+    model(INPUT_IDS)
+    assert len(calls) == 1 + 8 * 2
+    assert 0.3 < torch.stack(calls).mean() < 0.5
+
+
+def test_attention_probabilities_are_dropped_in_training_only() -> None:
+    model = _model(dropout=0.4)
+    model.set_attn_implementation("eager")
+    assert (model(INPUT_IDS, output_attentions=True).attentions[0] > 0).all()
+    dropped = model.train()(INPUT_IDS, output_attentions=True).attentions[0]
+    assert 0.3 < (dropped == 0).float().mean() < 0.5
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        model = _model().train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        model(INPUT_IDS, attention_mask=MASK).pooler_output.square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+        assert gradient.abs().sum() > 0 or name.endswith("key_dense.bias"), name  # softmax cancels the key's bias
+
+
+def test_low_precision_stays_close_to_float32() -> None:
+    expected = _model()(INPUT_IDS, attention_mask=MASK).last_hidden_state.float()
+    for dtype, unit in ((torch.bfloat16, 2**-8), (torch.float16, 2**-11)):
+        found = _model().to(dtype)(INPUT_IDS, attention_mask=MASK).last_hidden_state
+        assert found.dtype == dtype
+        # Outputs are layer-normed, of size one; each of 8 layers rounds a few times.
+        assert (found.float() - expected).abs().max() < 32 * unit
+
+
+def test_a_model_without_a_pooler_has_none() -> None:
+    model = AlbertHubModel(AlbertHubConfig(**asdict(SAMPLE_ARCHITECTURE)), add_pooling_layer=False)
+    assert model(INPUT_IDS).pooler_output is None
+    assert not [name for name in model.state_dict() if name.startswith("pooled_dense")]
+
+
+def test_the_auto_class_makes_it() -> None:
+    assert type(AutoModel.from_config(AlbertHubConfig(**asdict(SAMPLE_ARCHITECTURE)))) is AlbertHubModel
