@@ -44,14 +44,19 @@ Source = Annotated[str, typer.Argument(help="Folder of a KerasHub preset or a Hu
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
-@app.callback()
-def main_options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    """Handle the options that belong to no command."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         out.print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Take the options that belong to no command; their callbacks do the work."""
 
 
 @app.command()

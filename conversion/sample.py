@@ -9,6 +9,7 @@ import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -55,7 +56,7 @@ CORPUS = (
 )
 
 
-def train_vocabulary(size: int = 400, corpus: Sequence[str] = CORPUS, **options: object) -> bytes:
+def train_vocabulary(size: int = 400, corpus: Sequence[str] = CORPUS, **options: Any) -> bytes:
     """Train a SentencePiece model with the flags of Google's ALBERT vocabularies.
 
     Args:
@@ -66,7 +67,7 @@ def train_vocabulary(size: int = 400, corpus: Sequence[str] = CORPUS, **options:
     Returns:
         The serialized model.
     """
-    flags: dict[str, object] = {
+    flags: dict[str, Any] = {
         "model_type": "unigram",
         "vocab_size": size,
         "hard_vocab_limit": False,

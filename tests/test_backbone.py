@@ -66,7 +66,9 @@ def test_a_preset_of_keras_hub_gives_keras_hubs_numbers(keras_preset: KerasPrese
     for name, expected in keras_preset.outputs.items():
         np.testing.assert_allclose(outputs[name].numpy(), expected, atol=1e-5, rtol=0, err_msg=name)
     assert backbone.count_params() == keras_preset.backbone.count_params()
-    assert {name: getattr(backbone, name) for name in asdict(keras_preset.architecture)} == asdict(keras_preset.architecture)
+    assert {name: getattr(backbone, name) for name in asdict(keras_preset.architecture)} == asdict(
+        keras_preset.architecture
+    )
 
 
 def test_tensors_and_arrays_are_taken_alike(keras_preset: KerasPreset) -> None:
@@ -77,7 +79,9 @@ def test_tensors_and_arrays_are_taken_alike(keras_preset: KerasPreset) -> None:
 
 
 def test_overrides_win_over_the_preset(keras_preset: KerasPreset) -> None:
-    backbone = AlbertBackbone.from_preset(keras_preset.folder, dropout=0.5, dtype="bfloat16", name="mine", trainable=False)
+    backbone = AlbertBackbone.from_preset(
+        keras_preset.folder, dropout=0.5, dtype="bfloat16", name="mine", trainable=False
+    )
     assert (backbone.dropout, backbone.dtype, backbone.name) == (0.5, "bfloat16", "mine")
     assert {parameter.dtype for parameter in backbone.parameters()} == {torch.bfloat16}
     assert not any(parameter.requires_grad for parameter in backbone.parameters())

@@ -81,7 +81,9 @@ def test_packing_survives_the_round_trip(keras_preset: KerasPreset, vocabulary: 
     import keras_hub
 
     tokenizer = keras_hub.models.AlbertTokenizer(vocabulary)
-    preprocessor = keras_hub.models.AlbertTextClassifierPreprocessor(tokenizer, sequence_length=24, truncate="waterfall")
+    preprocessor = keras_hub.models.AlbertTextClassifierPreprocessor(
+        tokenizer, sequence_length=24, truncate="waterfall"
+    )
     keras_hub.models.AlbertTextClassifier(
         keras_preset.backbone, num_classes=2, preprocessor=preprocessor
     ).save_to_preset(str(tmp_path / "theirs"))
@@ -153,8 +155,16 @@ def _edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda c: c.pop("config"), ConfigurationError, r"missing key +config"),
         (lambda c: c["config"].update(rotary=1), ConfigurationError, r"unknown key +rotary +\= 1"),
         (lambda c: c["config"].pop("num_heads"), ConfigurationError, r"missing key +num_heads"),
-        (lambda c: c["config"].update(num_groups=3), ConfigurationError, "num_layers=4 must be divisible by num_groups=3"),
-        (lambda c: c["config"].update(num_layers="4"), ConfigurationError, "num_layers must be a positive integer, not '4'"),
+        (
+            lambda c: c["config"].update(num_groups=3),
+            ConfigurationError,
+            "num_layers=4 must be divisible by num_groups=3",
+        ),
+        (
+            lambda c: c["config"].update(num_layers="4"),
+            ConfigurationError,
+            "num_layers must be a positive integer, not '4'",
+        ),
         (
             lambda c: c["config"]["dtype"].update(class_name="DTypePolicyMap"),
             ConfigurationError,
@@ -186,7 +196,9 @@ def test_a_wrong_configuration_is_refused(
         ("assets/tokenizer/vocabulary.spm", train_vocabulary(model_type="bpe", size=120), VocabularyError, "found BPE"),
     ],
 )
-def test_a_broken_file_is_named(name: str, content: bytes, kind: type[CheckpointError], message: str, preset: Path) -> None:
+def test_a_broken_file_is_named(
+    name: str, content: bytes, kind: type[CheckpointError], message: str, preset: Path
+) -> None:
     (preset / name).write_bytes(content)
     with pytest.raises(kind, match=message) as error:
         read_preset(preset)

@@ -13,7 +13,18 @@ from conversion.sample import CORPUS, train_vocabulary
 from tests.conftest import TEXTS
 
 
-LINES = [*CORPUS, *TEXTS, "", " ", "  two  spaces ", "tab\tand\nnew line", "ＦＵＬＬ width", "ﬁ ½ …", "x" * 500, "2.50 (a-b)"]
+LINES = [
+    *CORPUS,
+    *TEXTS,
+    "",
+    " ",
+    "  two  spaces ",
+    "tab\tand\nnew line",
+    "ＦＵＬＬ width",
+    "ﬁ ½ …",
+    "x" * 500,
+    "2.50 (a-b)",
+]
 
 
 @pytest.fixture(scope="module")

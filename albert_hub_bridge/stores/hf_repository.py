@@ -185,6 +185,8 @@ def write_repository(
         if progress is not None:
             progress(done, checkpoint.nbytes)
     save_file(arrays, folder / WEIGHTS, metadata={"format": "pt"})
+    # safetensors makes its file readable by its owner alone; the umask decides, as for every other file.
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
 
 
 def _write_text(text: Text, folder: Path, layout: RepositoryLayout, architecture: Architecture) -> None:

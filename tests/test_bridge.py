@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from albert_hub_bridge import convert, inspect, verify
+from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError, TargetError, WeightsError
+from albert_hub_bridge.stores import hf_repository
+from albert_hub_bridge.stores.layouts import detect_layout
+from conversion.sample import write_sample_preset
+from tests.conftest import TEXTS, KerasPreset
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    write_sample_preset(tmp_path / "sample")
+    return tmp_path / "sample"
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_inspect_says_what_a_preset_is(keras_preset: KerasPreset, vocabulary: bytes) -> None:
+    report = inspect(keras_preset.folder)
+    assert (report.layout, report.dtype, report.head) == ("keras", "float32", None)
+    assert report.architecture == keras_preset.architecture
+    assert report.parameters == keras_preset.backbone.count_params()
+    assert report.bytes == 4 * report.parameters
+    assert report.tensors == 73
+    assert report.vocabulary is not None
+    assert report.vocabulary.text_rules == "sentencepiece"
+    assert {key.key for key in report.ignored} == {"name", "trainable", "dtype"}
+    assert json.loads(json.dumps(report.as_dict()))["architecture"]["num_groups"] == 2
+
+
+@pytest.mark.parametrize("to", ["keras", "bridge", "stock"])
+def test_convert_writes_every_layout_and_verify_agrees(to: Any, keras_preset: KerasPreset, tmp_path: Path) -> None:
+    progress: list[tuple[int, int]] = []
+    report = convert(keras_preset.folder, tmp_path / "target", to=to, progress=lambda *step: progress.append(step))
+    assert (report.layout, report.source.layout) == (to, "keras")
+    assert detect_layout(tmp_path / "target") == to
+    assert progress == sorted(progress)
+    assert len(progress) == 73
+    assert progress[-1] == (report.source.bytes, report.source.bytes)
+    verification = verify(keras_preset.folder, tmp_path / "target")
+    assert verification.passed
+    assert verification.max_abs_difference["sequence_output"] <= 1e-5
+    assert verification.source_engine.startswith("keras_hub 0.")
+    expected = {"keras": "keras_hub", "bridge": "AlbertHubModel", "stock": " AlbertModel"}[to]
+    assert expected in verification.target_engine
+
+
+def test_stock_to_keras_is_computed_by_keras_hub(keras_preset: KerasPreset, tmp_path: Path) -> None:
+    import keras_hub
+
+    convert(keras_preset.folder, tmp_path / "stock", to="stock")
+    convert(tmp_path / "stock", tmp_path / "keras", to="keras")
+    backbone = keras_hub.models.AlbertBackbone.from_preset(str(tmp_path / "keras"))
+    for name, found in backbone.predict(keras_preset.inputs, verbose=0).items():
+        np.testing.assert_allclose(np.asarray(found), keras_preset.outputs[name], atol=1e-5, rtol=0)
+    assert verify(tmp_path / "stock", tmp_path / "keras").passed
+
+
+def test_an_existing_target_is_refused_and_left_alone(sample: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "precious.txt").write_text("mine")
+    with pytest.raises(TargetError, match=r"exists\. Pass --overwrite"):
+        convert(sample, target, to="bridge")
+    assert _tree(target) == {"precious.txt": b"mine"}
+    convert(sample, target, to="bridge", overwrite=True)
+    assert "precious.txt" not in _tree(target)
+    assert detect_layout(target) == "bridge"
+
+
+def test_an_empty_target_is_filled(sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    convert(sample, tmp_path / "target", to="stock")
+    assert detect_layout(tmp_path / "target") == "stock"
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "no parent"])
+def test_a_target_that_cannot_be_a_folder_is_refused(kind: str, sample: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    if kind == "file":
+        target.write_text("mine")
+    elif kind == "link":
+        target.symlink_to(sample)
+    else:
+        target = tmp_path / "nowhere" / "target"
+    before = _tree(tmp_path)
+    with pytest.raises(TargetError):
+        convert(sample, target, to="bridge", overwrite=True)
+    assert _tree(tmp_path) == before
+
+
+def test_a_folder_can_be_converted_in_place(sample: Path) -> None:
+    before = inspect(sample)
+    convert(sample, sample, to="bridge", overwrite=True)
+    after = inspect(sample)
+    assert (before.layout, after.layout) == ("keras", "bridge")
+    assert before.architecture == after.architecture
+
+
+def test_a_failure_halfway_leaves_nothing_behind(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert(sample, tmp_path / "target", to="bridge")
+    before = _tree(tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(hf_repository, "save_file", full)
+    for overwrite, target in ((True, tmp_path / "target"), (False, tmp_path / "other")):
+        with pytest.raises(OSError, match="No space left"):
+            convert(sample, target, to="stock", overwrite=overwrite)
+    assert _tree(tmp_path) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sample", "target"]
+
+
+def test_a_wrong_source_writes_nothing(sample: Path, tmp_path: Path) -> None:
+    with h5py.File(sample / "model.weights.h5", "r+") as file:
+        del file["layers/dense/vars/0"]
+    with pytest.raises(WeightsError, match=r"missing +layers/dense/vars/0"):
+        convert(sample, tmp_path / "target", to="bridge")
+    assert [path.name for path in tmp_path.iterdir()] == ["sample"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (None, "has no config.json: it is neither a KerasHub preset nor a Hub repository"),
+        ({}, "has neither class_name nor model_type"),
+        ({"model_type": "bert"}, "has model_type 'bert': expected the class_name of a KerasHub preset, or model_type"),
+        ({"model_type": ["albert"]}, "has model_type"),
+    ],
+)
+def test_a_folder_that_is_neither_kind_is_refused(config: object, message: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    if config is not None:
+        (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SourceError, match=message):
+        inspect(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("albert_base_en_uncased", "kaggle://keras/albert/keras/albert_base_en_uncased/5 is on a hub"),
+        ("hf://albert/albert-base-v2", "hf://albert/albert-base-v2 is on a hub"),
+        ("no/such/folder", "The folder no/such/folder does not exist"),
+        (__file__, "is a file. Pass the folder"),
+    ],
+)
+def test_a_source_that_is_not_a_folder_says_why(source: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        inspect(source)
+
+
+def test_every_error_is_one_of_ours() -> None:
+    from albert_hub_bridge import errors
+
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert len(kinds) == 7
+    assert all(issubclass(kind, AlbertHubBridgeError) for kind in kinds)
+    assert all(kind.__name__ in str(errors.__doc__) for kind in kinds)
+
+
+def test_a_new_folder_follows_the_umask(sample: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        convert(sample, tmp_path / "target", to="bridge")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "target").stat().st_mode) == 0o750
+    assert stat.S_IMODE((tmp_path / "target" / "model.safetensors").stat().st_mode) == 0o640
+
+
+def _change(folder: Path, name: str, change: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name] = change(tensors[name]).contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+LAYER = "transformer_layers.1.0.self_attention_layer"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (f"{LAYER}.query_dense.weight", lambda tensor: tensor.T),
+        (f"{LAYER}.key_dense.bias", torch.zeros_like),  # moves the outputs by nothing at all
+        ("segment_embedding.weight", lambda tensor: tensor.flip(0)),
+        ("pooled_dense.bias", lambda tensor: tensor * (1 + 2**-23)),
+    ],
+)
+def test_verify_sees_one_changed_tensor(name: str, change: Any, sample: Path, tmp_path: Path) -> None:
+    convert(sample, tmp_path / "target", to="bridge")
+    _change(tmp_path / "target", name, change)
+    report = verify(sample, tmp_path / "target")
+    assert not report.passed
+    assert report.different_tensors == [name]
+
+
+def test_verify_sees_other_numbers_where_the_tensors_agree(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from albert_hub_bridge.model import modeling_albert_hub
+
+    convert(sample, tmp_path / "target", to="bridge")
+    monkeypatch.setattr(modeling_albert_hub, "LAYER_NORM_EPSILON", 1e-3)
+    report = verify(sample, tmp_path / "target")
+    assert not report.passed
+    assert report.different_tensors == []
+    assert report.max_abs_difference["sequence_output"] > 1e-5
+
+
+def test_verify_counts_texts_that_become_other_ids(sample: Path, tmp_path: Path) -> None:
+    convert(sample, tmp_path / "stock", to="stock")
+    (tmp_path / "stock" / "tokenizer.json").unlink()
+    (tmp_path / "stock" / "tokenizer_config.json").unlink()  # what is left is read as transformers' uncased tokenizer
+    convert(tmp_path / "stock", tmp_path / "bridge", to="bridge")
+    report = verify(sample, tmp_path / "bridge", texts=TEXTS)
+    assert not report.passed
+    assert report.different_ids == 2
+    assert report.first_difference is not None
+    assert report.first_difference["text"] == TEXTS[1]
+    assert report.max_abs_difference["sequence_output"] <= 1e-5
+    notes = convert(tmp_path / "stock", tmp_path / "keras", to="keras").source.notes
+    assert len(notes) == 1
+    assert "uncased rules" in notes[0]
+
+
+def test_verify_compares_what_can_be_compared(sample: Path, keras_preset: KerasPreset, tmp_path: Path) -> None:
+    report = verify(sample, keras_preset.folder)
+    assert report.different_fields == {"dropout": (0.0, 0.1)}
+    assert len(report.different_tensors) == 73
+    assert report.max_abs_difference["sequence_output"] > 0.1
+
+    bare = Path(shutil.copytree(sample, tmp_path / "bare"))
+    shutil.rmtree(bare / "assets")
+    report = verify(sample, bare)
+    assert report.vocabularies == (True, False)
+    assert not report.passed
+    report = verify(bare, bare)
+    assert report.vocabularies == (False, False)
+    assert report.passed
+
+    other = json.loads((bare / "config.json").read_text())
+    other["config"]["num_layers"] = 8
+    (bare / "config.json").write_text(json.dumps(other))
+    report = verify(sample, bare)
+    assert report.different_fields == {"num_layers": (4, 8)}
+    assert report.max_abs_difference == {}
+    assert not report.passed
+
+
+def test_verify_needs_texts(sample: Path) -> None:
+    with pytest.raises(ValueError, match="at least one text"):
+        verify(sample, sample, texts=[])
+
+
+def test_long_texts_are_cut_to_what_both_can_take(sample: Path, tmp_path: Path) -> None:
+    convert(sample, tmp_path / "target", to="stock")
+    assert verify(sample, tmp_path / "target", texts=["a bridge " * 200, "a"]).passed
+
+
+def test_without_keras_hub_our_backbone_computes_the_preset(
+    keras_preset: KerasPreset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    convert(keras_preset.folder, tmp_path / "target", to="bridge")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    report = verify(keras_preset.folder, tmp_path / "target")
+    assert report.passed
+    assert "AlbertBackbone (keras_hub is not installed)" in report.source_engine

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+from typer.testing import CliRunner
+
+from albert_hub_bridge import __version__
+from albert_hub_bridge.cli import app
+from conversion.sample import write_sample_preset
+
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    write_sample_preset(tmp_path / "sample")
+    return tmp_path / "sample"
+
+
+def test_convert_inspect_and_verify_say_what_they_found(sample: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    result = runner.invoke(app, ["convert", str(sample), str(target), "--to", "bridge"])
+    assert result.exit_code == 0, result.output
+    assert "43,264 in 73 tensors" in result.stdout
+    result = runner.invoke(app, ["inspect", str(target)])
+    assert result.exit_code == 0
+    assert "a Hub repository in the bridge layout" in result.stdout
+    assert "text rules: sentencepiece" in result.stdout
+    result = runner.invoke(app, ["verify", str(sample), str(target)])
+    assert result.exit_code == 0
+    assert "They agree." in result.stdout
+
+
+def test_reports_are_json_where_asked(sample: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    for arguments in (
+        ["convert", str(sample), str(target), "--to", "stock", "--json"],
+        ["inspect", str(target), "--json"],
+        ["verify", str(sample), str(target), "--json"],
+    ):
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 0
+        report = json.loads(result.stdout)
+        assert report.get("passed", True) is True
+    assert report["texts"] == 8
+    result = runner.invoke(app, ["inspect", str(tmp_path / "nowhere"), "--json"])
+    assert result.exit_code == 2
+    assert "does not exist" in json.loads(result.stdout)["error"]
+
+
+def test_a_difference_exits_with_1(sample: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    runner.invoke(app, ["convert", str(sample), str(target), "--to", "keras"])
+    with h5py.File(target / "model.weights.h5", "r+") as file:
+        file["layers/dense/vars/1"][0] += 1
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\ntwo\n")
+    result = runner.invoke(app, ["verify", str(sample), str(target), "--texts", str(texts)])
+    assert result.exit_code == 1
+    assert "They differ." in result.stdout
+    assert "embeddings_projection.bias" in result.stdout
+
+
+def test_wrong_input_exits_with_2_and_one_message(sample: Path, tmp_path: Path) -> None:
+    with h5py.File(sample / "model.weights.h5", "r+") as file:
+        del file["layers/dense/vars/1"], file["layers/dense/vars/0"]
+    target = tmp_path / "target"
+    command = [sys.executable, "-m", "albert_hub_bridge", "convert", str(sample), str(target), "--to", "bridge"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        f"Error: 2 problems in the weights of {sample / 'model.weights.h5'}",
+        "  missing  layers/dense/vars/0  (16, 32)",
+        "  missing  layers/dense/vars/1  (32,)",
+    ]
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["convert", "SAMPLE", "SAMPLE", "--to", "bridge"],
+        ["convert", "SAMPLE", "TARGET", "--to", "onnx"],
+        ["convert", "SAMPLE", "TARGET"],
+        ["convert", "SAMPLE/config.json", "TARGET", "--to", "bridge"],
+        ["inspect", "kaggle://a/b/keras/c"],
+        ["verify", "SAMPLE", "TARGET"],
+        ["verify", "SAMPLE", "SAMPLE", "--texts", "TARGET"],
+    ],
+)
+def test_every_wrong_call_exits_with_2_and_no_traceback(arguments: list[str], sample: Path, tmp_path: Path) -> None:
+    names = {"SAMPLE": str(sample), "TARGET": str(tmp_path / "target")}
+    for name, path in names.items():
+        arguments = [argument.replace(name, path) for argument in arguments]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr
+    assert not (tmp_path / "target").exists()
+
+
+def test_the_version_is_said() -> None:
+    result = runner.invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"{__version__}\n")

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from albert_hub_bridge.mapping.weights import parameter_count, weights_as_markdown
+from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.stores.folders import new_folder
+from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS
+from albert_hub_bridge.stores.layouts import write_checkpoint
+from conversion import recipes
+from conversion.recipes import Entry, convert_entry, golden_difference, read_entries
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
+from tests.conftest import KerasPreset
+
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_readmes_table_is_the_tables() -> None:
+    assert weights_as_markdown() in (ROOT / "conversion" / "README.md").read_text(encoding="utf-8")
+
+
+def test_entries_are_the_published_checkpoints() -> None:
+    keras, stock = read_entries("keras"), read_entries("stock")
+    assert {name: (f"kaggle://{preset.kaggle}", preset.parameters) for name, preset in PUBLISHED_PRESETS.items()} == {
+        name: (entry.handle, entry.parameters) for name, entry in keras.items()
+    }
+    assert [entry.handle for entry in stock.values()] == [
+        f"hf://albert/albert-{size}-v2" for size in ("base", "large", "xlarge", "xxlarge")
+    ]
+    for entry in (*keras.values(), *stock.values()):
+        assert parameter_count(entry.architecture) == entry.parameters, entry.name
+
+
+def _entry(architecture: Architecture, golden: dict[str, object] | None = None) -> Entry:
+    return Entry("sample", "keras", "kaggle://nowhere", architecture, parameter_count(architecture), golden)
+
+
+def test_a_recipe_converts_and_verifies_with_golden_numbers(keras_preset: KerasPreset, tmp_path: Path) -> None:
+    first = {name: values[:1].tolist() for name, values in keras_preset.inputs.items()}
+    golden = first | {
+        "sequence_output": keras_preset.outputs["sequence_output"][0, 0, :5].tolist(),
+        "pooled_output": keras_preset.outputs["pooled_output"][0, :5].tolist(),
+    }
+    entry = _entry(keras_preset.architecture, golden)
+    convert_entry(entry, keras_preset.folder, tmp_path / "stock", "stock", overwrite=False)
+    assert golden_difference(entry, tmp_path / "stock") <= 1e-5
+    golden["pooled_output"][0] += 2 * recipes.GOLDEN_TOLERANCE
+    with pytest.raises(recipes.typer.Exit):
+        recipes.verify_entry(entry, keras_preset.folder, tmp_path / "stock")
+
+
+def test_a_recipe_refuses_another_checkpoint(tmp_path: Path) -> None:
+    write_sample_preset(tmp_path / "sample")
+    entry = _entry(Architecture(**{**asdict(SAMPLE_ARCHITECTURE), "num_layers": 8, "intermediate_dim": 60}))
+    with pytest.raises(recipes.WeightsError, match=r"differs +num_layers +expected 8, found 4") as error:
+        convert_entry(entry, tmp_path / "sample", tmp_path / "target", "bridge", overwrite=False)
+    assert "intermediate_dim" in str(error.value)
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("module", ["keras_to_hf", "hf_to_keras", "verify_parity"])
+def test_a_recipe_can_be_run(module: str, tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", f"conversion.{module}", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    assert "checkpoints.toml" in run("--help").stdout
+    name = "albert-base-v2" if module == "hf_to_keras" else "albert_base_en_uncased"
+    target = [] if module != "verify_parity" else [str(tmp_path)]
+    result = run(name, str(tmp_path / "nowhere"), *target)
+    assert result.returncode == 2
+    assert "does not exist" in result.stderr
+    assert run("no-such-entry", str(tmp_path), *target).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "layout"), [("keras_to_hf", "keras", "keras"), ("hf_to_keras", "stock", "stock")]
+)
+def test_the_base_model_goes_the_whole_way(module: str, kind: str, layout: str, tmp_path: Path) -> None:
+    """The recipe as it is run for a published checkpoint, with the real architecture and random weights."""
+    name = {"keras": "albert_base_en_uncased", "stock": "albert-base-v2"}[kind]
+    entry = read_entries(kind)[name]  # type: ignore[arg-type]
+    with new_folder(tmp_path / "source", overwrite=False) as draft:
+        write_checkpoint(random_checkpoint(entry.architecture, std=0.02), draft, layout)  # type: ignore[arg-type]
+    command = [sys.executable, "-W", "ignore", "-m", f"conversion.{module}", name, str(tmp_path / "source")]
+    result = subprocess.run(
+        [*command, "--output", str(tmp_path)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    if kind == "keras":  # random weights are not the published ones, and the recipe says so
+        assert result.returncode == 1, result.stderr
+        assert "golden numbers of KerasHub" in result.stdout
+    else:
+        assert result.returncode == 0, result.stderr
+        assert "they agree" in result.stdout
+    assert "sequence_output" in result.stdout
+
+
+def test_the_demo_shows_every_weight_identical(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "from conversion.demo import main; main()"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stderr
+    assert "73 of 73 weights are identical, bit for bit." in result.stdout
+    assert "AlbertHubModel, 43,264 parameters" in result.stdout
+    assert "They agree." in result.stdout

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from transformers import (
+    AlbertConfig,
+    AlbertForMaskedLM,
+    AlbertForPreTraining,
+    AlbertForSequenceClassification,
+    AlbertModel,
+    AutoModel,
+    AutoTokenizer,
+)
+
+from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
+from albert_hub_bridge.errors import CheckpointError, ConfigurationError, VocabularyError, WeightsError
+from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.stores.checkpoint import DTYPES
+from albert_hub_bridge.stores.hf_repository import read_repository, write_repository
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
+from tests.conftest import TEXTS, KerasPreset
+
+
+def _stock_config(**changes: Any) -> AlbertConfig:
+    ours = AlbertHubConfig(**asdict(SAMPLE_ARCHITECTURE))
+    aliases = {name: getattr(ours, name) for name in AlbertHubConfig.attribute_map}
+    return AlbertConfig(**{**aliases, **changes})
+
+
+@pytest.fixture
+def stock(vocabulary: bytes, tmp_path: Path) -> Path:
+    """Return a stock repository that a test may break."""
+    folder = tmp_path / "stock"
+    folder.mkdir()
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), folder, "stock")
+    return folder
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("layout", "model_class"), [("bridge", AlbertHubModel), ("stock", AlbertModel)])
+def test_what_we_write_is_loaded_completely(
+    layout: Any, model_class: type, dtype: str, vocabulary: bytes, tmp_path: Path
+) -> None:
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, dtype)
+    write_repository(checkpoint, tmp_path, layout)
+    model, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(model) is model_class
+    assert model.dtype == getattr(torch, dtype)
+    assert not any(report.values()), report
+    state = model.state_dict()
+    dialect = "bridge" if layout == "bridge" else "albert"
+    for rule in checkpoint.rules:
+        expected = np.asarray(checkpoint.read(rule, dialect), dtype=np.float32)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(state[rule.name(dialect)].float().numpy(), expected)  # type: ignore[arg-type]
+
+
+def test_stock_transformers_loads_the_stock_layout_without_this_package(
+    keras_preset: KerasPreset, tmp_path: Path
+) -> None:
+    from albert_hub_bridge import convert
+
+    convert(keras_preset.folder, tmp_path / "stock", to="stock")
+    np.savez(tmp_path / "inputs.npz", **keras_preset.inputs)
+    script = """
+import sys, numpy, torch
+sys.modules["albert_hub_bridge"] = None  # an import of it would fail
+from transformers import AutoModel, AutoTokenizer
+model, report = AutoModel.from_pretrained("stock", output_loading_info=True)
+assert not any(report.values()), report
+tokenizer = AutoTokenizer.from_pretrained("stock")
+inputs = numpy.load("inputs.npz")
+with torch.no_grad():
+    outputs = model(
+        torch.tensor(inputs["token_ids"]).long(),
+        attention_mask=torch.tensor(inputs["padding_mask"]).long(),
+        token_type_ids=torch.tensor(inputs["segment_ids"]).long(),
+    )
+packed = tokenizer(eval(sys.argv[1]), padding="max_length", max_length=40, truncation=True)
+numpy.savez(
+    "outputs.npz",
+    kind=type(model).__module__,
+    activation=model.config.hidden_act,
+    sequence_output=outputs.last_hidden_state,
+    pooled_output=outputs.pooler_output,
+    token_ids=packed["input_ids"],
+    segment_ids=packed["token_type_ids"],
+)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script, repr(TEXTS)], cwd=tmp_path, check=True)
+    found = np.load(tmp_path / "outputs.npz")
+    assert str(found["kind"]) == "transformers.models.albert.modeling_albert"
+    assert str(found["activation"]) == "gelu_pytorch_tanh"
+    for name in ("sequence_output", "pooled_output"):
+        np.testing.assert_allclose(found[name], keras_preset.outputs[name], atol=1e-5, rtol=0)
+    for name in ("token_ids", "segment_ids"):
+        np.testing.assert_array_equal(found[name], keras_preset.inputs[name])
+
+
+def test_keras_hubs_own_importer_reads_the_stock_layout(keras_preset: KerasPreset, tmp_path: Path) -> None:
+    import keras_hub
+
+    from albert_hub_bridge import convert
+
+    convert(keras_preset.folder, tmp_path / "stock", to="stock")
+    theirs = keras_hub.models.AlbertBackbone.from_preset(str(tmp_path / "stock"))
+    assert theirs.get_config()["num_inner_repetitions"] == 2
+    for ours, weight in zip(keras_preset.backbone.weights, theirs.weights, strict=True):
+        np.testing.assert_array_equal(weight.value.detach().numpy(), ours.value.detach().numpy(), err_msg=weight.path)
+    tokenizer = keras_hub.models.AlbertTokenizer.from_preset(str(tmp_path / "stock"))
+    original = keras_hub.models.AlbertTokenizer.from_preset(str(keras_preset.folder))
+    for text in TEXTS:
+        assert list(tokenizer(text)) == list(original(text))
+
+
+def test_a_bare_save_of_transformers_is_read(tmp_path: Path) -> None:
+    model = AlbertModel(_stock_config())
+    model.save_pretrained(tmp_path)
+    names = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert not any(name.startswith("albert.") for name in names)
+    with read_repository(tmp_path, "stock") as checkpoint:
+        assert checkpoint.architecture == SAMPLE_ARCHITECTURE
+        assert checkpoint.dropped == []
+        for rule in checkpoint.rules:
+            np.testing.assert_array_equal(checkpoint.read(rule, "albert"), model.state_dict()[rule.albert].numpy())
+
+
+@pytest.mark.parametrize(
+    ("model_class", "head", "dropped"),
+    [
+        (AlbertForSequenceClassification, "classification head", {"classifier.weight", "classifier.bias"}),
+        (
+            AlbertForPreTraining,
+            "masked-LM head and sentence-order head",
+            {
+                "predictions.LayerNorm.bias",
+                "predictions.LayerNorm.weight",
+                "predictions.bias",
+                "predictions.dense.bias",
+                "predictions.dense.weight",
+                "sop_classifier.classifier.bias",
+                "sop_classifier.classifier.weight",
+            },
+        ),
+    ],
+)
+def test_a_head_is_listed_and_not_lost_in_silence(
+    model_class: type, head: str, dropped: set[str], tmp_path: Path
+) -> None:
+    model_class(_stock_config()).save_pretrained(tmp_path)
+    with read_repository(tmp_path, "stock") as checkpoint:
+        assert checkpoint.head == head
+        assert {tensor.name for tensor in checkpoint.dropped} == dropped
+        assert all(tensor.reason.endswith("is not converted yet") for tensor in checkpoint.dropped)
+        assert len(checkpoint.weights) == len(checkpoint.rules)
+
+
+def test_old_buffers_are_listed(stock: Path) -> None:
+    tensors = safetensors.torch.load_file(stock / "model.safetensors")
+    tensors["albert.embeddings.position_ids"] = torch.arange(64).unsqueeze(0)
+    safetensors.torch.save_file(tensors, stock / "model.safetensors")
+    with read_repository(stock, "stock") as checkpoint:
+        assert [(tensor.name, tensor.shape) for tensor in checkpoint.dropped] == [
+            ("albert.embeddings.position_ids", (1, 64))
+        ]
+        assert checkpoint.head is None
+
+
+def test_a_save_without_a_pooler_names_what_is_missing(tmp_path: Path) -> None:
+    AlbertForMaskedLM(_stock_config()).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError) as error:
+        read_repository(tmp_path, "stock")
+    assert {problem.where for problem in error.value.problems} == {"albert.pooler.weight", "albert.pooler.bias"}
+
+
+def test_all_problems_of_the_weights_are_listed_at_once(stock: Path) -> None:
+    tensors = safetensors.torch.load_file(stock / "model.safetensors")
+    del tensors["albert.pooler.bias"]
+    tensors["albert.pooler.weight"] = torch.zeros(32, 31)
+    tensors["albert.extra"] = torch.zeros(3)
+    tensors["albert.embeddings.LayerNorm.bias"] = torch.zeros(16, dtype=torch.int64)
+    safetensors.torch.save_file(tensors, stock / "model.safetensors")
+    with pytest.raises(WeightsError) as error:
+        read_repository(stock, "stock")
+    assert str(error.value).splitlines() == [
+        f"4 problems in the weights of {stock / 'model.safetensors'}",
+        "  wrong dtype  albert.embeddings.LayerNorm.bias  expected float32, bfloat16, float16, found I64",
+        "  wrong shape  albert.pooler.weight              expected (32, 32), found (32, 31)",
+        "  missing      albert.pooler.bias                (32,)",
+        "  unexpected   albert.extra                      (3,)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(hidden_act="relu"), r"refused value +hidden_act +expected .*found 'relu'"),
+        (lambda c: c.update(rotary=1), r"unknown key +rotary"),
+        (lambda c: c.update(hidden_dropout_prob=0.5), r"contradiction +attention_probs_dropout_prob"),
+        (lambda c: c.update(num_hidden_groups=3), "num_layers=4 must be divisible by num_groups=3"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(
+    change: Callable[[dict[str, Any]], object], message: str, stock: Path
+) -> None:
+    content = json.loads((stock / "config.json").read_text())
+    change(content)
+    (stock / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigurationError, match=message):
+        read_repository(stock, "stock")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "message"),
+    [
+        ("config.json", b"", ConfigurationError, "not JSON"),
+        ("model.safetensors", b"short", WeightsError, "not safetensors"),
+        ("spiece.model", b"\x00", VocabularyError, "not a SentencePiece model"),
+        ("tokenizer_config.json", b"[1]", ConfigurationError, "expected an object, found list"),
+    ],
+)
+def test_a_broken_file_is_named(
+    name: str, content: bytes, kind: type[CheckpointError], message: str, stock: Path
+) -> None:
+    (stock / name).write_bytes(content)
+    with pytest.raises(kind, match=message) as error:
+        read_repository(stock, "stock")
+    assert str(stock / name) in str(error.value)
+
+
+def test_missing_weights_say_what_is_there_instead(stock: Path) -> None:
+    (stock / "model.safetensors").rename(stock / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"missing +model.safetensors +found pytorch_model.bin"):
+        read_repository(stock, "stock")
+
+
+@pytest.mark.parametrize(
+    ("keys", "rules", "length"),
+    [
+        (None, "uncased", None),
+        ({}, "uncased", None),
+        ({"do_lower_case": False, "keep_accents": True, "model_max_length": 512}, "replace_quotes", 512),
+        ({"model_max_length": 10**30}, "uncased", None),
+    ],
+)
+def test_text_rules_of_transformers_tokenizer_are_recognized(
+    keys: dict[str, Any] | None, rules: str, length: int | None, stock: Path
+) -> None:
+    (stock / "tokenizer.json").unlink()
+    (stock / "tokenizer_config.json").unlink()
+    if keys is not None:
+        (stock / "tokenizer_config.json").write_text(json.dumps(keys))
+    with read_repository(stock, "stock") as checkpoint:
+        assert checkpoint.text is not None
+        assert (checkpoint.text.rules.name, checkpoint.text.sequence_length) == (rules, length)
+
+
+@pytest.mark.parametrize("layout", ["bridge", "stock"])
+def test_the_tokenizer_of_a_repository_has_its_ids_limits_and_names(
+    layout: Any, vocabulary: bytes, tmp_path: Path
+) -> None:
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path, layout)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.model_max_length == SAMPLE_ARCHITECTURE.max_sequence_length
+    assert (tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id) == (
+        0,
+        2,
+        3,
+        4,
+    )
+    assert list(tokenizer("a bridge", "a river")) == ["input_ids", "token_type_ids", "attention_mask"]
+    assert (tmp_path / "spiece.model").read_bytes() == vocabulary
+
+
+def test_a_repository_without_a_vocabulary_is_read_and_said(tmp_path: Path) -> None:
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path, "bridge")
+    with read_repository(tmp_path, "bridge") as checkpoint:
+        assert checkpoint.text is None
+        assert "no tokenizer" in checkpoint.notes[0]
+
+
+def test_what_our_model_saves_is_read(tmp_path: Path) -> None:
+    model = AlbertHubModel(AlbertHubConfig(**asdict(SAMPLE_ARCHITECTURE)))
+    model.save_pretrained(tmp_path)
+    with read_repository(tmp_path, "bridge") as checkpoint:
+        assert checkpoint.architecture == Architecture(**asdict(SAMPLE_ARCHITECTURE))
+        for rule in checkpoint.rules:
+            np.testing.assert_array_equal(checkpoint.read(rule, "bridge"), model.state_dict()[rule.bridge].numpy())

@@ -1,0 +1,103 @@
+"""What the package is from outside: light to import, complete in its wheel, known to the Auto classes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import albert_hub_bridge
+from conversion.sample import write_sample_preset
+
+
+ROOT = Path(__file__).parent.parent
+
+
+def _run(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def _imported_after(code: str, *arguments: str) -> set[str]:
+    names = _run(code + "\nimport sys; print('LOADED', *sys.modules)", *arguments).split("LOADED")[-1].split()
+    return {name.split(".")[0] for name in names}
+
+
+def test_importing_it_is_light() -> None:
+    heavy = {"keras", "keras_hub", "tensorflow", "jax", "h5py", "ray", "kagglehub", "rich", "torch", "transformers"}
+    assert not heavy & _imported_after("import albert_hub_bridge")
+
+
+def test_converting_needs_neither_torch_nor_transformers_nor_keras(tmp_path: Path) -> None:
+    write_sample_preset(tmp_path / "sample")
+    code = """
+import sys
+from albert_hub_bridge.cli import app
+for source, target, to in (("sample", "stock", "stock"), ("stock", "bridge", "bridge"), ("bridge", "keras", "keras")):
+    app(["convert", f"{sys.argv[1]}/{source}", f"{sys.argv[1]}/{target}", "--to", to], standalone_mode=False)
+"""
+    loaded = _imported_after(code, str(tmp_path))
+    assert (tmp_path / "keras" / "model.weights.h5").is_file()
+    assert not {"torch", "transformers", "keras", "keras_hub", "tensorflow"} & loaded
+
+
+# transformers imports itself in circles: our classes must never be needed before what they need is there.
+@pytest.mark.parametrize(
+    "first",
+    [
+        "albert_hub_bridge",
+        "transformers",
+        "transformers.modeling_layers",
+        "transformers.models.bert.modeling_bert",
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.tokenization_auto",
+        "transformers.pipelines",
+        "transformers.trainer",
+    ],
+)
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_the_auto_classes_know_us_whoever_is_imported_first(first: str, order: str) -> None:
+    imports = f"import {first}\n"
+    imports = imports + "import albert_hub_bridge\n" if order == "before" else "import albert_hub_bridge\n" + imports
+    code = """
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
+config = AutoConfig.for_model("albert_hub")
+print(type(config).__name__, MODEL_MAPPING[type(config)].__name__, TOKENIZER_MAPPING[type(config)].__name__)
+"""
+    assert _run(imports + code).split() == ["AlbertHubConfig", "AlbertHubModel", "AlbertHubTokenizer"]
+
+
+@pytest.mark.parametrize("name", albert_hub_bridge.__all__)
+def test_every_public_name_can_be_imported_first(name: str) -> None:
+    assert _run(f"from albert_hub_bridge import {name}; print({name}.__name__, bool({name}.__doc__))").split() == [
+        name,
+        "True",
+    ]
+    assert name in dir(albert_hub_bridge)
+
+
+def test_names_that_are_not_there_are_said() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        albert_hub_bridge.nothing  # noqa: B018
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = archive.read(f"albert_hub_bridge-{albert_hub_bridge.__version__}.dist-info/METADATA").decode()
+    top = {name.split("/")[0] for name in names}
+    assert top == {"albert_hub_bridge", f"albert_hub_bridge-{albert_hub_bridge.__version__}.dist-info"}
+    sources = {str(file.relative_to(ROOT)) for file in (ROOT / "albert_hub_bridge").rglob("*.py")}
+    assert {name for name in names if name.startswith("albert_hub_bridge/")} == {*sources, "albert_hub_bridge/py.typed"}
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Python: >=3.10" in metadata
