@@ -206,7 +206,7 @@ def state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def _as_tensor(array: np.ndarray) -> torch.Tensor:
-    array = np.ascontiguousarray(array)
+    array = np.array(array, order="C")  # of our own: what is mapped from a file cannot be written to
     if array.dtype == ml_dtypes.bfloat16:  # torch does not know NumPy's bfloat16; the bits are the same
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from albert_hub_bridge.mapping import axes
-from albert_hub_bridge.mapping.axes import compact, parse, rearrange, shape_of
+from albert_hub_bridge.mapping.axes import parse, rearrange, shape_of
 
 
 SIZES = {"heads": 2, "head_dim": 3, "hidden": 5}
@@ -42,19 +39,3 @@ def test_moves_are_views_and_reverse_themselves(one: str, other: str) -> None:
     assert np.shares_memory(array, there)
     assert np.shares_memory(array, back)
     np.testing.assert_array_equal(back, array)
-
-
-@given(st.permutations(range(3)), st.tuples(*[st.integers(1, 70)] * 3), st.booleans())
-def test_compact_copies_are_what_numpy_copies(order: list[int], shape: tuple[int, int, int], tiled: bool) -> None:
-    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape).transpose(order)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(axes, "_SMALL", 0 if tiled else 1 << 30)
-        patch.setattr(axes, "_TILE_ROWS", 16)
-        copy = compact(array)
-    assert copy.flags.c_contiguous
-    np.testing.assert_array_equal(copy, array)
-
-
-def test_compact_leaves_what_is_compact_alone() -> None:
-    array = np.zeros((4, 4))
-    assert compact(array) is array

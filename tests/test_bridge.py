@@ -119,7 +119,7 @@ def test_a_failure_halfway_leaves_nothing_behind(sample: Path, tmp_path: Path, m
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hf_repository, "save_file", full)
+    monkeypatch.setattr(hf_repository, "write_weights", full)
     for overwrite, target in ((True, tmp_path / "target"), (False, tmp_path / "other")):
         with pytest.raises(OSError, match="No space left"):
             convert(sample, target, to="stock", overwrite=overwrite)

@@ -234,3 +234,17 @@ def test_the_same_checkpoint_gives_the_same_bytes(vocabulary: bytes, tmp_path: P
         contents.append({str(file.relative_to(tmp_path / name)): file.read_bytes() for file in files})
     assert contents[0] == contents[1]
     assert len(weight_rules(SAMPLE_ARCHITECTURE)) == 73
+
+
+@pytest.mark.parametrize("options", [{"chunks": True}, {"compression": "gzip"}, {"dtype": ">f4"}])
+def test_values_that_do_not_lie_in_one_run_are_read_all_the_same(options: dict[str, Any], preset: Path) -> None:
+    name = "layers/dense/vars/0"
+    with h5py.File(preset / "model.weights.h5", "r+") as file:
+        values = file[name][()]
+        del file[name]
+        file.create_dataset(name, data=values, **options)
+    with read_preset(preset) as checkpoint:
+        found = checkpoint.weights["embeddings_projection.weight"].read()
+        np.testing.assert_array_equal(found, values.T)
+        assert found.dtype == np.dtype("float32")
+        assert found.dtype.isnative

@@ -2,15 +2,13 @@
 
 A pattern is a row of axis names; parentheses merge neighbours: `"(heads head_dim) hidden"` is a matrix whose rows run
 through the heads, and through the dimensions of each head. The sizes come from the architecture, so nothing is
-written down twice. Moves are views of NumPy arrays; `compact` copies one, fast.
+written down twice. Moves are views of NumPy arrays: nothing is copied here.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import prod
 
@@ -61,38 +59,3 @@ def rearrange(array: np.ndarray, source: str, target: str, sizes: Mapping[str, i
     after = [axis for dimension in parse(target) for axis in dimension]
     apart = array.reshape([sizes[axis] for axis in before])
     return apart.transpose([before.index(axis) for axis in after]).reshape(shape_of(target, sizes))
-
-
-# A transposed copy reads one element per cache line if it follows the target row by row. Tiles of 64 columns (a few
-# cache lines) by 512 rows ran 3 to 5 times faster on matrices of 4096 x 16384; benchmarks/convert.py is the judge.
-_TILE_ROWS, _TILE_COLUMNS, _SMALL = 512, 64, 1 << 18
-
-
-def compact(array: np.ndarray) -> np.ndarray:
-    """Return the array in C order: itself if it is already, else a copy made tile by tile on all cores."""
-    if array.flags.c_contiguous:
-        return array
-    matrix = _as_matrix(array)
-    if matrix is None or array.size < _SMALL:
-        return np.ascontiguousarray(array)
-    copy = np.empty(matrix.shape, array.dtype)
-
-    def copy_rows(top: int) -> None:
-        rows = slice(top, top + _TILE_ROWS)
-        for left in range(0, matrix.shape[1], _TILE_COLUMNS):
-            columns = slice(left, left + _TILE_COLUMNS)
-            copy[rows, columns] = matrix[rows, columns]
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(copy_rows, range(0, matrix.shape[0], _TILE_ROWS)))
-    return copy.reshape(array.shape)
-
-
-def _as_matrix(array: np.ndarray) -> np.ndarray | None:
-    """View the array with two dimensions, or return None where its strides do not allow that."""
-    for shape in ((-1, array.shape[-1]), (array.shape[0], -1)):
-        try:
-            return array.reshape(shape, copy=False)
-        except ValueError:
-            continue
-    return None

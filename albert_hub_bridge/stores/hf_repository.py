@@ -12,16 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+import numpy as np
+from safetensors import SafetensorError
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
-from albert_hub_bridge.mapping.axes import compact
+from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, read_keys, write_keys
 from albert_hub_bridge.mapping.weights import Dialect
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import (
+    DTYPES,
     Checkpoint,
     DroppedTensor,
     Progress,
@@ -31,6 +32,8 @@ from albert_hub_bridge.stores.checkpoint import (
     read_vocabulary,
 )
 from albert_hub_bridge.stores.folders import read_json, write_json
+from albert_hub_bridge.stores.safetensors_file import lay_out, read_header
+from albert_hub_bridge.stores.tensors import map_tensor, write_weights
 
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -108,14 +111,13 @@ def _open_weights(file: Path, resources: ExitStack) -> dict[str, Weight]:
         present = ", ".join(sorted(path.name for kind in kinds for path in file.parent.glob(kind))) or "no weights"
         raise WeightsError(file, "weights", [Problem("missing", file.name, f"found {present}")])
     try:
-        tensors = resources.enter_context(safe_open(file, framework="np"))
+        header = read_header(file)
     except (SafetensorError, OSError) as error:
         raise WeightsError(file, "weights", [Problem("not safetensors", file.name, str(error))]) from error
     weights = {}
-    for name in tensors.keys():  # noqa: SIM118 (a handle, not a dict)
-        part = tensors.get_slice(name)
-        dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
-        weights[name] = Weight(tuple(part.get_shape()), dtype, partial(tensors.get_tensor, name))
+    for name, (dtype, shape, offset) in header.items():
+        values = DTYPES.get(dtype, np.dtype("V"))  # another dtype is refused by its name before anything is read
+        weights[name] = Weight(shape, dtype, partial(map_tensor, file, offset, shape, values))
     return weights
 
 
@@ -176,17 +178,12 @@ def write_repository(
         config |= {"pad_token_id": ids["pad"], "bos_token_id": ids["cls"], "eos_token_id": ids["sep"]}
         _write_text(checkpoint.text, folder, layout, checkpoint.architecture)
     write_json(folder / CONFIG, config)
-    prefix = _PREFIXES[layout] if layout == "stock" else ""
-    arrays, done = {}, 0
-    for rule in checkpoint.rules:
-        array = compact(checkpoint.read(rule, _DIALECTS[layout]))
-        arrays[prefix + rule.name(_DIALECTS[layout])] = array
-        done += array.nbytes
-        if progress is not None:
-            progress(done, checkpoint.nbytes)
-    save_file(arrays, folder / WEIGHTS, metadata={"format": "pt"})
-    # safetensors makes its file readable by its owner alone; the umask decides, as for every other file.
-    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
+    dialect, prefix = _DIALECTS[layout], _PREFIXES[layout] if layout == "stock" else ""
+    sizes = axis_sizes(checkpoint.architecture)
+    shapes = {prefix + rule.name(dialect): rule.shape(dialect, sizes) for rule in checkpoint.rules}
+    offsets = lay_out(folder / WEIGHTS, shapes, checkpoint.dtype)
+    offsets = {name.removeprefix(prefix): offset for name, offset in offsets.items()}
+    write_weights(checkpoint, folder / WEIGHTS, dialect, offsets, progress)
 
 
 def _write_text(text: Text, folder: Path, layout: RepositoryLayout, architecture: Architecture) -> None:

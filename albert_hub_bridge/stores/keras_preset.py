@@ -7,6 +7,7 @@ keras/src/saving/saving_lib.py.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, WeightsError
-from albert_hub_bridge.mapping.axes import compact
+from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import KERAS, PREPROCESSOR, IgnoredKey, read_keys, write_keys
 from albert_hub_bridge.mapping.weights import parameter_count
 from albert_hub_bridge.model.architecture import Architecture
@@ -30,6 +31,7 @@ from albert_hub_bridge.stores.checkpoint import (
     read_vocabulary,
 )
 from albert_hub_bridge.stores.folders import read_json, write_json
+from albert_hub_bridge.stores.tensors import map_tensor, write_weights
 
 
 CONFIG, METADATA, PREPROCESSING, TASK = "config.json", "metadata.json", "preprocessor.json", "task.json"
@@ -119,8 +121,15 @@ def _open_weights(file: Path, resources: ExitStack) -> dict[str, Weight]:
 def _as_weight(dataset: h5py.Dataset) -> Weight:
     # HDF5 has no bfloat16: Keras stores two opaque bytes and says so in an attribute.
     if dataset.dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16":
-        return Weight(dataset.shape, "bfloat16", lambda: dataset[()].view(DTYPES["bfloat16"]))
-    return Weight(dataset.shape, dataset.dtype.name, lambda: dataset[()])
+        name, dtype = "bfloat16", DTYPES["bfloat16"]
+    else:
+        name, dtype = dataset.dtype.name, dataset.dtype
+    offset = dataset.id.get_offset() if dataset.dtype.isnative and not dataset.file.userblock_size else None
+    if offset is not None:  # the values lie in the file as they are, in one run
+        return Weight(
+            dataset.shape, name, partial(map_tensor, Path(dataset.file.filename), offset, dataset.shape, dtype)
+        )
+    return Weight(dataset.shape, name, lambda: dataset[()].astype(dtype.newbyteorder("="), copy=False))
 
 
 def _read_head(folder: Path, resources: ExitStack) -> tuple[str | None, list[DroppedTensor]]:
@@ -170,17 +179,25 @@ def write_preset(checkpoint: Checkpoint, folder: Path, progress: Progress | None
     write_json(folder / METADATA, metadata)
     if checkpoint.text is not None:
         _write_text(checkpoint.text, folder)
-    done = 0
-    with h5py.File(folder / WEIGHTS, "w") as h5:
+    write_weights(checkpoint, folder / WEIGHTS, "keras", _lay_out(checkpoint, folder / WEIGHTS), progress)
+
+
+def _lay_out(checkpoint: Checkpoint, file: Path) -> dict[str, int]:
+    """Make an HDF5 file that has every dataset, and return where the values of each begin; they are not written yet."""
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    bfloat16 = checkpoint.dtype == "bfloat16"
+    dtype = np.dtype("V2") if bfloat16 else DTYPES[checkpoint.dtype].newbyteorder("<")
+    sizes = axis_sizes(checkpoint.architecture)
+    offsets = {}
+    with h5py.File(file, "w") as h5:
         for rule in checkpoint.rules:
-            array = compact(checkpoint.read(rule, "keras"))
-            if checkpoint.dtype == "bfloat16":
-                h5.create_dataset(rule.keras, data=array.view("V2")).attrs["dtype"] = "bfloat16"
-            else:
-                h5.create_dataset(rule.keras, data=array)
-            done += array.nbytes
-            if progress is not None:
-                progress(done, checkpoint.nbytes)
+            dataset = h5.create_dataset(rule.keras, rule.shape("keras", sizes), dtype, dcpl=early)
+            if bfloat16:
+                dataset.attrs["dtype"] = "bfloat16"
+            offsets[rule.keras] = dataset.id.get_offset()
+    return offsets
 
 
 def _write_text(text: Text, folder: Path) -> None:

@@ -1,0 +1,114 @@
+"""Moving tensors between files: mapped from where they lie, written to where they belong, transposed on the way.
+
+Both formats keep a tensor's values in one run of bytes. So a reader only needs the offset, a writer lays the file out
+first and fills it afterwards, and all cores can fill it at once. Nothing is held in memory but a few megabytes a core:
+the libraries' own writers take a whole checkpoint as contiguous arrays, which costs its size again in memory, and a
+transposed copy that follows the target row by row costs three to five times as long (`benchmarks/convert.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from albert_hub_bridge.mapping.weights import Dialect
+from albert_hub_bridge.stores.checkpoint import Checkpoint, Progress
+
+
+# A core fills a block of 4 MB, which fits its cache, in tiles of a few cache lines by 512 rows, and writes it.
+_BLOCK_BYTES, _TILE_ROWS, _TILE_COLUMNS = 4 << 20, 512, 32
+
+
+def map_tensor(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Map a tensor's values in a file, read-only; they are read when they are used.
+
+    Raises:
+        ValueError: The file ends before the tensor does.
+    """
+    return np.memmap(file, dtype, "r", offset, shape)
+
+
+def write_weights(
+    checkpoint: Checkpoint, file: Path, dialect: Dialect, offsets: Mapping[str, int], progress: Progress | None
+) -> None:
+    """Fill a file with all weights of a checkpoint.
+
+    Args:
+        checkpoint: Whose weights to write.
+        file: An existing file, laid out for the weights.
+        dialect: The layout and the names of the file.
+        offsets: Where the values of each weight begin, by its name in the dialect.
+        progress: Called after every tensor.
+    """
+    done = 0
+    with _Filler(file) as filler:
+        for rule in checkpoint.rules:
+            array = checkpoint.read(rule, dialect)
+            filler.fill(array, offsets[rule.name(dialect)])
+            done += array.nbytes
+            if progress is not None:
+                progress(done, checkpoint.nbytes)
+
+
+class _Filler:
+    """Writes arrays of any strides into a file, in C order, with as many threads as there are cores."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._local = threading.local()  # a handle and a buffer for each thread
+        self._resources = ExitStack()
+
+    def __enter__(self) -> _Filler:
+        self._pool = self._resources.enter_context(ThreadPoolExecutor(os.cpu_count()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def fill(self, array: np.ndarray, offset: int) -> None:
+        """Write one array at an offset; raises what writing raises, such as OSError."""
+        matrix = as_matrix(array)
+        row_bytes = matrix.shape[1] * matrix.itemsize
+        rows = max(1, _BLOCK_BYTES // row_bytes)
+        tops = range(0, matrix.shape[0], rows)
+        list(self._pool.map(lambda top: self._write(matrix[top : top + rows], offset + top * row_bytes), tops))
+
+    def _write(self, block: np.ndarray, offset: int) -> None:
+        if not hasattr(self._local, "handle"):
+            self._local.handle = self._resources.enter_context(self._file.open("r+b", buffering=0))
+            self._local.buffer = np.empty(0, np.uint8)
+        if not block.flags.c_contiguous:
+            if self._local.buffer.size < block.nbytes:
+                self._local.buffer = np.empty(block.nbytes, np.uint8)
+            compact = self._local.buffer[: block.nbytes].view(block.dtype).reshape(block.shape)
+            for rows, columns in _tiles(block.shape):
+                compact[rows, columns] = block[rows, columns]
+            block = compact
+        left = block.reshape(-1).view(np.uint8).data
+        self._local.handle.seek(offset)
+        while left:  # a raw write may take less than all
+            left = left[self._local.handle.write(left) :]
+
+
+def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    for left in range(0, shape[1], _TILE_COLUMNS):
+        for top in range(0, shape[0], _TILE_ROWS):
+            yield slice(top, top + _TILE_ROWS), slice(left, left + _TILE_COLUMNS)
+
+
+def as_matrix(array: np.ndarray) -> np.ndarray:
+    """View an array with two dimensions, without a copy: as ALBERT's layouts always allow.
+
+    Raises:
+        ValueError: Its strides do not allow that.
+    """
+    try:
+        return array.reshape(-1, array.shape[-1], copy=False)
+    except ValueError:
+        return array.reshape(array.shape[0], -1, copy=False)
