@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 
 from rich.console import Console
@@ -55,9 +53,11 @@ def _command(*arguments: str) -> None:
 
 
 def _show_transformers(repository: Path) -> None:
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
     from transformers import AutoModel, AutoTokenizer, pipeline
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
     console.print("[dim]>>> import albert_hub_bridge")
     console.print(f"[dim]>>> model = AutoModel.from_pretrained('{repository}')")
