@@ -5,15 +5,17 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m conversion.demo
 
 test: check
+
+check: lint
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.installed-test
+lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
 from albert_hub_bridge.stores.folders import new_folder
 from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS, resolve_source
 from albert_hub_bridge.stores.keras_preset import write_preset
-from albert_hub_bridge.stores.layouts import read_checkpoint
+from albert_hub_bridge.stores.layouts import read_architecture, read_checkpoint
 
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ class AlbertBackbone(nn.Module):
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
         arguments = locals()
         self.architecture = Architecture(**{field: arguments[field] for field in FIELDS})
-        self.name, self.trainable, self.dtype = name, trainable, dtype or "float32"
+        self.name, self.trainable = name, trainable
         config = AlbertHubConfig(**asdict(self.architecture))
-        self.model = AlbertHubModel(config).to(getattr(torch, self.dtype)).requires_grad_(trainable)
+        self.model = AlbertHubModel(config).to(getattr(torch, dtype or "float32")).requires_grad_(trainable)
         self.eval()
 
     def __getattr__(self, name: str) -> Any:
@@ -113,6 +114,11 @@ class AlbertBackbone(nn.Module):
         if name in FIELDS:
             return getattr(self.architecture, name)
         return super().__getattr__(name)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the parameters."""
+        return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def token_embedding(self) -> nn.Module:
@@ -176,27 +182,38 @@ class AlbertBackbone(nn.Module):
             SourceError, CheckpointError: The preset cannot be found, or is wrong.
             ValueError: An override contradicts the weights.
         """
-        with read_checkpoint(resolve_source(preset)) as checkpoint:
-            backbone = cls(**{**asdict(checkpoint.architecture), **overrides})
-            if load_weights:
-                if changed := _changed_shapes(checkpoint.architecture, backbone.architecture):
-                    raise ValueError(f"The weights of {preset} do not fit with {', '.join(changed)} overridden.")
+        folder = resolve_source(preset)
+        architecture = read_architecture(folder)
+        backbone = cls(**{**asdict(architecture), **overrides})
+        if load_weights:
+            if changed := _changed_shapes(architecture, backbone.architecture):
+                raise ValueError(f"The weights of {preset} do not fit with {', '.join(changed)} overridden.")
+            with read_checkpoint(folder) as checkpoint:
                 backbone.model.load_state_dict(state_dict(checkpoint))
         return backbone
 
-    def save_to_preset(self, preset_dir: str | Path) -> None:
+    def save_to_preset(self, preset_dir: str | Path, *, overwrite: bool = False) -> None:
         """Write a preset that `keras_hub.models.AlbertBackbone.from_preset` loads; it has no tokenizer.
 
+        Args:
+            preset_dir: The folder to make, with its parents. Unlike KerasHub's, it is never written over what is
+                there, where old files would lie beside new ones.
+            overwrite: Whether to replace a preset or repository that is there, as a whole.
+
         Raises:
-            TargetError: The folder exists and is not empty, or its parent does not exist.
+            TargetError: The folder exists and is not empty.
+            ValueError: The parameters have a dtype that presets do not have, such as float64.
         """
+        if self.dtype not in DTYPES:
+            raise ValueError(f"A preset can be {', '.join(DTYPES)}, not {self.dtype}; cast the model first.")
         parameters = self.model.state_dict()
         weights = {
             rule.bridge: _as_weight(parameters[rule.bridge], self.dtype) for rule in weight_rules(self.architecture)
         }
-        folder = Path(preset_dir)
+        folder = Path(os.path.abspath(os.path.expanduser(preset_dir)))
+        folder.parent.mkdir(parents=True, exist_ok=True)
         checkpoint = Checkpoint("bridge", folder, self.architecture, weights, self.dtype)
-        with new_folder(folder, overwrite=False) as draft:
+        with new_folder(folder, overwrite) as draft:
             write_preset(checkpoint, draft)
 
 

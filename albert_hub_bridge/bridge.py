@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.weights import parameter_count
 from albert_hub_bridge.model.architecture import Architecture
@@ -108,7 +111,8 @@ class Verification:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
-        return {"passed": self.passed, **asdict(self)}
+        finite = {name: value if isfinite(value) else None for name, value in self.max_abs_difference.items()}
+        return {"passed": self.passed, **asdict(self), "max_abs_difference": finite}  # JSON has no NaN
 
 
 # Texts that tell libraries apart: case, accents, quotes, numbers, spaces, several scripts, unknown characters.
@@ -152,12 +156,18 @@ def convert(
 
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong. Nothing was written.
-        TargetError: The target exists, or its parent does not. Nothing was written.
+        TargetError: The target exists, or its parent does not, or it holds the source. Nothing was written.
+        ValueError: There is no such layout.
     """
-    target = Path(target).expanduser()
-    check_target(target, overwrite)
-    with read_checkpoint(resolve_source(source)) as checkpoint:
-        with new_folder(target, overwrite) as draft:
+    if to not in get_args(Layout):
+        raise ValueError(f"to must be one of {', '.join(get_args(Layout))}, not {to!r}.")
+    folder = Path(os.path.abspath(os.path.expanduser(target)))
+    check_target(folder, overwrite)
+    origin = resolve_source(source)
+    if folder in origin.resolve().parents:
+        raise TargetError(f"The target {target} holds the source {source}, which would be lost. Choose another target.")
+    with read_checkpoint(origin) as checkpoint:
+        with new_folder(folder, overwrite) as draft:
             write_checkpoint(checkpoint, draft, to, progress)
         return Conversion(_summary(checkpoint, to), str(target), to)
 
@@ -179,6 +189,7 @@ def verify(
 
     Raises:
         SourceError, CheckpointError: A folder cannot be found, or is wrong.
+        EngineError: A side's own library cannot load or compute it.
         ValueError: There are no texts.
     """
     from albert_hub_bridge.engines import open_engine, pack
@@ -189,13 +200,14 @@ def verify(
         different_fields = _different_fields(one.architecture, other.architecture)
         different_tensors = _different_tensors(one, other)
         engines = open_engine(one), open_engine(other)
-        limit = min(_longest(one), _longest(other))
+        longest = min(_longest(one), _longest(other))
     ids, other_ids = (engine.tokenize(texts) for engine in engines)
     differences: dict[str, float] = {}
     if not set(different_fields) - {"dropout"}:  # else the two are not even the same function
         # Where neither side has a vocabulary, any ids will do to compare the numbers.
-        rows = ids or other_ids or [[index % one.architecture.vocabulary_size for index in range(40)], [0, 1]]
-        inputs = pack([row[:limit] for row in rows], _special_ids(one, other), one.architecture.num_segments)
+        size = one.architecture.vocabulary_size
+        rows = ids or other_ids or [[index % size for index in range(40)], [size - 1]]
+        inputs = pack(rows, _special_ids(one, other), one.architecture.num_segments, longest)
         outputs, other_outputs = (engine.compute(inputs) for engine in engines)
         differences = {name: float(np.max(np.abs(outputs[name] - other_outputs[name]))) for name in outputs}
     compared = list(zip(texts, ids or [], other_ids or [], strict=False))
@@ -223,6 +235,9 @@ def _summary(checkpoint: Checkpoint, target: Layout | None = None) -> Inspection
             f"The source's tokenizer applies the {text.rules.name} rules before the vocabulary, and KerasHub cannot: "
             "texts with capitals, accents or old quotes get other ids there. `verify` counts them."
         )
+    positions = checkpoint.architecture.max_sequence_length
+    if text is not None and (text.sequence_length or 0) > positions:
+        notes.append(f"The source packs {text.sequence_length} tokens, and the model has {positions} positions.")
     vocabulary = None
     if text is not None:
         vocabulary = VocabularySummary(text.vocabulary.size, text.rules.name, text.sequence_length, text.truncate)
@@ -265,11 +280,11 @@ def _different_tensors(one: Checkpoint, other: Checkpoint) -> list[str]:
 
 
 def _longest(checkpoint: Checkpoint) -> int:
-    """Return how many ids between [CLS] and [SEP] a model can take."""
+    """Return how many ids a packed input of a checkpoint can have."""
     limits = [checkpoint.architecture.max_sequence_length]
     if checkpoint.text is not None and checkpoint.text.sequence_length is not None:
         limits.append(checkpoint.text.sequence_length)
-    return max(min(limits) - 2, 0)
+    return min(limits)
 
 
 def _special_ids(*checkpoints: Checkpoint) -> dict[str, int]:

@@ -5,6 +5,7 @@ Exit codes: 0 all is well, 1 `verify` found a difference, 2 the input is wrong a
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -37,8 +39,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 Source = Annotated[str, typer.Argument(help="Folder of a KerasHub preset or a Hub repository.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
@@ -79,7 +81,8 @@ def convert(
     if as_json:
         _print_json(report.as_dict())
         return
-    out.print(f"[bold]{report.source.source}[/] ({report.source.layout}) → [bold]{report.target}[/] ({report.layout})")
+    names = escape(report.source.source), escape(report.target)
+    out.print(f"[bold]{names[0]}[/] ({report.source.layout}) is now [bold]{names[1]}[/] ({report.layout})")
     _print_inspection(report.source)
 
 
@@ -91,7 +94,7 @@ def inspect(source: Source, as_json: AsJson = False) -> None:
     if as_json:
         _print_json(report.as_dict())
         return
-    out.print(f"[bold]{report.source}[/]: {_LAYOUT_NAMES[report.layout]}")
+    out.print(f"[bold]{escape(report.source)}[/]: {_LAYOUT_NAMES[report.layout]}")
     _print_inspection(report)
 
 
@@ -108,7 +111,8 @@ def verify(
     """Put texts into both sides and compare configurations, tensors, ids and numbers."""
     with _errors_as_messages(as_json):
         lines = bridge.SAMPLE_TEXTS if texts is None else _read_texts(texts)
-        report = bridge.verify(source, target, texts=lines, tolerance=tolerance)
+        with err.status("Loading both sides, and computing"):
+            report = bridge.verify(source, target, texts=lines, tolerance=tolerance)
     if as_json:
         _print_json(report.as_dict())
     else:
@@ -118,6 +122,9 @@ def verify(
 
 def main() -> None:
     """Run the command."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 
@@ -136,12 +143,8 @@ def _errors_as_messages(as_json: bool) -> Iterator[None]:
     except (AlbertHubBridgeError, OSError) as error:
         if as_json:
             _print_json({"error": str(error)})
-        err.print(f"[bold red]Error:[/] {_escape(str(error))}")
+        err.print(f"[bold red]Error:[/] {escape(str(error))}")
         raise typer.Exit(2) from error
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 @contextmanager
@@ -153,7 +156,10 @@ def _progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def _read_texts(file: Path) -> Sequence[str]:
-    lines = file.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise AlbertHubBridgeError(f"{file} is not UTF-8: {error}. Save it as UTF-8.") from error
     if not lines:
         raise AlbertHubBridgeError(f"{file} has no texts; write one text a line.")
     return lines
@@ -168,7 +174,7 @@ def _print_inspection(report: bridge.Inspection) -> None:
     facts = {name: str(value) for name, value in asdict(report.architecture).items()}
     facts["parameters"] = f"{report.parameters:,} in {report.tensors} tensors"
     facts["size"] = f"{report.bytes / 1e6:,.1f} MB, {report.dtype}"
-    facts["head"] = report.head or "none"
+    facts["head"] = escape(report.head or "none")
     if report.vocabulary is None:
         facts["vocabulary"] = "none"
     else:
@@ -180,17 +186,17 @@ def _print_inspection(report: bridge.Inspection) -> None:
     if report.dropped:
         out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
         for tensor in report.dropped:
-            out.print(f"  {_escape(tensor.name)} {tensor.shape}: {tensor.reason}")
+            out.print(f"  {escape(tensor.name)} {tensor.shape}: {escape(tensor.reason)}")
     if report.ignored:
-        out.print("Keys that change nothing: " + ", ".join(key.key for key in report.ignored))
+        out.print("Keys that are not carried over: " + escape(", ".join(key.key for key in report.ignored)))
     for note in report.notes:
-        out.print(f"[yellow]Note:[/] {_escape(note)}")
+        out.print(f"[yellow]Note:[/] {escape(note)}")
 
 
 def _print_verification(report: bridge.Verification) -> None:
     facts = {
-        "source": f"{report.source}, computed by {report.source_engine}",
-        "target": f"{report.target}, computed by {report.target_engine}",
+        "source": escape(f"{report.source}, computed by {report.source_engine}"),
+        "target": escape(f"{report.target}, computed by {report.target_engine}"),
         "architecture": _good_or("; ".join(f"{k}: {a} and {b}" for k, (a, b) in report.different_fields.items())),
         "tensors": _good_or(", ".join(report.different_tensors)),
     }
@@ -206,12 +212,14 @@ def _print_verification(report: bridge.Verification) -> None:
         facts[name] = f"[{colour}]{value:.2e}[/] largest absolute difference (at most {report.tolerance:.0e})"
     out.print(_two_columns(facts))
     if report.first_difference is not None:
-        out.print(_two_columns({f"first text that differs, {k}": repr(v) for k, v in report.first_difference.items()}))
+        out.print(
+            _two_columns({f"first text that differs, {k}": escape(repr(v)) for k, v in report.first_difference.items()})
+        )
     out.print("[bold green]They agree.[/]" if report.passed else "[bold red]They differ.[/]")
 
 
 def _good_or(difference: str) -> str:
-    return f"[red]{_escape(difference)}[/]" if difference else "[green]identical[/]"
+    return f"[red]{escape(difference)}[/]" if difference else "[green]identical[/]"
 
 
 def _two_columns(facts: dict[str, str]) -> Table:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from albert_hub_bridge import __version__
+from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.stores.checkpoint import Checkpoint
+
+
+Result = TypeVar("Result")
 
 
 class Engine(Protocol):
     """One side of a verification."""
 
     name: str
+
+    def __init__(self, checkpoint: Checkpoint) -> None: ...
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Return the ids of each text without special tokens, or None without a vocabulary."""
@@ -28,12 +33,14 @@ class Engine(Protocol):
         """Return `sequence_output` and `pooled_output` in float32 for KerasHub's three inputs."""
 
 
-def pack(ids: Sequence[Sequence[int]], special_ids: Mapping[str, int], num_segments: int) -> dict[str, np.ndarray]:
+def pack(
+    ids: Sequence[Sequence[int]], special_ids: Mapping[str, int], num_segments: int, longest: int
+) -> dict[str, np.ndarray]:
     """Pack ids as `[CLS] ids [SEP]`, padded to the longest, with the second half of every other row in segment 1.
 
     Two segments, so that a swapped or lost segment embedding shows.
     """
-    rows = [[special_ids["cls"], *row, special_ids["sep"]] for row in ids]
+    rows = [[special_ids["cls"], *row[: max(longest - 2, 0)], special_ids["sep"]][:longest] for row in ids]
     shape = (len(rows), max(map(len, rows)))
     token_ids = np.full(shape, special_ids["pad"], dtype=np.int32)
     segment_ids, padding_mask = np.zeros_like(token_ids), np.zeros_like(token_ids)
@@ -46,26 +53,58 @@ def pack(ids: Sequence[Sequence[int]], special_ids: Mapping[str, int], num_segme
 
 
 def open_engine(checkpoint: Checkpoint) -> Engine:
-    """Open the library that a checkpoint's layout is meant for."""
-    if checkpoint.layout == "keras":
-        if importlib.util.find_spec("keras_hub") is not None:
-            return KerasHubEngine(checkpoint.folder, has_vocabulary=checkpoint.text is not None)
-        return BackboneEngine(checkpoint)
-    return TransformersEngine(checkpoint.folder, checkpoint.layout, has_vocabulary=checkpoint.text is not None)
+    """Open the library that a checkpoint's layout is meant for.
+
+    Raises:
+        EngineError: The library cannot load it; so do the methods of what is returned.
+    """
+    if checkpoint.layout != "keras":
+        kind: type[Engine] = TransformersEngine
+    elif importlib.util.find_spec("keras_hub") is not None:
+        kind = KerasHubEngine
+    else:
+        kind = BackboneEngine
+    return GuardedEngine(kind, checkpoint)
+
+
+class GuardedEngine:
+    """Any engine, with whatever its library raises turned into an `EngineError` that names the folder."""
+
+    def __init__(self, kind: type[Engine], checkpoint: Checkpoint) -> None:
+        self._folder = checkpoint.folder
+        self._engine = self._guard(kind, checkpoint)
+        self.name = self._engine.name
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
+        """Tokenize with the engine."""
+        return self._guard(self._engine.tokenize, texts)
+
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute with the engine."""
+        return self._guard(self._engine.compute, inputs)
+
+    def _guard(self, step: Callable[[Any], Result], argument: Any) -> Result:
+        try:
+            return step(argument)
+        except Exception as error:  # each library raises its own kinds
+            raise EngineError(f"{self._folder} fails in its own library: {type(error).__name__}: {error}") from error
 
 
 class KerasHubEngine:
     """The real keras_hub."""
 
-    def __init__(self, folder: Path, has_vocabulary: bool) -> None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
         os.environ.setdefault("KERAS_BACKEND", "torch")  # the backend that is installed anyway; the user's choice wins
         with _no_stderr():
             import keras
             import keras_hub
 
         self.name = f"keras_hub {keras_hub.__version__} (Keras {keras.__version__} on {keras.backend.backend()})"
-        self._backbone = keras_hub.models.AlbertBackbone.from_preset(str(folder), dtype="float32")
-        self._tokenizer = keras_hub.models.AlbertTokenizer.from_preset(str(folder)) if has_vocabulary else None
+        folder = str(checkpoint.folder)
+        self._backbone = keras_hub.models.AlbertBackbone.from_preset(folder, dtype="float32")
+        self._tokenizer: Any = None
+        if checkpoint.text is not None:
+            self._tokenizer = keras_hub.models.AlbertTokenizer.from_preset(folder)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Tokenize with keras_hub's AlbertTokenizer."""
@@ -110,14 +149,16 @@ class BackboneEngine:
 class TransformersEngine:
     """transformers: with this package's classes for the bridge layout, with its own for the stock layout."""
 
-    def __init__(self, folder: Path, layout: str, has_vocabulary: bool) -> None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
         import torch
         import transformers
 
-        package = f" with albert_hub_bridge {__version__}" if layout == "bridge" else ""
+        package = f" with albert_hub_bridge {__version__}" if checkpoint.layout == "bridge" else ""
         with _quiet(transformers):
-            self._model: Any = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder) if has_vocabulary else None
+            self._model: Any = transformers.AutoModel.from_pretrained(checkpoint.folder, dtype=torch.float32)
+            self._tokenizer: Any = None
+            if checkpoint.text is not None:
+                self._tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder)
         self.name = f"transformers {transformers.__version__} {type(self._model).__name__}{package}"
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:

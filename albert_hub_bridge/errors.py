@@ -5,6 +5,7 @@
     AlbertHubBridgeError          everything below; the command prints it and exits with 2
     ├── SourceError               the source cannot be found, or is neither a preset nor a repository
     ├── TargetError               the target cannot be written: it exists, or its parent does not
+    ├── EngineError               a library cannot load or compute one side of a verification
     └── CheckpointError           the source was found and is wrong: lists every problem at once
         ├── ConfigurationError    in a JSON file: unknown, missing or refused keys, impossible architectures
         ├── WeightsError          in the tensors: missing, unexpected, wrong shape, wrong dtype
@@ -37,6 +38,10 @@ class SourceError(AlbertHubBridgeError):
 
 class TargetError(AlbertHubBridgeError):
     """The target cannot be written."""
+
+
+class EngineError(AlbertHubBridgeError):
+    """A library cannot load, tokenize or compute one side of a verification."""
 
 
 class CheckpointError(AlbertHubBridgeError):

@@ -124,6 +124,26 @@ def test_what_it_saves_is_loaded_by_keras_hub(dtype: str, tmp_path: Path) -> Non
         assert torch.equal(back.model.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [("float32", "float16"), ("bfloat16", "float32"), ("float16", "bfloat16")]
+)
+def test_what_was_cast_is_saved_as_it_is(before: str, after: str, tmp_path: Path) -> None:
+    backbone = AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype=before).to(getattr(torch, after))
+    assert backbone.dtype == after
+    backbone.save_to_preset(tmp_path / "new" / "preset")
+    back = AlbertBackbone.from_preset(tmp_path / "new" / "preset", dtype=after)
+    for name, tensor in backbone.model.state_dict().items():
+        assert torch.equal(back.model.state_dict()[name], tensor), name
+    with pytest.raises(ValueError, match=r"A preset can be float32, bfloat16, float16, not float64; cast the model"):
+        backbone.double().save_to_preset(tmp_path / "double")
+    assert not (tmp_path / "double").exists()
+
+
+def test_an_architecture_alone_needs_no_weights(keras_preset: KerasPreset, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((keras_preset.folder / "config.json").read_bytes())
+    assert AlbertBackbone.from_preset(tmp_path, load_weights=False).architecture == keras_preset.architecture
+
+
 def test_the_config_makes_an_equal_backbone() -> None:
     backbone = AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype="float16", name="mine")
     assert AlbertBackbone.from_config(backbone.get_config()).get_config() == backbone.get_config()

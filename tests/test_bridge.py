@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from albert_hub_bridge import convert, inspect, verify
-from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError, TargetError, WeightsError
+from albert_hub_bridge import convert, engines, inspect, verify
+from albert_hub_bridge.engines import pack
+from albert_hub_bridge.errors import AlbertHubBridgeError, EngineError, SourceError, TargetError, WeightsError
 from albert_hub_bridge.stores import hf_repository
 from albert_hub_bridge.stores.layouts import detect_layout
 from conversion.sample import write_sample_preset
@@ -78,9 +79,70 @@ def test_an_existing_target_is_refused_and_left_alone(sample: Path, tmp_path: Pa
     with pytest.raises(TargetError, match=r"exists\. Pass --overwrite"):
         convert(sample, target, to="bridge")
     assert _tree(target) == {"precious.txt": b"mine"}
-    convert(sample, target, to="bridge", overwrite=True)
-    assert "precious.txt" not in _tree(target)
-    assert detect_layout(target) == "bridge"
+    with pytest.raises(TargetError, match="neither a preset nor a repository, and nothing else is replaced"):
+        convert(sample, target, to="bridge", overwrite=True)
+    assert _tree(target) == {"precious.txt": b"mine"}
+
+
+def test_an_existing_repository_is_replaced_as_a_whole(sample: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    convert(sample, target, to="stock")
+    (target / "old.txt").write_text("old")
+    convert(sample, target, to="keras", overwrite=True)
+    assert _tree(target).keys() == _tree(sample).keys()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sample", "target"]
+
+
+def test_a_target_that_holds_the_source_is_refused(sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    before = _tree(tmp_path)
+    with pytest.raises(TargetError, match="holds the source"):
+        convert(sample, tmp_path, to="bridge", overwrite=True)
+    assert _tree(tmp_path) == before
+
+
+def test_the_current_folder_is_not_replaced(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(TargetError, match="the current folder"):
+        convert(sample, ".", to="bridge")
+
+
+def test_the_target_is_looked_at_before_the_source(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("mine")
+    with pytest.raises(TargetError):
+        convert(tmp_path / "nowhere", tmp_path / "target", to="bridge")
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_a_failed_move_brings_the_old_target_back(
+    error: BaseException, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(sample, tmp_path / "target", to="bridge")
+    before = _tree(tmp_path)
+    rename, calls = os.rename, []
+
+    def fail_second(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_second)
+    with pytest.raises(type(error)):
+        convert(sample, tmp_path / "target", to="stock", overwrite=True)
+    assert _tree(tmp_path) == before
+    assert len(calls) == 3
+
+
+def test_files_that_are_not_carried_over_are_named(sample: Path, tmp_path: Path) -> None:
+    (sample / "README.md").write_text("mine")
+    assert inspect(sample).notes == ("Files that are not carried over: README.md.",)
+
+
+def test_a_layout_that_is_none_is_refused(sample: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="to must be one of keras, bridge, stock, not 'Keras'"):
+        convert(sample, tmp_path / "target", to="Keras")  # type: ignore[arg-type]
 
 
 def test_an_empty_target_is_filled(sample: Path, tmp_path: Path) -> None:
@@ -171,7 +233,7 @@ def test_every_error_is_one_of_ours() -> None:
     from albert_hub_bridge import errors
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(kinds) == 7
+    assert len(kinds) == 8
     assert all(issubclass(kind, AlbertHubBridgeError) for kind in kinds)
     assert all(kind.__name__ in str(errors.__doc__) for kind in kinds)
 
@@ -265,6 +327,47 @@ def test_verify_compares_what_can_be_compared(sample: Path, keras_preset: KerasP
     assert report.different_fields == {"num_layers": (4, 8)}
     assert report.max_abs_difference == {}
     assert not report.passed
+
+
+def test_packed_inputs_have_two_segments_and_what_both_sides_can_take() -> None:
+    packed = pack([[7, 8, 9], [10, 11, 12, 13, 14]], {"pad": 0, "cls": 2, "sep": 3}, num_segments=2, longest=6)
+    assert packed["token_ids"].tolist() == [[2, 7, 8, 9, 3, 0], [2, 10, 11, 12, 13, 3]]
+    assert packed["segment_ids"].tolist() == [[0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1]]
+    assert packed["padding_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]
+    assert pack([[7], [8]], {"pad": 0, "cls": 2, "sep": 3}, num_segments=1, longest=1)["token_ids"].tolist() == [
+        [2],
+        [2],
+    ]
+
+
+def test_the_shorter_sequence_length_counts(
+    keras_preset: KerasPreset, sample: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    convert(sample, tmp_path / "stock", to="stock")
+    config = json.loads((tmp_path / "stock" / "tokenizer_config.json").read_text())
+    (tmp_path / "stock" / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 11}))
+    lengths = []
+    monkeypatch.setattr(engines, "pack", lambda *arguments: lengths.append(arguments[-1]) or pack(*arguments))
+    assert verify(sample, tmp_path / "stock").passed
+    assert lengths == [11]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_what_an_engine_raises_names_the_folder(name: str, sample: Path, tmp_path: Path) -> None:
+    convert(sample, tmp_path / "target", to="bridge")
+    (tmp_path / "target" / name).write_text('{"tokenizer_class": 1}')
+    with pytest.raises(EngineError, match="target fails in its own library"):
+        verify(sample, tmp_path / "target")
+
+
+def test_nan_is_no_agreement_and_json_all_the_same(sample: Path, tmp_path: Path) -> None:
+    with h5py.File(sample / "model.weights.h5", "r+") as file:
+        file["layers/dense/vars/1"][0] = np.nan
+    convert(sample, tmp_path / "target", to="bridge")
+    report = verify(sample, tmp_path / "target")
+    assert report.different_tensors == []
+    assert not report.passed
+    assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["max_abs_difference"]["sequence_output"] is None
 
 
 def test_verify_needs_texts(sample: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,44 @@ def test_every_wrong_call_exits_with_2_and_no_traceback(arguments: list[str], sa
     assert isinstance(result.exception, SystemExit)
     assert result.stderr
     assert not (tmp_path / "target").exists()
+
+
+def test_names_are_printed_as_they_are(sample: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "a[red]b [_] :smile: back\\[bold]x"
+    sample.rename(odd)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a [/b] :smile:\n")
+    (odd / "task.json").write_text(json.dumps({"class_name": "[/]"}))
+    for arguments in (["inspect", str(odd)], ["convert", str(odd), str(tmp_path / "[t]"), "--to", "stock"]):
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert str(odd) in result.stdout
+        assert "[/]" in result.stdout
+    (tmp_path / "[t]" / "tokenizer.json").unlink()
+    (tmp_path / "[t]" / "tokenizer_config.json").unlink()
+    runner.invoke(app, ["convert", str(tmp_path / "[t]"), str(tmp_path / "[u]"), "--to", "bridge"])
+    texts.write_text("The [/b] :smile:\n")
+    result = runner.invoke(app, ["verify", str(odd), str(tmp_path / "[u]"), "--texts", str(texts)])
+    assert result.exit_code == 1
+    assert "'The [/b] :smile:'" in result.stdout
+    result = runner.invoke(app, ["inspect", str(tmp_path / "[nowhere] :smile:")])
+    assert "[nowhere] :smile:" in result.stderr
+
+
+def test_a_terminal_that_knows_only_ascii_is_no_obstacle(sample: Path, tmp_path: Path) -> None:
+    target = tmp_path / "zürich"
+    command = [sys.executable, "-m", "albert_hub_bridge", "convert", str(sample), str(target), "--to", "bridge"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "z\\xfcrich" in result.stdout
+
+
+def test_texts_that_are_not_utf8_are_refused(sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_bytes("Zürich".encode("latin-1"))
+    result = runner.invoke(app, ["verify", str(sample), str(sample), "--texts", str(tmp_path / "texts.txt")])
+    assert result.exit_code == 2
+    assert "is not UTF-8" in result.stderr
 
 
 def test_the_version_is_said() -> None:

@@ -75,6 +75,16 @@ def test_two_different_rates_are_refused_rather_than_one_picked() -> None:
         AlbertHubConfig(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2)
     assert "0.1" in str(error.value)
     assert "0.2" in str(error.value)
+    for arguments in (
+        {"hidden_dim": 24, "hidden_size": 36},
+        {"num_layers": 6, "num_hidden_layers": 12},
+        {"dropout": 0.1, "hidden_dropout_prob": 0.2},
+    ):
+        with pytest.raises(ValueError, match="but these were given"):
+            AlbertHubConfig(**arguments)  # type: ignore[arg-type]
+    with pytest.raises(StrictDataclassError, match="vocabulary_size must be a positive integer, not 'x'"):
+        AlbertHubConfig(vocab_size="x")
+    assert AlbertHubConfig(hidden_dim=24, hidden_size=24).hidden_dim == 24
     assert AlbertHubConfig(hidden_dropout_prob=0, attention_probs_dropout_prob=0.0).dropout == 0
 
 

@@ -59,10 +59,12 @@ def test_a_recipe_converts_and_verifies_with_golden_numbers(keras_preset: KerasP
 def test_a_recipe_refuses_another_checkpoint(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     entry = _entry(Architecture(**{**asdict(SAMPLE_ARCHITECTURE), "num_layers": 8, "intermediate_dim": 60}))
-    with pytest.raises(recipes.WeightsError, match=r"differs +num_layers +expected 8, found 4") as error:
+    with pytest.raises(recipes.ConfigurationError, match=r"differs +num_layers +expected 8, found 4") as error:
         convert_entry(entry, tmp_path / "sample", tmp_path / "target", "bridge", overwrite=False)
     assert "intermediate_dim" in str(error.value)
     assert not (tmp_path / "target").exists()
+    with pytest.raises(recipes.ConfigurationError, match="differs"):
+        recipes.verify_entry(entry, tmp_path / "sample", tmp_path / "sample")
 
 
 @pytest.mark.parametrize("module", ["keras_to_hf", "hf_to_keras", "verify_parity"])

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import (
     AlbertConfig,
     AlbertForMaskedLM,
     AlbertForPreTraining,
+    AlbertForQuestionAnswering,
     AlbertForSequenceClassification,
     AlbertModel,
     AutoModel,
@@ -25,6 +26,7 @@ from transformers import (
 from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, VocabularyError, WeightsError
 from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.model.sentencepiece_unigram import TextRules
 from albert_hub_bridge.stores.checkpoint import DTYPES
 from albert_hub_bridge.stores.hf_repository import read_repository, write_repository
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
@@ -138,6 +140,7 @@ def test_a_bare_save_of_transformers_is_read(tmp_path: Path) -> None:
     ("model_class", "head", "dropped"),
     [
         (AlbertForSequenceClassification, "classification head", {"classifier.weight", "classifier.bias"}),
+        (AlbertForQuestionAnswering, "question-answering head", {"qa_outputs.weight", "qa_outputs.bias"}),
         (
             AlbertForPreTraining,
             "masked-LM head and sentence-order head",
@@ -156,7 +159,10 @@ def test_a_bare_save_of_transformers_is_read(tmp_path: Path) -> None:
 def test_a_head_is_listed_and_not_lost_in_silence(
     model_class: type, head: str, dropped: set[str], tmp_path: Path
 ) -> None:
-    model_class(_stock_config()).save_pretrained(tmp_path)
+    model = model_class(_stock_config())
+    if model.albert.pooler is None:  # such a save is refused, as the next test shows
+        model.albert = AlbertModel(_stock_config())
+    model.save_pretrained(tmp_path)
     with read_repository(tmp_path, "stock") as checkpoint:
         assert checkpoint.head == head
         assert {tensor.name for tensor in checkpoint.dropped} == dropped
@@ -279,6 +285,50 @@ def test_the_tokenizer_of_a_repository_has_its_ids_limits_and_names(
     )
     assert list(tokenizer("a bridge", "a river")) == ["input_ids", "token_type_ids", "attention_mask"]
     assert (tmp_path / "spiece.model").read_bytes() == vocabulary
+
+
+def test_a_bridge_repository_without_tokenizer_settings_has_no_text_rules(vocabulary: bytes, tmp_path: Path) -> None:
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path, "bridge")
+    (tmp_path / "tokenizer_config.json").unlink()
+    with read_repository(tmp_path, "bridge") as checkpoint:
+        assert checkpoint.text is not None
+        assert checkpoint.text.rules.name == "sentencepiece"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"unk_token": "[UNK]"}, r"unk_token +expected '<unk>', found '\[UNK\]'"),
+        ({"mask_token": {"content": "<mask>", "lstrip": True}}, r"mask_token +expected '\[MASK\]', found '<mask>'"),
+        ({"model_max_length": "512"}, "model_max_length +expected a positive number, found '512'"),
+        ({"model_max_length": True}, "expected a positive number, found True"),
+        ({"do_lower_case": "false"}, "do_lower_case +expected true or false, found 'false'"),
+        ({"truncate": [1]}, "expected 'round_robin' or 'waterfall'"),
+    ],
+)
+def test_wrong_tokenizer_settings_are_refused(keys: dict[str, Any], message: str, stock: Path) -> None:
+    (stock / "tokenizer_config.json").write_text(json.dumps(keys))
+    with pytest.raises(ConfigurationError, match=message):
+        read_repository(stock, "stock")
+
+
+def test_tokenizer_settings_of_old_writers_are_read_and_reported(stock: Path) -> None:
+    mask = {"content": "[MASK]", "lstrip": True, "__type": "AddedToken"}
+    keys = {"mask_token": mask, "remove_space": True, "sp_model_kwargs": {}, "tokenizer_class": "AlbertTokenizer"}
+    (stock / "tokenizer_config.json").write_text(json.dumps(keys))
+    with read_repository(stock, "stock") as checkpoint:
+        assert {"sp_model_kwargs", "tokenizer_class"} <= {key.key for key in checkpoint.ignored}
+
+
+def test_what_the_vocabulary_and_the_packing_say_is_written(vocabulary: bytes, tmp_path: Path) -> None:
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary)
+    assert checkpoint.text is not None
+    text = replace(checkpoint.text, sequence_length=24, truncate="waterfall", rules=TextRules(lower_case=True))
+    write_repository(replace(checkpoint, text=text), tmp_path, "stock")
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["pad_token_id"], config["bos_token_id"], config["eos_token_id"]) == (0, 2, 3)
+    with read_repository(tmp_path, "stock") as found:
+        assert found.text == text
 
 
 def test_a_repository_without_a_vocabulary_is_read_and_said(tmp_path: Path) -> None:

@@ -191,6 +191,33 @@ def test_a_wrong_configuration_is_refused(
         ("config.json", b"[]", ConfigurationError, "expected an object, found list"),
         ("preprocessor.json", b"{}", ConfigurationError, r"missing key +config"),
         ("preprocessor.json", b'{"config": {"colour": 1}}', ConfigurationError, r"unknown key +colour"),
+        (
+            "preprocessor.json",
+            b'{"config": {"sequence_length": "x"}}',
+            ConfigurationError,
+            "a positive integer, found 'x'",
+        ),
+        (
+            "preprocessor.json",
+            b'{"config": {"sequence_length": -5}}',
+            ConfigurationError,
+            "a positive integer, found -5",
+        ),
+        (
+            "preprocessor.json",
+            b'{"config": {"sequence_length": NaN}}',
+            ConfigurationError,
+            "a positive integer, found nan",
+        ),
+        ("preprocessor.json", b'{"config": {"truncate": ["x"]}}', ConfigurationError, "'round_robin' or 'waterfall'"),
+        (
+            "tokenizer.json",
+            b'{"config": {"add_bos": true}}',
+            ConfigurationError,
+            r"add_bos +expected False, found True",
+        ),
+        ("tokenizer.json", b'{"config": {"mystery": 2}}', ConfigurationError, r"unknown key +mystery"),
+        ("task.json", b"{", ConfigurationError, "not JSON"),
         ("model.weights.h5", b"not HDF5", WeightsError, "not HDF5"),
         ("assets/tokenizer/vocabulary.spm", b"", VocabularyError, "no pieces"),
         ("assets/tokenizer/vocabulary.spm", train_vocabulary(model_type="bpe", size=120), VocabularyError, "found BPE"),
@@ -234,6 +261,59 @@ def test_the_same_checkpoint_gives_the_same_bytes(vocabulary: bytes, tmp_path: P
         contents.append({str(file.relative_to(tmp_path / name)): file.read_bytes() for file in files})
     assert contents[0] == contents[1]
     assert len(weight_rules(SAMPLE_ARCHITECTURE)) == 73
+
+
+def test_a_million_layers_are_refused_at_once(preset: Path) -> None:
+    _edit(preset / "config.json", lambda c: c["config"].update(num_groups=10**9, num_layers=10**9))
+    with pytest.raises(WeightsError, match="expected 2000000000 encoder layers, found 73 tensors"):
+        read_preset(preset)
+
+
+def test_values_in_another_file_are_refused(preset: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"x" * 4096)
+    with h5py.File(preset / "model.weights.h5", "r+") as file:
+        shape = file["layers/dense/vars/0"].shape
+        del file["layers/dense/vars/0"], file["layers/dense/vars/1"]
+        external = [(str(tmp_path / "secret"), 0, 2048)]
+        file.create_dataset("layers/dense/vars/0", shape, "float32", external=external)
+        layout = h5py.VirtualLayout((32,), "float32")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "x", (32,))
+        file.create_virtual_dataset("layers/dense/vars/1", layout)
+    with pytest.raises(WeightsError) as error:
+        read_preset(preset)
+    assert [(problem.kind, problem.where) for problem in error.value.problems] == [
+        ("wrong dtype", "layers/dense/vars/0"),
+        ("wrong dtype", "layers/dense/vars/1"),
+    ]
+    assert "values in another file" in str(error.value)
+
+
+def test_damaged_files_are_refused_in_one_message(preset: Path) -> None:
+    whole = (preset / "model.weights.h5").read_bytes()
+    random, refused = np.random.default_rng(0), 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for position in random.integers(0, 30_000, 8):
+            damaged[position] = random.integers(0, 256)
+        (preset / "model.weights.h5").write_bytes(damaged)
+        try:
+            read_preset(preset).close()
+        except CheckpointError:
+            refused += 1
+    assert refused > 20
+
+
+def test_chunked_bfloat16_is_read(vocabulary: bytes, tmp_path: Path) -> None:
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, "bfloat16")
+    write_preset(checkpoint, tmp_path)
+    name = "layers/dense/vars/0"
+    with h5py.File(tmp_path / "model.weights.h5", "r+") as file:
+        values = file[name][()]
+        del file[name]
+        file.create_dataset(name, data=values, chunks=True).attrs["dtype"] = "bfloat16"
+    with read_preset(tmp_path) as found:
+        expected = checkpoint.weights["embeddings_projection.weight"].read()
+        assert found.weights["embeddings_projection.weight"].read().tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("options", [{"chunks": True}, {"compression": "gzip"}, {"dtype": ">f4"}])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2 as proto_types
 from transformers import AutoTokenizer
 
 from albert_hub_bridge import AlbertHubConfig, AlbertHubTokenizer
@@ -25,6 +26,13 @@ LINES = [
     "x" * 500,
     "2.50 (a-b)",
 ]
+
+
+def _broken_charsmap() -> bytes:
+    model = proto_types.ModelProto()
+    model.ParseFromString(train_vocabulary())
+    model.normalizer_spec.precompiled_charsmap = b"\x08\x00\x00\x00abc"
+    return bytes(model.SerializeToString())
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +105,11 @@ def test_it_survives_saving_pickling_and_the_auto_class(tokenizer: AlbertHubToke
         (b"\xff not a proto", "not a SentencePiece model"),
         (train_vocabulary(model_type="bpe", size=120), "expected a UNIGRAM model, found BPE"),
         (train_vocabulary(control_symbols=["[SEP]"]), r"\[CLS\], \[MASK\] are missing"),
+        (train_vocabulary(byte_fallback=True, size=500), "byte_fallback"),
+        (train_vocabulary(treat_whitespace_as_suffix=True), "treat_whitespace_as_suffix"),
+        (_broken_charsmap(), "charsmap does not parse"),
     ],
-    ids=["empty", "garbage", "bpe", "no special pieces"],
+    ids=["empty", "garbage", "bpe", "no special pieces", "bytes", "suffix", "charsmap"],
 )
 def test_a_vocabulary_that_is_not_alberts_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.model"

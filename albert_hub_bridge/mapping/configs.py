@@ -6,7 +6,7 @@ A key is *renamed* (it is a field of `Architecture`), *constant* (it is checked,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,11 +18,28 @@ REQUIRED = object()
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What a value has to be."""
+
+    description: str
+    accepts: Callable[[Any], bool]
+
+
+# The values of an architecture are checked together, by Architecture.
+ANYTHING = Kind("anything", lambda value: True)
+COUNT = Kind("a positive integer", lambda value: type(value) is int and value > 0)
+LIMIT = Kind("a positive number", lambda value: type(value) in (int, float) and value > 0)  # not NaN, and not True
+FLAG = Kind("true or false", lambda value: type(value) is bool)
+TRUNCATION = Kind("'round_robin' or 'waterfall'", lambda value: value in ("round_robin", "waterfall"))
+
+
+@dataclass(frozen=True, slots=True)
 class Renamed:
-    """The key is a field of `Architecture`, or has the default of its own library where it is absent."""
+    """The key is a field of ours; where it is absent it has the default of its own library."""
 
     field: str
     default: Any = REQUIRED
+    kind: Kind = ANYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +185,8 @@ BRIDGE: Table = {
 
 # preprocessor.json of a preset, next to the tokenizer that is nested in it.
 PREPROCESSOR: Table = {
-    "sequence_length":       Renamed("sequence_length", 512),
-    "truncate":              Renamed("truncate", "round_robin"),
+    "sequence_length":       Renamed("sequence_length", 512, COUNT),
+    "truncate":              Renamed("truncate", "round_robin", TRUNCATION),
     "config_file":           Constant(("preprocessor.json",), "the file's own name"),
     "tokenizer":             Ignored("the vocabulary is read from assets/tokenizer"),
     "name":                  Ignored(_LABEL),
@@ -179,6 +196,35 @@ PREPROCESSOR: Table = {
     "mask_selection_length": Ignored("masks texts for pretraining"),
     "mask_token_rate":       Ignored("masks texts for pretraining"),
     "random_token_rate":     Ignored("masks texts for pretraining"),
+}
+
+# tokenizer.json of a preset.
+KERAS_TOKENIZER: Table = {
+    "config_file":     Constant(("tokenizer.json",), "the file's own name"),
+    "proto":           Constant((None,), "the vocabulary is a file of its own"),
+    "sequence_length": Constant((None,), "packing belongs to the preprocessor"),
+    "add_bos":         Constant((False,), "[CLS] and [SEP] are added by the preprocessor"),
+    "add_eos":         Constant((False,), "[CLS] and [SEP] are added by the preprocessor"),
+    "name":            Ignored(_LABEL),
+    "trainable":       Ignored(_LABEL),
+    "dtype":           Ignored(_LABEL),
+}
+
+# tokenizer_config.json of a repository. transformers writes whatever its tokenizer was given into it, so keys that are
+# not here are reported as ignored; those that decide the ids are.
+TOKENIZER_CONFIG: Table = {
+    "model_max_length":     Renamed("sequence_length", None, LIMIT),
+    "truncate":             Renamed("truncate", "round_robin", TRUNCATION),
+    "do_lower_case":        Renamed("lower_case", None, FLAG),
+    "keep_accents":         Renamed("keep_accents", None, FLAG),
+    "strip_accents":        Renamed("strip_accents", None, FLAG),
+    "replace_quotes":       Renamed("replace_quotes", None, FLAG),
+    "remove_space":         Constant((True,), "the vocabulary removes extra spaces"),
+    "pad_token":            Constant(("<pad>",), "the vocabulary's special piece"),
+    "unk_token":            Constant(("<unk>",), "the vocabulary's special piece"),
+    "cls_token":            Constant(("[CLS]",), "the vocabulary's special piece"),
+    "sep_token":            Constant(("[SEP]",), "the vocabulary's special piece"),
+    "mask_token":           Constant(("[MASK]",), "the vocabulary's special piece"),
 }
 # fmt: on
 
@@ -210,10 +256,12 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
                 if not any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in allowed):
                     expected = " or ".join(repr(other) for other in allowed)
                     problems.append(Problem("refused value", key, f"expected {expected}, found {value!r}: {why}"))
-            case Renamed(field, default):
+            case Renamed(field, default, _):
                 value = keys.get(key, default)
                 if value is REQUIRED:
                     problems.append(Problem("missing key", key, "it has no default"))
+                elif key in keys and value is not default and not rule.kind.accepts(value):
+                    problems.append(Problem("refused value", key, f"expected {rule.kind.description}, found {value!r}"))
                 elif field in fields and fields[field] != value:
                     detail = f"= {value!r}, but {origin[field]} = {fields[field]!r}: there is only one {field}"
                     problems.append(Problem("contradiction", key, detail))

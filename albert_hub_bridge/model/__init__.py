@@ -1,1 +1,1 @@
-"""What runs: the configuration, the model and the tokenizer. Needs torch and transformers, and nothing of ours."""
+"""What runs: the configuration, the model and the tokenizer. Knows nothing of the rest of this package."""

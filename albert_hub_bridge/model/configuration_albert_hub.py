@@ -27,7 +27,7 @@ class AlbertHubConfig(PreTrainedConfig):
 
     Raises:
         StrictDataclassError: A value has the wrong type, or the architecture is impossible.
-        ValueError: Two aliases of one field were given different values.
+        ValueError: A field and its aliases were given different values.
 
     Example:
 
@@ -74,14 +74,17 @@ class AlbertHubConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # One field has two aliases: KerasHub's one dropout is two rates in transformers. Refuse rather than pick one.
+        # A field and its aliases are one thing, and KerasHub's one dropout is two rates in transformers. Where they
+        # disagree, refuse rather than pick one.
         given: dict[str, dict[str, Any]] = {}
         for alias, name in self.attribute_map.items():
             if alias in kwargs:
-                given.setdefault(name, {})[alias] = kwargs[alias]
-        for name, aliases in given.items():
-            if len({repr(float(value)) for value in aliases.values()}) > 1:
-                raise ValueError(f"AlbertHubConfig has one {name}, but these were given: {aliases}.")
+                own = {name: getattr(self, name)} if getattr(self, name) != getattr(type(self), name) else {}
+                given.setdefault(name, own)[alias] = kwargs[alias]
+        for name, values in given.items():
+            first, *others = values.values()
+            if any(value != first for value in others):
+                raise ValueError(f"AlbertHubConfig has one {name}, but these were given: {values}.")
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:

@@ -6,6 +6,7 @@ Pure like `architecture.py`: needs `tokenizers` and `sentencepiece`, neither tor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -79,13 +80,24 @@ def parse_vocabulary(proto: bytes) -> Vocabulary:
     if trainer.model_type != trainer.UNIGRAM:
         found = trainer.ModelType.Name(trainer.model_type)
         raise ValueError(f"expected a UNIGRAM model, found {found}")
+    if trainer.byte_fallback or trainer.treat_whitespace_as_suffix or not model.normalizer_spec.escape_whitespaces:
+        raise ValueError("byte_fallback, treat_whitespace_as_suffix or raw whitespace, which ALBERT never uses")
+    if not all(isfinite(piece.score) for piece in model.pieces):
+        raise ValueError("a score is not a number")
+    if len({piece.piece for piece in model.pieces}) < len(model.pieces) or not all(p.piece for p in model.pieces):
+        raise ValueError("pieces are empty or occur twice")
+    if charsmap := model.normalizer_spec.precompiled_charsmap:
+        try:
+            normalizers.Precompiled(charsmap)
+        except Exception as error:  # the library raises nothing more precise
+            raise ValueError(f"the precompiled charsmap does not parse: {error}") from error
     ids = {piece.piece: index for index, piece in enumerate(model.pieces)}
     if missing := [piece for piece in SPECIAL_PIECES.values() if piece not in ids]:
         raise ValueError(f"the special pieces {', '.join(missing)} are missing")
     return Vocabulary(
         pieces=tuple((piece.piece, piece.score) for piece in model.pieces),
         special_ids={name: ids[piece] for name, piece in SPECIAL_PIECES.items()},
-        charsmap=model.normalizer_spec.precompiled_charsmap,
+        charsmap=charsmap,
         add_dummy_prefix=model.normalizer_spec.add_dummy_prefix,
         remove_extra_whitespaces=model.normalizer_spec.remove_extra_whitespaces,
     )

@@ -147,6 +147,9 @@ def match_weights(
     Raises:
         WeightsError: Any tensor is missing, unexpected, or of a wrong shape or dtype; lists them all.
     """
+    if architecture.num_inner_layers > len(found):  # before a table of that many rows is made
+        detail = f"expected {architecture.num_inner_layers} encoder layers, found {len(found)} tensors"
+        raise WeightsError(file, "weights", [Problem("missing", file.name, detail)])
     sizes = axis_sizes(architecture)
     expected = {prefix + rule.name(dialect): rule for rule in weight_rules(architecture)}
     problems, weights = [], {}

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from safetensors import SafetensorError
 
-from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
+from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.mapping.axes import axis_sizes
-from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, read_keys, write_keys
+from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, write_keys
+from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.weights import Dialect
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer
@@ -31,13 +32,14 @@ from albert_hub_bridge.stores.checkpoint import (
     match_weights,
     read_vocabulary,
 )
-from albert_hub_bridge.stores.folders import read_json, write_json
+from albert_hub_bridge.stores.configurations import read_architecture, read_fields, read_json, write_json
 from albert_hub_bridge.stores.safetensors_file import lay_out, read_header
 from albert_hub_bridge.stores.tensors import map_tensor, write_weights
 
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
+KNOWN_FILES = frozenset({CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
 
 RepositoryLayout = Literal["bridge", "stock"]
 
@@ -55,7 +57,6 @@ _HEADS = {
     "qa_outputs": "question-answering head",
 }
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 def read_repository(folder: Path, layout: RepositoryLayout) -> Checkpoint:
@@ -68,13 +69,13 @@ def read_repository(folder: Path, layout: RepositoryLayout) -> Checkpoint:
     Raises:
         ConfigurationError, WeightsError, VocabularyError: The repository is wrong; all problems are listed.
     """
-    architecture, ignored = _read_config(folder / CONFIG, layout)
+    architecture, ignored = read_config(folder, layout)
     resources = ExitStack()
     try:
         found = _open_weights(folder / WEIGHTS, resources)
         encoder, dropped, prefix = _split_head(found, layout)
         weights, dtype = match_weights(folder / WEIGHTS, encoder, architecture, _DIALECTS[layout], prefix)
-        text, notes = _read_text(folder, architecture)
+        text, text_ignored, notes = _read_text(folder, layout, architecture)
     except BaseException:
         resources.close()
         raise
@@ -88,20 +89,19 @@ def read_repository(folder: Path, layout: RepositoryLayout) -> Checkpoint:
         text=text,
         head=" and ".join(heads) or None,
         dropped=dropped,
-        ignored=ignored,
+        ignored=[*ignored, *text_ignored],
         notes=notes,
         resources=resources,
     )
 
 
-def _read_config(file: Path, layout: RepositoryLayout) -> tuple[Architecture, list[IgnoredKey]]:
-    fields, ignored, problems = read_keys(_TABLES[layout], read_json(file))
-    if problems:
-        raise ConfigurationError(file, "configuration", problems)
-    try:
-        return Architecture(**fields), ignored
-    except ValueError as error:
-        raise ConfigurationError(file, "configuration", [Problem("impossible", "config", str(error))]) from error
+def read_config(folder: Path, layout: RepositoryLayout) -> tuple[Architecture, list[IgnoredKey]]:
+    """Read what a repository's `config.json` says of the architecture, and the keys that it says besides.
+
+    Raises:
+        ConfigurationError: The configuration is wrong; all problems are listed.
+    """
+    return read_architecture(folder / CONFIG, _TABLES[layout], read_json(folder / CONFIG))
 
 
 def _open_weights(file: Path, resources: ExitStack) -> dict[str, Weight]:
@@ -139,24 +139,39 @@ def _split_head(
     return encoder, dropped, prefix
 
 
-def _read_text(folder: Path, architecture: Architecture) -> tuple[Text | None, list[str]]:
+def _read_text(
+    folder: Path, layout: RepositoryLayout, architecture: Architecture
+) -> tuple[Text | None, list[IgnoredKey], list[str]]:
     if not (folder / VOCABULARY).is_file():
-        return None, [f"The repository has no {VOCABULARY}: the result has no tokenizer."]
+        return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer."]
     proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
     file = folder / TOKENIZER_CONFIG
     keys = read_json(file) if file.is_file() else {}
-    length = keys.get("model_max_length")
-    # Transformers writes 1e30 for "no limit".
-    sequence_length = int(length) if isinstance(length, int | float) and 0 < length < 1 << 31 else None
-    return Text(proto, vocabulary, _text_rules(keys), sequence_length, str(keys.get("truncate", "round_robin"))), []
+    # A special token is written as its text, or as an object that has it.
+    keys = {
+        key: value["content"] if isinstance(value, dict) and "content" in value else value
+        for key, value in keys.items()
+    }
+    fields, _ = read_fields(
+        file, TOKENIZER_CONFIG_KEYS, {key: keys[key] for key in keys if key in TOKENIZER_CONFIG_KEYS}
+    )
+    reason = "a setting of the tokenizer that changes no ids, or that nothing is known about"
+    ignored = [IgnoredKey(key, value, reason) for key, value in keys.items() if key not in TOKENIZER_CONFIG_KEYS]
+    length = fields["sequence_length"]
+    sequence_length = int(length) if length is not None and 1 <= length < _NO_LIMIT else None
+    return Text(proto, vocabulary, _text_rules(fields, layout), sequence_length, fields["truncate"]), ignored, []
 
 
-def _text_rules(keys: dict[str, Any]) -> TextRules:
+_NO_LIMIT = 1 << 31  # transformers writes 1e30 where a tokenizer has none
+
+
+def _text_rules(fields: dict[str, Any], layout: RepositoryLayout) -> TextRules:
     """Tell from tokenizer_config.json what happens to a text before the vocabulary."""
-    if "replace_quotes" in keys:  # written by this package
-        return TextRules(keys["replace_quotes"], bool(keys.get("strip_accents")), bool(keys.get("do_lower_case")))
+    lower_case, strip_accents = fields["lower_case"], fields["strip_accents"]
+    if layout == "bridge" or fields["replace_quotes"] is not None:  # written by this package, where absent means no
+        return TextRules(bool(fields["replace_quotes"]), bool(strip_accents), bool(lower_case))
     # transformers' AlbertTokenizer, which is also what an absent tokenizer_config.json means.
-    return TextRules(True, not keys.get("keep_accents", False), bool(keys.get("do_lower_case", True)))
+    return TextRules(True, not fields["keep_accents"], lower_case is None or lower_case)
 
 
 def write_repository(

@@ -16,7 +16,7 @@ import numpy as np
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, WeightsError
 from albert_hub_bridge.mapping.axes import axis_sizes
-from albert_hub_bridge.mapping.configs import KERAS, PREPROCESSOR, IgnoredKey, read_keys, write_keys
+from albert_hub_bridge.mapping.configs import KERAS, KERAS_TOKENIZER, PREPROCESSOR, IgnoredKey, write_keys
 from albert_hub_bridge.mapping.weights import parameter_count
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules
@@ -30,13 +30,14 @@ from albert_hub_bridge.stores.checkpoint import (
     match_weights,
     read_vocabulary,
 )
-from albert_hub_bridge.stores.folders import read_json, write_json
+from albert_hub_bridge.stores.configurations import read_architecture, read_fields, read_json, read_object, write_json
 from albert_hub_bridge.stores.tensors import map_tensor, write_weights
 
 
 CONFIG, METADATA, PREPROCESSING, TASK = "config.json", "metadata.json", "preprocessor.json", "task.json"
 WEIGHTS, TASK_WEIGHTS = "model.weights.h5", "task.weights.h5"
 TOKENIZER, VOCABULARY = "tokenizer.json", "assets/tokenizer/vocabulary.spm"
+KNOWN_FILES = frozenset({CONFIG, METADATA, PREPROCESSING, TASK, WEIGHTS, TASK_WEIGHTS, TOKENIZER, VOCABULARY})
 
 _MODULES = "keras_hub.src.models.albert"
 # The versions whose format is written; `metadata.json` is where KerasHub looks for them.
@@ -53,7 +54,7 @@ def read_preset(folder: Path) -> Checkpoint:
         SourceError: The preset is of another architecture.
         ConfigurationError, WeightsError, VocabularyError: The preset is wrong; all problems are listed.
     """
-    architecture, ignored = _read_config(folder / CONFIG)
+    architecture, ignored = read_config(folder)
     resources = ExitStack()
     try:
         found = _open_weights(folder / WEIGHTS, resources)
@@ -78,25 +79,23 @@ def read_preset(folder: Path) -> Checkpoint:
     )
 
 
-def _read_config(file: Path) -> tuple[Architecture, list[IgnoredKey]]:
-    content = read_json(file)
-    if content.get("class_name") != "AlbertBackbone":
-        found = content.get("class_name", "nothing")
+def read_config(folder: Path) -> tuple[Architecture, list[IgnoredKey]]:
+    """Read what a preset's `config.json` says of the architecture, and the keys that it says besides.
+
+    Raises:
+        SourceError: The preset is of another architecture.
+        ConfigurationError: The configuration is wrong; all problems are listed.
+    """
+    file = folder / CONFIG
+    found = read_json(file).get("class_name")
+    if found != "AlbertBackbone":
         raise SourceError(f"{file} describes {found}, not an AlbertBackbone. This package only converts ALBERT.")
-    keys = content.get("config")
-    if not isinstance(keys, dict):
-        raise ConfigurationError(file, "configuration", [Problem("missing key", "config", "expected an object")])
-    fields, ignored, problems = read_keys(KERAS, keys)
+    keys = read_object(file, "config")
     policy = keys.get("dtype")
     if isinstance(policy, dict) and policy.get("class_name") != "DTypePolicy":
         detail = f"expected a DTypePolicy, found {policy.get('class_name')}: quantized presets are not read"
-        problems.append(Problem("refused value", "dtype", detail))
-    if problems:
-        raise ConfigurationError(file, "configuration", problems)
-    try:
-        return Architecture(**fields), ignored
-    except ValueError as error:
-        raise ConfigurationError(file, "configuration", [Problem("impossible", "config", str(error))]) from error
+        raise ConfigurationError(file, "configuration", [Problem("refused value", "dtype", detail)])
+    return read_architecture(file, KERAS, keys)
 
 
 def _open_weights(file: Path, resources: ExitStack) -> dict[str, Weight]:
@@ -104,32 +103,36 @@ def _open_weights(file: Path, resources: ExitStack) -> dict[str, Weight]:
     if not file.is_file():
         present = ", ".join(sorted(path.name for path in file.parent.glob("*.weights.*"))) or "no weights at all"
         raise WeightsError(file, "weights", [Problem("missing", file.name, f"found {present}")])
+    datasets: dict[str, Weight] = {}
+
+    def collect(name: str | bytes, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            datasets[name if isinstance(name, str) else name.decode(errors="backslashreplace")] = _as_weight(item, file)
+
     try:
-        h5 = resources.enter_context(h5py.File(file, "r"))
-        datasets: dict[str, Weight] = {}
-
-        def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(item, h5py.Dataset):
-                datasets[name] = _as_weight(item)
-
-        h5.visititems(collect)
-    except OSError as error:
+        resources.enter_context(h5py.File(file, "r")).visititems(collect)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # what h5py raises on damaged files
         raise WeightsError(file, "weights", [Problem("not HDF5", file.name, str(error))]) from error
     return datasets
 
 
-def _as_weight(dataset: h5py.Dataset) -> Weight:
+def _as_weight(dataset: h5py.Dataset, file: Path) -> Weight:
+    if dataset.external or dataset.is_virtual:  # its values are in another file, which is nobody's weights
+        return Weight(dataset.shape, "values in another file", dataset.__array__)
     # HDF5 has no bfloat16: Keras stores two opaque bytes and says so in an attribute.
-    if dataset.dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16":
+    if dataset.dtype == np.dtype("V2") and str(dataset.attrs.get("dtype")) == "bfloat16":
         name, dtype = "bfloat16", DTYPES["bfloat16"]
     else:
         name, dtype = dataset.dtype.name, dataset.dtype
-    offset = dataset.id.get_offset() if dataset.dtype.isnative and not dataset.file.userblock_size else None
+    offset = dataset.id.get_offset() if dtype.isnative and not dataset.file.userblock_size else None
     if offset is not None:  # the values lie in the file as they are, in one run
-        return Weight(
-            dataset.shape, name, partial(map_tensor, Path(dataset.file.filename), offset, dataset.shape, dtype)
-        )
-    return Weight(dataset.shape, name, lambda: dataset[()].astype(dtype.newbyteorder("="), copy=False))
+        return Weight(dataset.shape, name, partial(map_tensor, file, offset, dataset.shape, dtype))
+
+    def read() -> np.ndarray:
+        values: np.ndarray = dataset[()]
+        return values.view(dtype) if name == "bfloat16" else values.astype(dtype.newbyteorder("="), copy=False)
+
+    return Weight(dataset.shape, name, read)
 
 
 def _read_head(folder: Path, resources: ExitStack) -> tuple[str | None, list[DroppedTensor]]:
@@ -150,15 +153,12 @@ def _read_text(folder: Path, architecture: Architecture) -> tuple[Text | None, l
     if not (folder / VOCABULARY).is_file():
         return None, [], [f"The preset has no {VOCABULARY}: the result has no tokenizer."]
     proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
+    if (file := folder / TOKENIZER).is_file():
+        read_fields(file, KERAS_TOKENIZER, read_object(file, "config"))
     packing: dict[str, Any] = {}
     ignored: list[IgnoredKey] = []
     if (file := folder / PREPROCESSING).is_file():
-        keys = read_json(file).get("config")
-        if not isinstance(keys, dict):
-            raise ConfigurationError(file, "configuration", [Problem("missing key", "config", "expected an object")])
-        packing, ignored, problems = read_keys(PREPROCESSOR, keys)
-        if problems:
-            raise ConfigurationError(file, "configuration", problems)
+        packing, ignored = read_fields(file, PREPROCESSOR, read_object(file, "config"))
         ignored = [key for key in ignored if key.key != "tokenizer"]  # nested, long, and no news
     return Text(proto, vocabulary, TextRules(), **packing), ignored, []
 

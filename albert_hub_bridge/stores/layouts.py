@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from albert_hub_bridge.errors import SourceError
+from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.stores import hf_repository, keras_preset
 from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress
-from albert_hub_bridge.stores.folders import read_json
-from albert_hub_bridge.stores.hf_repository import read_repository, write_repository
-from albert_hub_bridge.stores.keras_preset import read_preset, write_preset
+from albert_hub_bridge.stores.configurations import read_json
 
 
 _MODEL_TYPES: dict[str, Layout] = {"albert_hub": "bridge", "albert": "stock"}
@@ -38,15 +39,29 @@ def detect_layout(folder: Path) -> Layout:
     )
 
 
+def read_architecture(folder: Path) -> Architecture:
+    """Read the architecture alone, from a folder of any layout; it needs no weights."""
+    layout = detect_layout(folder)
+    return (keras_preset.read_config(folder) if layout == "keras" else hf_repository.read_config(folder, layout))[0]
+
+
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read a folder of any layout; close the checkpoint when done."""
     layout = detect_layout(folder)
-    return read_preset(folder) if layout == "keras" else read_repository(folder, layout)
+    if layout == "keras":
+        checkpoint, known = keras_preset.read_preset(folder), keras_preset.KNOWN_FILES
+    else:
+        checkpoint, known = hf_repository.read_repository(folder, layout), hf_repository.KNOWN_FILES
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    if others := [name for name in found if name not in known]:
+        shown = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+        return replace(checkpoint, notes=[*checkpoint.notes, f"Files that are not carried over: {shown}."])
+    return checkpoint
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path, layout: Layout, progress: Progress | None = None) -> None:
     """Write a checkpoint into an existing, empty folder, in any layout."""
     if layout == "keras":
-        write_preset(checkpoint, folder, progress)
+        keras_preset.write_preset(checkpoint, folder, progress)
     else:
-        write_repository(checkpoint, folder, layout, progress)
+        hf_repository.write_repository(checkpoint, folder, layout, progress)

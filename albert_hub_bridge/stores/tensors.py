@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from albert_hub_bridge.mapping.weights import Dialect
-from albert_hub_bridge.stores.checkpoint import Checkpoint, Progress
+from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Progress
 
 
 # A core fills a block of 4 MB, which fits its cache, in tiles of a few cache lines by 512 rows, and writes it.
@@ -50,6 +50,8 @@ def write_weights(
     with _Filler(file) as filler:
         for rule in checkpoint.rules:
             array = checkpoint.read(rule, dialect)
+            if array.dtype != DTYPES[checkpoint.dtype]:  # it would be written over its neighbours
+                raise ValueError(f"{rule.bridge} should be {checkpoint.dtype}, and is {array.dtype}.")
             filler.fill(array, offsets[rule.name(dialect)])
             done += array.nbytes
             if progress is not None:
