@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from math import isfinite
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,11 +16,14 @@ from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.weights import parameter_count
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.model.sentencepiece_unigram import TextRules
-from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, DroppedTensor, Layout, Progress
+from albert_hub_bridge.model.sentencepiece_unigram import NAMED_RULES, build_tokenizer
+from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, DroppedTensor, Layout, Progress, Text
 from albert_hub_bridge.stores.folders import check_target, new_folder
 from albert_hub_bridge.stores.hub import resolve_source
 from albert_hub_bridge.stores.layouts import read_checkpoint, write_checkpoint
+
+
+TextRulesChoice = Literal["keep", "sentencepiece", "uncased"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class VocabularySummary:
 
     pieces: int
     text_rules: str
+    normalization: str
     sequence_length: int | None
     truncate: str
 
@@ -56,11 +61,21 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What was converted, and what was not."""
+    """What was converted, and what was not.
+
+    Args:
+        source: What was read.
+        target: The folder that was made.
+        layout: Its layout.
+        text_rules: Of the target: the source's, or those that were asked for.
+        changed_texts: How many of `SAMPLE_TEXTS` become other ids than in the source; None without a vocabulary.
+    """
 
     source: Inspection
     target: str
     layout: Layout
+    text_rules: str | None
+    changed_texts: int | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
@@ -81,7 +96,7 @@ class Verification:
         different_tensors: Tensors whose bits differ, by bridge names; empty where all are identical.
         vocabularies: Whether each side has one.
         different_ids: Texts that become different ids.
-        first_difference: The first such text with both sides' ids.
+        first_difference: The first such text, with both sides' pieces from where they part.
         max_abs_difference: Of `sequence_output` and `pooled_output`, computed in float32 on the source's ids; empty
             where the architectures differ, so that there is nothing to compare.
         tolerance: What is allowed of it.
@@ -142,7 +157,13 @@ def inspect(source: str | Path) -> Inspection:
 
 
 def convert(
-    source: str | Path, target: str | Path, *, to: Layout, overwrite: bool = False, progress: Progress | None = None
+    source: str | Path,
+    target: str | Path,
+    *,
+    to: Layout,
+    text_rules: TextRulesChoice = "keep",
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Conversion:
     """Convert a preset or repository to any layout.
 
@@ -151,25 +172,33 @@ def convert(
         target: The folder to make. It appears when it is whole, or not at all.
         to: `keras` (a KerasHub preset), `bridge` (a repository for this package's classes) or `stock` (a repository
             for transformers alone).
+        text_rules: What happens to a text before the vocabulary. `keep` computes what the source computes;
+            `sentencepiece` (nothing) and `uncased` (what transformers and Google's release do) repair on purpose.
         overwrite: Whether to replace an existing target.
         progress: Called with the bytes done and the bytes in all.
 
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong. Nothing was written.
         TargetError: The target exists, or its parent does not, or it holds the source. Nothing was written.
-        ValueError: There is no such layout.
+        ValueError: There is no such layout, or no such text rules.
     """
     if to not in get_args(Layout):
         raise ValueError(f"to must be one of {', '.join(get_args(Layout))}, not {to!r}.")
+    if text_rules not in get_args(TextRulesChoice):
+        raise ValueError(f"text_rules must be one of {', '.join(get_args(TextRulesChoice))}, not {text_rules!r}.")
     folder = Path(os.path.abspath(os.path.expanduser(target)))
     check_target(folder, overwrite)
     origin = resolve_source(source)
     if folder in origin.resolve().parents:
         raise TargetError(f"The target {target} holds the source {source}, which would be lost. Choose another target.")
     with read_checkpoint(origin) as checkpoint:
+        text = checkpoint.text
+        if text is not None and text_rules != "keep":
+            text = replace(text, rules=NAMED_RULES[text_rules])
         with new_folder(folder, overwrite) as draft:
-            write_checkpoint(checkpoint, draft, to, progress)
-        return Conversion(_summary(checkpoint, to), str(target), to)
+            write_checkpoint(replace(checkpoint, text=text), draft, to, progress)
+        changed = _changed_texts(checkpoint.text, text) if text is not None else None
+        return Conversion(_summary(checkpoint), str(target), to, text.rules.name if text is not None else None, changed)
 
 
 def verify(
@@ -222,25 +251,32 @@ def verify(
         different_tensors=different_tensors,
         vocabularies=(ids is not None, other_ids is not None),
         different_ids=len(differing),
-        first_difference=dict(zip(("text", "source", "target"), differing[0], strict=True)) if differing else None,
+        first_difference=_piece_by_piece(differing[0], one.text or other.text) if differing else None,
         max_abs_difference=differences,
         tolerance=tolerance,
     )
 
 
-def _summary(checkpoint: Checkpoint, target: Layout | None = None) -> Inspection:
+def _changed_texts(before: Text | None, after: Text) -> int:
+    """Count the sample texts that become other ids under other rules."""
+    if before is None or before.rules == after.rules:
+        return 0
+    one, other = (build_tokenizer(text.vocabulary, text.rules) for text in (before, after))
+    return sum(one.encode(text).ids != other.encode(text).ids for text in SAMPLE_TEXTS)
+
+
+def _vocabulary_summary(text: Text) -> VocabularySummary:
+    vocabulary = text.vocabulary
+    return VocabularySummary(
+        vocabulary.size, text.rules.name, vocabulary.normalization, text.sequence_length, text.truncate
+    )
+
+
+def _summary(checkpoint: Checkpoint) -> Inspection:
     text, notes = checkpoint.text, list(checkpoint.notes)
-    if target == "keras" and text is not None and text.rules != TextRules():
-        notes.append(
-            f"The source's tokenizer applies the {text.rules.name} rules before the vocabulary, and KerasHub cannot: "
-            "texts with capitals, accents or old quotes get other ids there. `verify` counts them."
-        )
     positions = checkpoint.architecture.max_sequence_length
     if text is not None and (text.sequence_length or 0) > positions:
         notes.append(f"The source packs {text.sequence_length} tokens, and the model has {positions} positions.")
-    vocabulary = None
-    if text is not None:
-        vocabulary = VocabularySummary(text.vocabulary.size, text.rules.name, text.sequence_length, text.truncate)
     return Inspection(
         source=str(checkpoint.folder),
         layout=checkpoint.layout,
@@ -250,11 +286,20 @@ def _summary(checkpoint: Checkpoint, target: Layout | None = None) -> Inspection
         bytes=checkpoint.nbytes,
         dtype=checkpoint.dtype,
         head=checkpoint.head,
-        vocabulary=vocabulary,
+        vocabulary=_vocabulary_summary(text) if text is not None else None,
         dropped=tuple(checkpoint.dropped),
         ignored=tuple(checkpoint.ignored),
         notes=tuple(notes),
     )
+
+
+def _piece_by_piece(differing: tuple[str, list[int], list[int]], text: Text | None) -> dict[str, Any]:
+    """Show a text and both sides' pieces, from the first that differs on."""
+    typed, *sides = differing
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*sides, strict=False)))
+    pieces = text.vocabulary.pieces if text is not None else ()
+    named = [[pieces[i][0] if i < len(pieces) else str(i) for i in side[same : same + 8]] for side in sides]
+    return {"text": typed, "from piece": same, "source": named[0], "target": named[1]}
 
 
 def _different_fields(one: Architecture, other: Architecture) -> dict[str, tuple[Any, Any]]:

@@ -33,6 +33,14 @@ class Layout(str, Enum):
     stock = "stock"
 
 
+class TextRules(str, Enum):
+    """What `convert --text-rules` can do."""
+
+    keep = "keep"
+    sentencepiece = "sentencepiece"
+    uncased = "uncased"
+
+
 app = typer.Typer(
     help="Move ALBERT between KerasHub presets and Hugging Face repositories, and prove that nothing changed.",
     no_args_is_help=True,
@@ -72,18 +80,31 @@ def convert(
             "stock: a repository for transformers alone."
         ),
     ],
+    text_rules: Annotated[
+        TextRules,
+        typer.Option(
+            help="What happens to a text before the vocabulary. keep: what the source does. sentencepiece: nothing. "
+            "uncased: lower-case, strip accents, replace old quotes."
+        ),
+    ] = TextRules.keep,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert a preset or repository to any layout."""
     with _errors_as_messages(as_json), _progress_bar(hidden=as_json) as progress:
-        report = bridge.convert(source, target, to=to.value, overwrite=overwrite, progress=progress)
+        report = bridge.convert(
+            source, target, to=to.value, text_rules=text_rules.value, overwrite=overwrite, progress=progress
+        )
     if as_json:
         _print_json(report.as_dict())
         return
     names = escape(report.source.source), escape(report.target)
     out.print(f"[bold]{names[0]}[/] ({report.source.layout}) is now [bold]{names[1]}[/] ({report.layout})")
     _print_inspection(report.source)
+    if report.changed_texts is not None:
+        rules = "as in the source" if text_rules is TextRules.keep else "as asked for"
+        changed = f"{report.changed_texts} of {len(bridge.SAMPLE_TEXTS)} sample texts become other ids"
+        out.print(f"Text rules of the target: {report.text_rules}, {rules}; {changed}.")
 
 
 @app.command()
@@ -179,7 +200,8 @@ def _print_inspection(report: bridge.Inspection) -> None:
         facts["vocabulary"] = "none"
     else:
         vocabulary = report.vocabulary
-        facts["vocabulary"] = f"{vocabulary.pieces:,} pieces, text rules: {vocabulary.text_rules}"
+        rules = f"text rules: {vocabulary.text_rules}, then {vocabulary.normalization}"
+        facts["vocabulary"] = escape(f"{vocabulary.pieces:,} pieces, {rules}")
         length = vocabulary.sequence_length or "not said"
         facts["packing"] = f"sequence length {length}, pairs truncated {vocabulary.truncate}"
     out.print(_two_columns(facts))

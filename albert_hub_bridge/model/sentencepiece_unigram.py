@@ -54,6 +54,7 @@ class Vocabulary:
     pieces: tuple[tuple[str, float], ...]
     special_ids: dict[str, int]  # "pad", "unk", "cls", "sep", "mask"
     charsmap: bytes
+    normalization: str  # what the model calls its own normalization: "nmt_nfkc", ...
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
 
@@ -98,13 +99,14 @@ def parse_vocabulary(proto: bytes) -> Vocabulary:
         pieces=tuple((piece.piece, piece.score) for piece in model.pieces),
         special_ids={name: ids[piece] for name, piece in SPECIAL_PIECES.items()},
         charsmap=charsmap,
+        normalization=model.normalizer_spec.name or "identity",
         add_dummy_prefix=model.normalizer_spec.add_dummy_prefix,
         remove_extra_whitespaces=model.normalizer_spec.remove_extra_whitespaces,
     )
 
 
-def build_tokenizer(vocabulary: Vocabulary, rules: TextRules) -> Tokenizer:
-    """Build the pipeline: text rules, the vocabulary's normalization, unigram, and `[CLS] a [SEP] b [SEP]`."""
+def rule_normalizer(rules: TextRules) -> normalizers.Normalizer:
+    """Build what the text rules do, with the parts that transformers' AlbertTokenizer has."""
     steps: list[normalizers.Normalizer] = []
     if rules.replace_quotes:
         steps += [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
@@ -112,10 +114,17 @@ def build_tokenizer(vocabulary: Vocabulary, rules: TextRules) -> Tokenizer:
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
     if rules.lower_case:
         steps.append(normalizers.Lowercase())
+    return normalizers.Sequence(steps)
+
+
+def build_tokenizer(vocabulary: Vocabulary, rules: TextRules) -> Tokenizer:
+    """Build the pipeline: text rules, the vocabulary's normalization, unigram, and `[CLS] a [SEP] b [SEP]`."""
+    steps: list[normalizers.Normalizer] = [rule_normalizer(rules)]
     if vocabulary.charsmap:
         steps.append(normalizers.Precompiled(vocabulary.charsmap))
     if vocabulary.remove_extra_whitespaces:
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
+        # Only spaces: SentencePiece keeps whatever else Unicode calls white.
+        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex("^ | $"), "")]
 
     tokenizer = Tokenizer(models.Unigram(list(vocabulary.pieces), unk_id=vocabulary.special_ids["unk"]))
     tokenizer.normalizer = normalizers.Sequence(steps)

@@ -17,6 +17,7 @@ import numpy as np
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, WeightsError
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import KERAS, KERAS_TOKENIZER, PREPROCESSOR, IgnoredKey, write_keys
+from albert_hub_bridge.mapping.vocabulary import bake_rules
 from albert_hub_bridge.mapping.weights import parameter_count
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules
@@ -207,7 +208,7 @@ def _write_text(text: Text, folder: Path) -> None:
     tokenizer = _serialized("albert_tokenizer", "AlbertTokenizer", tokenizer_config)
     write_json(folder / TOKENIZER, tokenizer)
     (folder / VOCABULARY).parent.mkdir(parents=True)
-    (folder / VOCABULARY).write_bytes(text.proto)
+    (folder / VOCABULARY).write_bytes(bake_rules(text.proto, text.rules))
     # KerasHub makes a preprocessor with its defaults where a preset has none; write one only to say something else.
     if text.sequence_length not in (None, 512) or text.truncate != "round_robin":
         name = "albert_text_classifier_preprocessor"

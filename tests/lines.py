@@ -1,0 +1,68 @@
+"""Texts that tell tokenizers apart: real ones from the documentation of installed packages, and generated ones."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import distributions
+
+from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES
+
+
+WHITE = " \t\n\r\x0b\x0c\x00\x1c\x85\xa0\u1680\u2000\u2001\u2009\u200b\u2028\u2029\u202f\u205f\u3000\ufeff▁"
+
+
+def documentation(count: int) -> list[str]:
+    """Return lines of the descriptions of installed packages."""
+    lines = sorted({line for package in distributions() for line in (package.read_text("METADATA") or "").splitlines()})
+    random.Random(0).shuffle(lines)
+    return lines[:count]
+
+
+@cache
+def _by_category() -> dict[str, list[str]]:
+    found = defaultdict(list)
+    for code in range(0x110000):
+        if (category := unicodedata.category(chr(code))) != "Cs":
+            found[category].append(chr(code))
+    return found
+
+
+def unicode(count: int, ascii_share: float) -> list[str]:
+    """Return texts of characters of every general category, with a share of ASCII between them."""
+    draw, characters = random.Random(1), _by_category()
+    categories = sorted(characters)
+
+    def character() -> str:
+        if draw.random() < ascii_share:
+            return chr(draw.randint(32, 126))
+        return draw.choice(characters[draw.choice(categories)])
+
+    return ["".join(character() for _ in range(draw.randint(0, 30))) for _ in range(count)]
+
+
+def from_pieces(count: int, pieces: Sequence[str]) -> list[str]:
+    """Return random rows of pieces, with and without spaces, and with control pieces spelled out among them."""
+    draw, special = random.Random(2), list(SPECIAL_PIECES.values())
+    rows = [
+        "".join(draw.choice(special if draw.random() < 0.02 else pieces) for _ in range(draw.randint(0, 20)))
+        for _ in range(count)
+    ]
+    return [row.replace("▁", " ") if index % 2 else row for index, row in enumerate(rows)]
+
+
+def white(count: int) -> list[str]:
+    """Return texts with white space of every kind."""
+    draw = random.Random(3)
+    return [
+        "".join(
+            draw.choice(WHITE) if draw.random() < 0.5 else draw.choice("abé日.()3") for _ in range(draw.randint(0, 30))
+        )
+        for _ in range(count)
+    ]
+
+
+LONG = ["a" * 5000, "é" * 3000, " " * 1000, "日" * 2000, "ab " * 2000, ""]
