@@ -21,7 +21,7 @@ from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
 from albert_hub_bridge.stores.folders import new_folder
 from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS, resolve_source
 from albert_hub_bridge.stores.keras_preset import write_preset
-from albert_hub_bridge.stores.layouts import read_architecture, read_checkpoint
+from albert_hub_bridge.stores.layouts import KNOWN_FILES, read_architecture, read_checkpoint
 
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class AlbertBackbone(nn.Module):
         folder = Path(os.path.abspath(os.path.expanduser(preset_dir)))
         folder.parent.mkdir(parents=True, exist_ok=True)
         checkpoint = Checkpoint("bridge", folder, self.architecture, weights, self.dtype)
-        with new_folder(folder, overwrite) as draft:
+        with new_folder(folder, overwrite, KNOWN_FILES) as draft:
             write_preset(checkpoint, draft)
 
 

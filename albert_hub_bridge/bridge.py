@@ -12,15 +12,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from albert_hub_bridge.errors import TargetError
+from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.weights import parameter_count
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.model.sentencepiece_unigram import NAMED_RULES, build_tokenizer
+from albert_hub_bridge.model.sentencepiece_unigram import AFTER, NAMED_RULES, TextRules, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, DroppedTensor, Layout, Progress, Text
 from albert_hub_bridge.stores.folders import check_target, new_folder
 from albert_hub_bridge.stores.hub import resolve_source
-from albert_hub_bridge.stores.layouts import read_checkpoint, write_checkpoint
+from albert_hub_bridge.stores.layouts import KNOWN_FILES, read_checkpoint, write_checkpoint
 
 
 TextRulesChoice = Literal["keep", "sentencepiece", "uncased"]
@@ -31,8 +31,9 @@ class VocabularySummary:
     """What a vocabulary is, and what happens to texts before it."""
 
     pieces: int
-    text_rules: str
-    normalization: str
+    text_rules: str  # what happens first: "sentencepiece" for nothing, "uncased", ...
+    rules_in_vocabulary: bool  # whether that is part of the vocabulary's own normalization, where it stays
+    normalization: str  # what the vocabulary does then
     sequence_length: int | None
     truncate: str
 
@@ -179,7 +180,7 @@ def convert(
 
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong. Nothing was written.
-        TargetError: The target exists, or its parent does not, or it holds the source. Nothing was written.
+        TargetError: The target exists, or its parent does not, or it is the source. Nothing was written.
         ValueError: There is no such layout, or no such text rules.
     """
     if to not in get_args(Layout):
@@ -187,18 +188,21 @@ def convert(
     if text_rules not in get_args(TextRulesChoice):
         raise ValueError(f"text_rules must be one of {', '.join(get_args(TextRulesChoice))}, not {text_rules!r}.")
     folder = Path(os.path.abspath(os.path.expanduser(target)))
-    check_target(folder, overwrite)
+    check_target(folder, overwrite, KNOWN_FILES)
     origin = resolve_source(source)
-    if folder in origin.resolve().parents:
-        raise TargetError(f"The target {target} holds the source {source}, which would be lost. Choose another target.")
+    if folder.resolve() == origin.resolve():
+        raise TargetError(f"The target {target} is the source itself. Choose another target.")
     with read_checkpoint(origin) as checkpoint:
         text = checkpoint.text
         if text is not None and text_rules != "keep":
             text = replace(text, rules=NAMED_RULES[text_rules])
-        with new_folder(folder, overwrite) as draft:
+        elif text is None and text_rules != "keep":
+            raise SourceError(f"{source} has no vocabulary that is read, so text rules cannot be changed.")
+        with new_folder(folder, overwrite, KNOWN_FILES) as draft:
             write_checkpoint(replace(checkpoint, text=text), draft, to, progress)
         changed = _changed_texts(checkpoint.text, text) if text is not None else None
-        return Conversion(_summary(checkpoint), str(target), to, text.rules.name if text is not None else None, changed)
+        rules = _vocabulary_summary(text).text_rules if text is not None else None
+        return Conversion(_summary(checkpoint, to), str(target), to, rules, changed)
 
 
 def verify(
@@ -266,14 +270,24 @@ def _changed_texts(before: Text | None, after: Text) -> int:
 
 
 def _vocabulary_summary(text: Text) -> VocabularySummary:
-    vocabulary = text.vocabulary
+    normalization, _, inside = text.vocabulary.normalization.partition(AFTER)
+    rules = text.rules.name if text.rules != TextRules() or not inside else inside
     return VocabularySummary(
-        vocabulary.size, text.rules.name, vocabulary.normalization, text.sequence_length, text.truncate
+        text.vocabulary.size, rules, bool(inside), normalization, text.sequence_length, text.truncate
     )
 
 
-def _summary(checkpoint: Checkpoint) -> Inspection:
+def _summary(checkpoint: Checkpoint, target: Layout | None = None) -> Inspection:
     text, notes = checkpoint.text, list(checkpoint.notes)
+    if target == "keras" and text is not None and text.truncate == "longest_first":
+        notes.append(
+            "Of pairs that are too long transformers keeps the odd piece of the longer or the second text, "
+            "and KerasHub of the first (round_robin)."
+        )
+    if text is not None and AFTER in text.vocabulary.normalization:
+        notes.append(
+            "The text rules are part of the vocabulary's own normalization, and stay there whatever is asked for."
+        )
     positions = checkpoint.architecture.max_sequence_length
     if text is not None and (text.sequence_length or 0) > positions:
         notes.append(f"The source packs {text.sequence_length} tokens, and the model has {positions} positions.")

@@ -83,11 +83,13 @@ def convert(
     text_rules: Annotated[
         TextRules,
         typer.Option(
-            help="What happens to a text before the vocabulary. keep: what the source does. sentencepiece: nothing. "
-            "uncased: lower-case, strip accents, replace old quotes."
+            help="What happens to a text before the vocabulary's own normalization. keep: what the source does. "
+            "sentencepiece: nothing. uncased: lower-case, strip accents, replace old quotes."
         ),
     ] = TextRules.keep,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target if it exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the preset or repository that is there, and replace it.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert a preset or repository to any layout."""
@@ -99,12 +101,14 @@ def convert(
         _print_json(report.as_dict())
         return
     names = escape(report.source.source), escape(report.target)
-    out.print(f"[bold]{names[0]}[/] ({report.source.layout}) is now [bold]{names[1]}[/] ({report.layout})")
-    _print_inspection(report.source)
+    size = f"{report.source.parameters:,} parameters, {report.source.dtype}"
+    out.print(f"[bold]{names[0]}[/] ({report.source.layout}) to [bold]{names[1]}[/] ({report.layout}): {size}")
     if report.changed_texts is not None:
-        rules = "as in the source" if text_rules is TextRules.keep else "as asked for"
-        changed = f"{report.changed_texts} of {len(bridge.SAMPLE_TEXTS)} sample texts become other ids"
-        out.print(f"Text rules of the target: {report.text_rules}, {rules}; {changed}.")
+        changed = (
+            f"{report.changed_texts} of {len(bridge.SAMPLE_TEXTS)} sample texts become other ids than in the source"
+        )
+        out.print(f"Text rules of the target: {escape(str(report.text_rules))}; {changed}.")
+    _print_losses(report.source)
 
 
 @app.command()
@@ -126,7 +130,9 @@ def verify(
     texts: Annotated[
         Path | None, typer.Option(help="File with one text a line; a built-in sample by default.", dir_okay=False)
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="Largest absolute difference of outputs that passes.")] = 1e-5,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Largest absolute difference of outputs that passes.")
+    ] = 1e-5,
     as_json: AsJson = False,
 ) -> None:
     """Put texts into both sides and compare configurations, tensors, ids and numbers."""
@@ -179,6 +185,8 @@ def _progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
 def _read_texts(file: Path) -> Sequence[str]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise AlbertHubBridgeError(f"The file {file} does not exist.") from error
     except UnicodeDecodeError as error:
         raise AlbertHubBridgeError(f"{file} is not UTF-8: {error}. Save it as UTF-8.") from error
     if not lines:
@@ -200,17 +208,20 @@ def _print_inspection(report: bridge.Inspection) -> None:
         facts["vocabulary"] = "none"
     else:
         vocabulary = report.vocabulary
-        rules = f"text rules: {vocabulary.text_rules}, then {vocabulary.normalization}"
+        inside = " (in the vocabulary)" if vocabulary.rules_in_vocabulary else ""
+        rules = f"text rules: {vocabulary.text_rules}{inside}, then {vocabulary.normalization}"
         facts["vocabulary"] = escape(f"{vocabulary.pieces:,} pieces, {rules}")
         length = vocabulary.sequence_length or "not said"
         facts["packing"] = f"sequence length {length}, pairs truncated {vocabulary.truncate}"
     out.print(_two_columns(facts))
+    _print_losses(report)
+
+
+def _print_losses(report: bridge.Inspection) -> None:
     if report.dropped:
         out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
         for tensor in report.dropped:
             out.print(f"  {escape(tensor.name)} {tensor.shape}: {escape(tensor.reason)}")
-    if report.ignored:
-        out.print("Keys that are not carried over: " + escape(", ".join(key.key for key in report.ignored)))
     for note in report.notes:
         out.print(f"[yellow]Note:[/] {escape(note)}")
 
@@ -220,7 +231,7 @@ def _print_verification(report: bridge.Verification) -> None:
         "source": escape(f"{report.source}, computed by {report.source_engine}"),
         "target": escape(f"{report.target}, computed by {report.target_engine}"),
         "architecture": _good_or("; ".join(f"{k}: {a} and {b}" for k, (a, b) in report.different_fields.items())),
-        "tensors": _good_or(", ".join(report.different_tensors)),
+        "tensors": _good_or(_first_few(report.different_tensors)),
     }
     if all(report.vocabularies):
         facts["ids"] = _good_or(
@@ -231,13 +242,22 @@ def _print_verification(report: bridge.Verification) -> None:
         facts["ids"] = f"[yellow]not compared: no vocabulary on the side of the {' and the '.join(sides)}[/]"
     for name, value in report.max_abs_difference.items():
         colour = "green" if value <= report.tolerance else "red"
-        facts[name] = f"[{colour}]{value:.2e}[/] largest absolute difference (at most {report.tolerance:.0e})"
+        difference = f"[{colour}]{value:.2e}[/] largest absolute difference, both on the source's ids"
+        facts[name] = f"{difference} (at most {report.tolerance:.0e})"
     out.print(_two_columns(facts))
     if report.first_difference is not None:
         out.print(
             _two_columns({f"first text that differs, {k}": escape(repr(v)) for k, v in report.first_difference.items()})
         )
-    out.print("[bold green]They agree.[/]" if report.passed else "[bold red]They differ.[/]")
+    if report.vocabularies[0] != report.vocabularies[1]:
+        out.print("[bold red]Not proven: only one side has a vocabulary.[/]")
+    else:
+        out.print("[bold green]They agree.[/]" if report.passed else "[bold red]They differ.[/]")
+
+
+def _first_few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _good_or(difference: str) -> str:

@@ -14,14 +14,14 @@ from conversion.sample import write_sample_preset
 
 SENTENCES = ("The same text in, the same numbers out.", "Nothing that crosses the bridge is lost.")
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
     """Walk the road in the folder `demo`, printing each step."""
     demo = Path("demo")
     demo.mkdir(exist_ok=True)
-    preset, repository, back = demo / "preset", demo / "repository", demo / "preset-again"
+    preset, repository, stock, back = (demo / name for name in ("preset", "repository", "stock", "preset-again"))
 
     _step(f"A small KerasHub preset with random weights, without Keras: {preset}")
     write_sample_preset(preset)
@@ -33,13 +33,17 @@ def main() -> None:
     _step("Load it as any transformers model")
     _show_transformers(repository)
 
-    _step("Convert it back, and compare")
+    _step("Prove it: our encoder on the preset, transformers' own on a repository for transformers alone")
+    _command("convert", str(preset), str(stock), "--to", "stock", "--overwrite")
+    _command("verify", str(preset), str(stock))
+
+    _step("Convert it back: every weight is the same")
     _command("convert", str(repository), str(back), "--to", "keras", "--overwrite")
-    _command("verify", str(preset), str(back))
     _count_identical(preset, back)
 
 
 def _step(title: str) -> None:
+    console.print()
     console.rule(f"[bold]{title}", align="left")
 
 

@@ -54,7 +54,7 @@ class Entry:
             if name != "dropout" and getattr(found.architecture, name) != expected
         ]
         if problems:
-            raise ConfigurationError(found.source, f"source of {self.name}", problems, "Is this the right folder?")
+            raise ConfigurationError(found.source, f"source for {self.name}", problems, "Is this the right folder?")
 
 
 def read_entries(kind: Kind) -> dict[str, Entry]:

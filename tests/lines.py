@@ -8,6 +8,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import distributions
+from pathlib import Path
+
+import torch
+import transformers
 
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES
 
@@ -17,7 +21,10 @@ WHITE = " \t\n\r\x0b\x0c\x00\x1c\x85\xa0\u1680\u2000\u2001\u2009\u200b\u2028\u20
 
 def documentation(count: int) -> list[str]:
     """Return lines of the descriptions of installed packages."""
-    lines = sorted({line for package in distributions() for line in (package.read_text("METADATA") or "").splitlines()})
+    texts = [package.read_text("METADATA") or "" for package in distributions()]
+    texts += [file.read_text("utf-8") for file in sorted(Path(torch.__file__).parent.glob("_*docs.py"))]
+    texts += [file.read_text("utf-8") for file in sorted(Path(transformers.__file__).parent.glob("*.py"))]
+    lines = sorted({line for text in texts for line in text.splitlines()})
     random.Random(0).shuffle(lines)
     return lines[:count]
 

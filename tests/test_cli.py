@@ -28,9 +28,10 @@ def test_convert_inspect_and_verify_say_what_they_found(sample: Path, tmp_path: 
     target = tmp_path / "target"
     result = runner.invoke(app, ["convert", str(sample), str(target), "--to", "bridge"])
     assert result.exit_code == 0, result.output
-    assert "43,264 in 73 tensors" in result.stdout
+    assert "43,264 parameters, float32" in result.stdout
     result = runner.invoke(app, ["inspect", str(target)])
     assert result.exit_code == 0
+    assert "43,264 in 73 tensors" in result.stdout
     assert "a Hub repository in the bridge layout" in result.stdout
     assert "text rules: sentencepiece" in result.stdout
     result = runner.invoke(app, ["verify", str(sample), str(target)])
@@ -94,6 +95,7 @@ def test_wrong_input_exits_with_2_and_one_message(sample: Path, tmp_path: Path) 
         ["inspect", "kaggle://a/b/keras/c"],
         ["verify", "SAMPLE", "TARGET"],
         ["verify", "SAMPLE", "SAMPLE", "--texts", "TARGET"],
+        ["verify", "SAMPLE", "SAMPLE", "--tolerance", "-1"],
     ],
 )
 def test_every_wrong_call_exits_with_2_and_no_traceback(arguments: list[str], sample: Path, tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_names_are_printed_as_they_are(sample: Path, tmp_path: Path) -> None:
         result = runner.invoke(app, arguments)
         assert result.exit_code == 0, result.output
         assert str(odd) in result.stdout
-        assert "[/]" in result.stdout
+        assert arguments[0] == "convert" or "[/]" in result.stdout
     (tmp_path / "[t]" / "tokenizer.json").unlink()
     (tmp_path / "[t]" / "tokenizer_config.json").unlink()
     runner.invoke(app, ["convert", str(tmp_path / "[t]"), str(tmp_path / "[u]"), "--to", "bridge"])

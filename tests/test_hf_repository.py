@@ -303,7 +303,7 @@ def test_a_bridge_repository_without_tokenizer_settings_has_no_text_rules(vocabu
         ({"model_max_length": "512"}, "model_max_length +expected a positive number, found '512'"),
         ({"model_max_length": True}, "expected a positive number, found True"),
         ({"do_lower_case": "false"}, "do_lower_case +expected true or false, found 'false'"),
-        ({"truncate": [1]}, "expected 'round_robin' or 'waterfall'"),
+        ({"truncate": [1]}, "expected 'round_robin', 'waterfall' or 'longest_first'"),
     ],
 )
 def test_wrong_tokenizer_settings_are_refused(keys: dict[str, Any], message: str, stock: Path) -> None:

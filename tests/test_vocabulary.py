@@ -6,7 +6,7 @@ import pytest
 import sentencepiece
 from transformers import AlbertTokenizer
 
-from albert_hub_bridge import convert, inspect, verify
+from albert_hub_bridge import AlbertHubTokenizer, convert, inspect, verify
 from albert_hub_bridge.mapping.vocabulary import bake_rules
 from albert_hub_bridge.model.sentencepiece_unigram import (
     NAMED_RULES,
@@ -162,7 +162,12 @@ def test_an_uncased_repository_becomes_a_preset_that_lower_cases(tmp_path: Path)
     assert inspect(tmp_path / "stock").vocabulary.text_rules == "uncased"  # type: ignore[union-attr]
     report = convert(tmp_path / "stock", tmp_path / "keras", to="keras")
     assert (report.text_rules, report.changed_texts) == ("uncased", 0)
-    assert inspect(tmp_path / "keras").vocabulary.normalization == "nmt_nfkc after uncased"  # type: ignore[union-attr]
+    found = inspect(tmp_path / "keras").vocabulary
+    assert found is not None
+    assert (found.text_rules, found.rules_in_vocabulary, found.normalization) == ("uncased", True, "nmt_nfkc")
+    again = convert(tmp_path / "keras", tmp_path / "plain", to="bridge", text_rules="sentencepiece")
+    assert again.text_rules == "uncased"
+    assert "stay there" in again.source.notes[0]
     verification = verify(tmp_path / "stock", tmp_path / "keras", texts=["The River Rose; À ``LA'' Rivière!", "a"])
     assert verification.passed
     assert not verify(tmp_path / "sample", tmp_path / "keras", texts=["The River"]).passed
@@ -179,14 +184,27 @@ def test_text_rules_can_be_removed_and_are_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc", "nmt_nfkc_cf", "identity"])
-def test_the_pipeline_gives_sentencepieces_ids(name: str) -> None:
-    """What the `tokenizers` pipeline alone can do; see CONTRIBUTING.md for what it cannot."""
+def test_our_tokenizer_gives_sentencepieces_ids_for_every_text(name: str, tmp_path: Path) -> None:
+    proto = _proto(name)
+    (tmp_path / "spiece.model").write_bytes(proto)
+    tokenizer = AlbertHubTokenizer(str(tmp_path / "spiece.model"))
+    processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
+    texts = _lines(parse_vocabulary(proto), 10_000)
+    assert len(texts) > 50_000
+    ours = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert ours == processor.encode(texts)
+
+
+@pytest.mark.parametrize("name", ["english", "nmt_nfkc"])
+def test_the_pipeline_alone_comes_close(name: str) -> None:
+    """What a stock repository has to do with: `tokenizer.json` and nothing else."""
     proto = _proto(name)
     vocabulary = parse_vocabulary(proto)
     pipeline = build_tokenizer(vocabulary, TextRules())
     pipeline.encode_special_tokens = True
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
-    for texts, allowed in ((lines.documentation(20_000), 0), (lines.unicode(4000, ascii_share=0.7), 400)):
+    # Marks beyond Latin text are where the libraries' normalizers part: 18 of 20,000 with the English vocabulary.
+    for texts, allowed in ((lines.documentation(20_000), 0), (lines.unicode(4000, ascii_share=0.7), 80)):
         ours = [encoding.ids for encoding in pipeline.encode_batch_fast(texts, add_special_tokens=False)]
         ties, _, rest = _differences(texts, ours, processor.encode(texts), vocabulary)
         assert ties <= len(texts) * MOST_TIES

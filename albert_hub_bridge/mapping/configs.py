@@ -31,6 +31,9 @@ COUNT = Kind("a positive integer", lambda value: type(value) is int and value > 
 LIMIT = Kind("a positive number", lambda value: type(value) in (int, float) and value > 0)  # not NaN, and not True
 FLAG = Kind("true or false", lambda value: type(value) is bool)
 TRUNCATION = Kind("'round_robin' or 'waterfall'", lambda value: value in ("round_robin", "waterfall"))
+TRUNCATION_OR_LONGEST = Kind(
+    "'round_robin', 'waterfall' or 'longest_first'", lambda value: value == "longest_first" or TRUNCATION.accepts(value)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,7 @@ KERAS_TOKENIZER: Table = {
 # not here are reported as ignored; those that decide the ids are.
 TOKENIZER_CONFIG: Table = {
     "model_max_length":     Renamed("sequence_length", None, LIMIT),
-    "truncate":             Renamed("truncate", "round_robin", TRUNCATION),
+    "truncate":             Renamed("truncate", "longest_first", TRUNCATION_OR_LONGEST),
     "do_lower_case":        Renamed("lower_case", None, FLAG),
     "keep_accents":         Renamed("keep_accents", None, FLAG),
     "strip_accents":        Renamed("strip_accents", None, FLAG),

@@ -17,7 +17,7 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 
-from albert_hub_bridge.model.sentencepiece_unigram import TextRules, rule_normalizer
+from albert_hub_bridge.model.sentencepiece_unigram import AFTER, TextRules, rule_normalizer
 
 
 # transformers' AlbertTokenizer splits a text at all of Unicode's White_Space, and at the sign that stands for a space
@@ -49,7 +49,7 @@ def bake_rules(proto: bytes, rules: TextRules) -> bytes:
         sentencepiece.SentencePieceNormalizer(norm_map=list(with_rules.items())).serialized_normalizer_spec()
     )
     spec.precompiled_charsmap = compiled.precompiled_charsmap
-    spec.name = f"{spec.name or 'identity'} after {rules.name}"
+    spec.name = f"{spec.name or 'identity'}{AFTER}{rules.name}"
     return bytes(model.SerializeToString())
 
 

@@ -47,6 +47,10 @@ class TextRules:
 NAMED_RULES = {"sentencepiece": TextRules(), "uncased": TextRules(True, True, True)}
 
 
+# In the name of a normalization: "nmt_nfkc after uncased" is one that has text rules compiled in.
+AFTER = " after "
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """A parsed SentencePiece unigram vocabulary with ALBERT's special pieces."""

@@ -63,7 +63,7 @@ class Text:
         vocabulary: The same, parsed.
         rules: What happens to a text before it.
         sequence_length: How many tokens a packed input has at most; None where the source does not say.
-        truncate: How pairs are cut: `round_robin` or `waterfall`.
+        truncate: How pairs are cut: `round_robin` or `waterfall` as in KerasHub, `longest_first` as in transformers.
     """
 
     proto: bytes = field(repr=False)

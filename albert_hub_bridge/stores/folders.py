@@ -12,12 +12,13 @@ from pathlib import Path
 from albert_hub_bridge.errors import TargetError
 
 
-def check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool, known: frozenset[str]) -> None:
     """Refuse a target that must not be written, before any work is done.
 
     Args:
         target: The folder to make.
         overwrite: Whether a preset or repository that is there may be replaced. Nothing else is ever replaced.
+        known: The files that a preset or repository may have; a folder with others is not replaced.
 
     Raises:
         TargetError: The target exists and may not be replaced, or cannot be a folder, or has no parent.
@@ -34,12 +35,19 @@ def check_target(target: Path, overwrite: bool) -> None:
                 f"The target {target} has no config.json: it is neither a preset nor a repository, and nothing else is "
                 "replaced. Choose another target."
             )
+        found = (path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if not path.is_dir())
+        if others := [name for name in found if name not in known]:
+            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+            raise TargetError(
+                f"The target {target} would be deleted as a whole, and has {', '.join(others[:5])}{more}, "
+                "which nothing here writes. Move them away, or choose another target."
+            )
     if not target.parent.is_dir():
         raise TargetError(f"The folder {target.parent} that should hold the target does not exist. Create it first.")
 
 
 @contextmanager
-def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
+def new_folder(target: Path, overwrite: bool, known: frozenset[str] = frozenset()) -> Iterator[Path]:
     """Yield an empty folder beside `target`; move it in place when the block ends well, else remove it.
 
     An existing target is replaced as a whole, never overlaid: files of the old one do not survive in the new one.
@@ -47,7 +55,7 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         TargetError: As `check_target`.
     """
-    check_target(target, overwrite)
+    check_target(target, overwrite, known)
     mark = secrets.token_hex(4)
     draft, old = (target.parent / f".albert-hub-bridge-{mark}-{kind}" for kind in ("new", "old"))
     draft.mkdir()

@@ -143,7 +143,10 @@ def _read_text(
     folder: Path, layout: RepositoryLayout, architecture: Architecture
 ) -> tuple[Text | None, list[IgnoredKey], list[str]]:
     if not (folder / VOCABULARY).is_file():
-        return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer."]
+        other = (
+            f" Its {TOKENIZER} is not read: copy the original {VOCABULARY} beside it." * (folder / TOKENIZER).is_file()
+        )
+        return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer.{other}"]
     proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
     file = folder / TOKENIZER_CONFIG
     keys = read_json(file) if file.is_file() else {}

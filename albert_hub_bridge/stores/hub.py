@@ -52,8 +52,9 @@ def resolve_source(source: str | Path) -> Path:
     if name in PUBLISHED_PRESETS or "://" in name:
         handle = f"kaggle://{PUBLISHED_PRESETS[name].kaggle}" if name in PUBLISHED_PRESETS else name
         raise SourceError(
-            f"{handle} is on a hub, and downloading is not supported yet. Download it, and pass the folder."
+            f"{handle} is on a hub, and downloading is not supported yet. Download it with the hub's own tool (see "
+            "README.md), and pass the folder."
         )
     if path.exists():
         raise SourceError(f"{source} is a file. Pass the folder of a preset or repository.")
-    raise SourceError(f"The folder {source} does not exist.")
+    raise SourceError(f"The folder {source} does not exist. What is on a hub has to be downloaded first.")

@@ -210,11 +210,13 @@ def _write_text(text: Text, folder: Path) -> None:
     (folder / VOCABULARY).parent.mkdir(parents=True)
     (folder / VOCABULARY).write_bytes(bake_rules(text.proto, text.rules))
     # KerasHub makes a preprocessor with its defaults where a preset has none; write one only to say something else.
-    if text.sequence_length not in (None, 512) or text.truncate != "round_robin":
+    # `longest_first` is not among what it can say; `round_robin` comes nearest.
+    truncate = "waterfall" if text.truncate == "waterfall" else "round_robin"
+    if text.sequence_length not in (None, 512) or truncate != "round_robin":
         name = "albert_text_classifier_preprocessor"
         config = {"name": name, "trainable": True, "dtype": _policy("float32"), "tokenizer": tokenizer}
         config |= {"config_file": PREPROCESSING, "sequence_length": text.sequence_length or 512}
-        config |= {"truncate": text.truncate}
+        config |= {"truncate": truncate}
         write_json(folder / PREPROCESSING, _serialized(name, "AlbertTextClassifierPreprocessor", config))
 
 

@@ -12,6 +12,8 @@ from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress
 from albert_hub_bridge.stores.configurations import read_json
 
 
+KNOWN_FILES = keras_preset.KNOWN_FILES | hf_repository.KNOWN_FILES
+
 _MODEL_TYPES: dict[str, Layout] = {"albert_hub": "bridge", "albert": "stock"}
 
 
