@@ -190,6 +190,8 @@ def test_one_text_has_no_batch_dimension(tokenizer: AlbertHubTokenizer) -> None:
     for texts in (("a bridge",), ("a bridge", "a river"), ("",)):
         ours, theirs = _both(tokenizer, *texts)
         assert ours.data == theirs.data
+    nothing = tokenizer("", return_offsets_mapping=True)
+    assert (nothing.tokens(), nothing["offset_mapping"]) == (["[CLS]", "[SEP]"], [(0, 0), (0, 0)])
     assert tokenizer("a bridge", return_tensors="pt")["input_ids"].shape[0] == 1
     assert tokenizer.tokenize("a bridge") == tokenizer.convert_ids_to_tokens(tokenizer.encode("a bridge"))[1:-1]
     ours, theirs = _both(tokenizer, [("a bridge", "a river"), ("water", "ice")])

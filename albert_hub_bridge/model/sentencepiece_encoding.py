@@ -24,24 +24,26 @@ class Pieces:
 
     Args:
         ids: One for each piece.
-        details: Gives the pieces and their offsets of the whole text. They take SentencePiece several times as long as
+        text: The whole text.
+        details: Gives the pieces and their offsets of a whole text. They take SentencePiece several times as long as
             the ids do, and few ask for them.
         skipped: How many pieces of the whole text come before the first.
     """
 
     ids: list[int]
-    details: Callable[[], tuple[list[str], list[Offset]]]
+    text: str
+    details: Callable[[str], tuple[list[str], list[Offset]]]
     skipped: int = 0
 
     def cut(self, length: int, left: bool) -> Pieces:
         """Keep the first `length` pieces, or the last ones where the left is cut."""
         skipped = max(len(self.ids) - length, 0) if left else 0
-        return Pieces(self.ids[skipped : skipped + max(length, 0)], self.details, self.skipped + skipped)
+        return Pieces(self.ids[skipped : skipped + max(length, 0)], self.text, self.details, self.skipped + skipped)
 
     def tokens_and_offsets(self) -> tuple[list[str], list[Offset]]:
         """Return the pieces, and where each lies in the text."""
         part = slice(self.skipped, self.skipped + len(self.ids))
-        tokens, offsets = self.details()
+        tokens, offsets = self.details(self.text)
         return tokens[part], offsets[part]
 
 
@@ -68,14 +70,17 @@ class Encoding:
 
     def pad(self, length: int, token: str, index: int, segment: int, left: bool) -> None:
         """Fill up to a length."""
-        count = max(length - len(self), 0)
+        count = length - len(self)
+        if count <= 0:
+            return
         self._padding, self._pad_token = ((count, 0) if left else (0, count)), token
         self.ids = self._padded(self.ids, index)
         self.type_ids = self._padded(self.type_ids, segment)
         self.attention_mask = self._padded(self.attention_mask, 0)
 
     def _padded(self, row: list[Any], value: Any) -> list[Any]:
-        return [value] * self._padding[0] + row + [value] * self._padding[1]
+        left, right = self._padding
+        return [value] * left + row if left else row + [value] * right
 
     def _laid_out(self, parts: Sequence[list[Any]], cls: Any, sep: Any, pad: Any) -> list[Any]:
         """Lay out rows of the texts as the ids are, with values for the special tokens."""

@@ -157,6 +157,8 @@ class AlbertHubTokenizer(TokenizersBackend):
 
     def _cut(self, row: list[Pieces], max_length: int, strategy: TruncationStrategy, special: bool) -> list[Pieces]:
         budget = max_length - (len(row) + 1 if special else 0)
+        if sum(len(part.ids) for part in row) <= budget:
+            return row
         rule = self.truncate if strategy == TruncationStrategy.LONGEST_FIRST else strategy.value
         kept = budgets([len(part.ids) for part in row], budget, rule)
         return [part.cut(length, self.truncation_side == "left") for part, length in zip(row, kept, strict=True)]
@@ -175,10 +177,10 @@ class AlbertHubTokenizer(TokenizersBackend):
         length = length if length is not None else max(map(len, encodings))
         if multiple:
             length = -(-length // multiple) * multiple
+        token, index, segment = self.pad_token, self.pad_token_id, self.pad_token_type_id
+        left = (side or self.padding_side) == "left"
         for encoding in encodings:
-            encoding.pad(
-                length, self.pad_token, self.pad_token_id, self.pad_token_type_id, (side or self.padding_side) == "left"
-            )
+            encoding.pad(length, token, index, segment, left)
 
     def _as_lists(
         self,
@@ -259,40 +261,38 @@ def _in_pieces(
     rows: Sequence[Sequence[str]], processor: sentencepiece.SentencePieceProcessor, added: AddedTokens
 ) -> list[list[Pieces]]:
     """Cut texts at added tokens, and give all that lies between them to SentencePiece at once."""
-    cuts = [[_cut_at(text, added) for text in row] for row in rows]
-    ids = iter(processor.encode([part for row in cuts for text in row for part, token, _ in text if not token]))
-    return [
-        [
-            Pieces(
-                [i for part, token, _ in cut for i in ([added.ids[part]] if token else next(ids))],
-                partial(_details, cut, processor),
-            )
-            for cut in row
-        ]
-        for row in cuts
-    ]
+    # Few objects are kept for each text: with millions alive, collecting garbage costs more than SentencePiece.
+    details = partial(_details, processor, added)
+    cuts = [_cut_at(text, added) for row in rows for text in row]
+    found = iter(processor.encode([part for cut in cuts for part, token, _, _ in cut if not token]))
+    ids = iter(
+        [[i for part, token, _, _ in cut for i in ([added.ids[part]] if token else next(found))] for cut in cuts]
+    )
+    return [[Pieces(next(ids), text, details) for text in row] for row in rows]
 
 
-Part = tuple[str, bool, Offset]  # a part of a text, or an added token; which of them; where it lies
+Part = tuple[str, bool, int, int]  # a part of a text, or an added token; which of them; where it begins and ends
 
 
 def _cut_at(text: str, added: AddedTokens) -> list[Part]:
     parts, start = [], 0
     for first, last, token in added.find(text):
         if start < first:
-            parts.append((text[start:first], False, (start, first)))
-        parts.append((token, True, (first, last)))
+            parts.append((text[start:first], False, start, first))
+        parts.append((token, True, first, last))
         start = last
     if start < len(text):
-        parts.append((text[start:], False, (start, len(text))))
+        parts.append((text[start:], False, start, len(text)))
     return parts
 
 
-def _details(cut: list[Part], processor: sentencepiece.SentencePieceProcessor) -> tuple[list[str], list[Offset]]:
+def _details(
+    processor: sentencepiece.SentencePieceProcessor, added: AddedTokens, text: str
+) -> tuple[list[str], list[Offset]]:
     """Return the pieces of a text, and where each lies in it."""
     tokens: list[str] = []
     offsets: list[Offset] = []
-    for part, is_token, (start, end) in cut:
+    for part, is_token, start, end in _cut_at(text, added):
         if is_token:
             tokens.append(part)
             offsets.append((start, end))
