@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import sentencepiece
 from transformers import AlbertTokenizer
 
 from albert_hub_bridge import AlbertHubTokenizer, convert, inspect, verify
-from albert_hub_bridge.mapping.vocabulary import bake_rules
+from albert_hub_bridge.errors import VocabularyError
+from albert_hub_bridge.mapping.vocabulary import bake_rules, proto_from_tokenizer
 from albert_hub_bridge.model.sentencepiece_unigram import (
     NAMED_RULES,
     SPECIAL_PIECES,
@@ -209,3 +211,56 @@ def test_the_pipeline_alone_comes_close(name: str) -> None:
         ties, _, rest = _differences(texts, ours, processor.encode(texts), vocabulary)
         assert ties <= len(texts) * MOST_TIES
         assert len(rest) <= allowed, rest[:5]
+
+
+@pytest.mark.parametrize("rules", ["sentencepiece", "uncased"])
+@pytest.mark.parametrize("name", ["english", "nmt_nfkc"])
+def test_a_tokenizer_file_becomes_the_model_that_it_was_made_from(name: str, rules: str) -> None:
+    proto = _proto(name)
+    before = parse_vocabulary(proto)
+    content = json.loads(build_tokenizer(before, NAMED_RULES[rules]).to_str())
+    made, found = proto_from_tokenizer(content)
+    after = parse_vocabulary(made)
+    assert found == NAMED_RULES[rules]
+    assert (after.pieces, after.charsmap, after.special_ids) == (before.pieces, before.charsmap, before.special_ids)
+    texts = _lines(before, 1000)
+    one, other = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (proto, made))
+    assert one.encode(texts) == other.encode(texts)
+
+
+def test_what_transformers_5_saves_is_converted(tmp_path: Path) -> None:
+    write_sample_preset(tmp_path / "sample")
+    convert(tmp_path / "sample", tmp_path / "stock", to="stock")
+    vocabulary = parse_vocabulary((tmp_path / "stock" / "spiece.model").read_bytes())
+    for name in ("spiece.model", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "stock" / name).unlink()
+    _transformers(vocabulary, NAMED_RULES["uncased"]).save_pretrained(tmp_path / "stock")
+    assert not (tmp_path / "stock" / "spiece.model").exists()
+    report = convert(tmp_path / "stock", tmp_path / "keras", to="keras")
+    assert report.text_rules == "uncased"
+    assert "the vocabulary was made from tokenizer.json" in report.source.notes[0]
+    assert verify(tmp_path / "stock", tmp_path / "keras", texts=["The River, à (LA) ''x'' - 2.50", "a"]).passed
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "not the tokenizer.json of a unigram model"),
+        ({"model": {"type": "BPE", "vocab": {"a": 0}, "unk_id": 0}}, "expected a Unigram model, found BPE"),
+        ({"model": {"type": "WordLevel", "vocab": [], "unk_id": 0}}, "expected a Unigram model, found WordLevel"),
+        ({"model": {"type": "Unigram", "vocab": [["a", "b"]], "unk_id": 0}}, "not the tokenizer.json"),
+        (
+            {"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0}, "normalizer": {"type": "BertNormalizer"}},
+            "no SentencePiece model normalizes with BertNormalizer",
+        ),
+        ({"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0}}, r"special pieces .* are missing"),
+    ],
+)
+def test_a_tokenizer_file_that_is_something_else_is_refused(content: object, message: str, tmp_path: Path) -> None:
+    write_sample_preset(tmp_path / "sample")
+    convert(tmp_path / "sample", tmp_path / "stock", to="stock")
+    (tmp_path / "stock" / "spiece.model").unlink()
+    (tmp_path / "stock" / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(VocabularyError, match=message) as error:
+        inspect(tmp_path / "stock")
+    assert "tokenizer.json" in str(error.value)

@@ -1,4 +1,4 @@
-"""Text rules into a SentencePiece vocabulary, where KerasHub finds them.
+"""SentencePiece vocabularies with text rules in them, where KerasHub finds them, and from a `tokenizer.json`.
 
 KerasHub knows a SentencePiece model and nothing else, so what transformers does to a text before the vocabulary has to
 go into the model's own normalizer: a map from sequences of characters to their replacement, applied longest match
@@ -8,6 +8,8 @@ and lets sentencepiece compile it.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,7 +19,7 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 
-from albert_hub_bridge.model.sentencepiece_unigram import AFTER, TextRules, rule_normalizer
+from albert_hub_bridge.model.sentencepiece_unigram import AFTER, SPECIAL_PIECES, TextRules, rule_normalizer
 
 
 # transformers' AlbertTokenizer splits a text at all of Unicode's White_Space, and at the sign that stands for a space
@@ -111,3 +113,64 @@ def _characters() -> Iterator[str]:
         if not ideograph and unicodedata.category(chr(code)) not in ("Cs", "Co"):
             yield chr(code)
     yield from map(chr, (*range(0x2F800, 0x2FA20), *range(0xE0000, 0xE0200)))  # compatibility ideographs; tags
+
+
+def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextRules]:
+    """Turn a `tokenizer.json` back into a SentencePiece model, which transformers 5 no longer saves beside it.
+
+    Args:
+        content: The parsed file: a unigram model with ALBERT's special pieces.
+
+    Returns:
+        The serialized model, and the text rules that the file applies before it.
+
+    Raises:
+        ValueError: The file is not a unigram tokenizer, or has a normalizer that no SentencePiece model has.
+    """
+    try:
+        if (kind := content["model"]["type"]) != "Unigram":
+            raise ValueError(f"expected a Unigram model, found {kind}")
+        pieces, unk_id = content["model"]["vocab"], content["model"]["unk_id"]
+        charsmap, rules = _read_normalizers(content.get("normalizer"))
+        model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
+        for index, (piece, score) in enumerate(pieces):
+            model.pieces.add(piece=piece, score=score, type=_piece_type(index, piece, score, unk_id))
+    except (KeyError, TypeError, AttributeError, binascii.Error) as error:
+        raise ValueError(f"not the tokenizer.json of a unigram model: {error!r}") from error
+    model.trainer_spec.model_type = model.trainer_spec.UNIGRAM
+    model.trainer_spec.vocab_size = len(pieces)
+    model.trainer_spec.unk_id = unk_id
+    model.trainer_spec.bos_id = model.trainer_spec.eos_id = -1
+    model.normalizer_spec.name = "tokenizer.json"
+    model.normalizer_spec.precompiled_charsmap = charsmap
+    return bytes(model.SerializeToString()), rules
+
+
+def _piece_type(index: int, piece: str, score: float, unk_id: int) -> Any:
+    types = proto_types.ModelProto.SentencePiece  # type: ignore[attr-defined]
+    if index == unk_id:
+        return types.UNKNOWN
+    if piece in SPECIAL_PIECES.values():
+        return types.CONTROL
+    # A trained score is the logarithm of a probability and below zero; only what a user defined has none.
+    return types.USER_DEFINED if score == 0.0 else types.NORMAL
+
+
+def _read_normalizers(tree: Mapping[str, Any] | None) -> tuple[bytes, TextRules]:
+    """Tell text rules from a vocabulary's own normalization in a pipeline of `tokenizers`."""
+    charsmap, found = b"", set()
+    for step in [] if tree is None else tree["normalizers"] if tree["type"] == "Sequence" else [tree]:
+        if step["type"] == "Sequence":
+            _, nested = _read_normalizers(step)
+            found |= {name for name in ("replace_quotes", "strip_accents", "lower_case") if getattr(nested, name)}
+        elif step["type"] == "Precompiled":
+            charsmap = base64.b64decode(step["precompiled_charsmap"], validate=True)
+        elif step["type"] == "Replace" and step["content"] == '"':
+            found.add("replace_quotes")
+        elif step["type"] in ("NFKD", "StripAccents"):
+            found.add("strip_accents")
+        elif step["type"] == "Lowercase":
+            found.add("lower_case")
+        elif step["type"] not in ("Replace", "Strip") or step.get("content", " ").strip():
+            raise ValueError(f"no SentencePiece model normalizes with {step['type']}")
+    return charsmap, TextRules(**dict.fromkeys(found, True))

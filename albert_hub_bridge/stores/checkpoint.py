@@ -181,14 +181,13 @@ def _in_torch_layout(weight: Weight, rule: WeightRule, dialect: Dialect, sizes: 
     return Weight(rule.shape("bridge", sizes), weight.dtype, lambda: rule.move(weight.read(), dialect, "bridge", sizes))
 
 
-def read_vocabulary(file: Path, architecture: Architecture) -> tuple[bytes, Vocabulary]:
-    """Read and parse a SentencePiece model that fits an architecture.
+def fitting_vocabulary(file: Path, proto: bytes, architecture: Architecture) -> Vocabulary:
+    """Parse a SentencePiece model that was read from a file, and that has to fit an architecture.
 
     Raises:
         VocabularyError: It is not a unigram model with ALBERT's special pieces, or has more pieces than the token
             embedding has rows.
     """
-    proto = file.read_bytes()
     try:
         vocabulary = parse_vocabulary(proto)
     except ValueError as error:
@@ -197,4 +196,4 @@ def read_vocabulary(file: Path, architecture: Architecture) -> tuple[bytes, Voca
         rows = architecture.vocabulary_size
         detail = f"expected at most {rows} pieces, as the token embedding has rows, found {vocabulary.size}"
         raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
-    return proto, vocabulary
+    return vocabulary

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from safetensors import SafetensorError
 
-from albert_hub_bridge.errors import Problem, WeightsError
+from albert_hub_bridge.errors import Problem, VocabularyError, WeightsError
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, write_keys
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
+from albert_hub_bridge.mapping.vocabulary import proto_from_tokenizer
 from albert_hub_bridge.mapping.weights import Dialect
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer
@@ -29,8 +30,8 @@ from albert_hub_bridge.stores.checkpoint import (
     Progress,
     Text,
     Weight,
+    fitting_vocabulary,
     match_weights,
-    read_vocabulary,
 )
 from albert_hub_bridge.stores.configurations import read_architecture, read_fields, read_json, write_json
 from albert_hub_bridge.stores.safetensors_file import lay_out, read_header
@@ -142,12 +143,20 @@ def _split_head(
 def _read_text(
     folder: Path, layout: RepositoryLayout, architecture: Architecture
 ) -> tuple[Text | None, list[IgnoredKey], list[str]]:
-    if not (folder / VOCABULARY).is_file():
-        other = (
-            f" Its {TOKENIZER} is not read: copy the original {VOCABULARY} beside it." * (folder / TOKENIZER).is_file()
-        )
-        return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer.{other}"]
-    proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
+    notes, found_rules = [], None
+    if (folder / VOCABULARY).is_file():
+        proto = (folder / VOCABULARY).read_bytes()
+        vocabulary = fitting_vocabulary(folder / VOCABULARY, proto, architecture)
+    elif (folder / TOKENIZER).is_file():
+        try:
+            proto, found_rules = proto_from_tokenizer(read_json(folder / TOKENIZER))
+        except ValueError as error:
+            problem = Problem("unusable", TOKENIZER, str(error))
+            raise VocabularyError(folder / TOKENIZER, "vocabulary", [problem]) from error
+        vocabulary = fitting_vocabulary(folder / TOKENIZER, proto, architecture)
+        notes.append(f"The repository has no {VOCABULARY}: the vocabulary was made from {TOKENIZER}.")
+    else:
+        return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer."]
     file = folder / TOKENIZER_CONFIG
     keys = read_json(file) if file.is_file() else {}
     # A special token is written as its text, or as an object that has it.
@@ -162,7 +171,8 @@ def _read_text(
     ignored = [IgnoredKey(key, value, reason) for key, value in keys.items() if key not in TOKENIZER_CONFIG_KEYS]
     length = fields["sequence_length"]
     sequence_length = int(length) if length is not None and 1 <= length < _NO_LIMIT else None
-    return Text(proto, vocabulary, _text_rules(fields, layout), sequence_length, fields["truncate"]), ignored, []
+    rules = found_rules if found_rules is not None else _text_rules(fields, layout)
+    return Text(proto, vocabulary, rules, sequence_length, fields["truncate"]), ignored, notes
 
 
 _NO_LIMIT = 1 << 31  # transformers writes 1e30 where a tokenizer has none

@@ -28,8 +28,8 @@ from albert_hub_bridge.stores.checkpoint import (
     Progress,
     Text,
     Weight,
+    fitting_vocabulary,
     match_weights,
-    read_vocabulary,
 )
 from albert_hub_bridge.stores.configurations import read_architecture, read_fields, read_json, read_object, write_json
 from albert_hub_bridge.stores.tensors import map_tensor, write_weights
@@ -153,7 +153,8 @@ def _read_head(folder: Path, resources: ExitStack) -> tuple[str | None, list[Dro
 def _read_text(folder: Path, architecture: Architecture) -> tuple[Text | None, list[IgnoredKey], list[str]]:
     if not (folder / VOCABULARY).is_file():
         return None, [], [f"The preset has no {VOCABULARY}: the result has no tokenizer."]
-    proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
+    proto = (folder / VOCABULARY).read_bytes()
+    vocabulary = fitting_vocabulary(folder / VOCABULARY, proto, architecture)
     if (file := folder / TOKENIZER).is_file():
         read_fields(file, KERAS_TOKENIZER, read_object(file, "config"))
     packing: dict[str, Any] = {}
