@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 from transformers import AutoTokenizer
 
@@ -50,6 +52,18 @@ def test_ids_are_those_of_sentencepiece(normalization: str) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     for line in LINES:
         assert pipeline.encode(line, add_special_tokens=False).ids == processor.encode(line), line
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=60))
+def test_any_text_has_sentencepieces_ids_and_offsets_within_it(text: str, tokenizer: AlbertHubTokenizer) -> None:
+    assert tokenizer._processor is not None
+    found = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    assert found["input_ids"] == tokenizer._processor.encode(text)
+    places = [position for place in found["offset_mapping"] for position in place]
+    assert places == sorted(places)
+    assert all(0 <= position <= len(text) for position in places)
+    assert len(found.tokens()) == len(found["input_ids"])
 
 
 def test_ids_are_those_of_keras_hub(vocabulary: bytes, tokenizer: AlbertHubTokenizer) -> None:
@@ -107,12 +121,15 @@ def test_it_survives_saving_pickling_and_the_auto_class(tokenizer: AlbertHubToke
         (b"", "no pieces"),
         (b"\xff not a proto", "not a SentencePiece model"),
         (train_vocabulary(model_type="bpe", size=120), "expected a UNIGRAM model, found BPE"),
+        (train_vocabulary(model_type="word", size=60), "expected a UNIGRAM model, found WORD"),
+        (train_vocabulary(model_type="char", size=60), "expected a UNIGRAM model, found CHAR"),
+        (train_vocabulary()[:1000], "not a SentencePiece model|are missing"),
         (train_vocabulary(control_symbols=["[SEP]"]), r"\[CLS\], \[MASK\] are missing"),
         (train_vocabulary(byte_fallback=True, size=500), "byte_fallback"),
         (train_vocabulary(treat_whitespace_as_suffix=True), "treat_whitespace_as_suffix"),
         (_broken_charsmap(), "charsmap does not parse"),
     ],
-    ids=["empty", "garbage", "bpe", "no special pieces", "bytes", "suffix", "charsmap"],
+    ids=["empty", "garbage", "bpe", "word", "char", "truncated", "no special pieces", "bytes", "suffix", "charsmap"],
 )
 def test_a_vocabulary_that_is_not_alberts_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.model"
