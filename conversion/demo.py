@@ -33,7 +33,7 @@ def main() -> None:
     _step("Load it as any transformers model")
     _show_transformers(repository)
 
-    _step("Prove it: our encoder on the preset, transformers' own on a repository for transformers alone")
+    _step("Prove it, with transformers' own AlbertModel")
     _command("convert", str(preset), str(stock), "--to", "stock", "--overwrite")
     _command("verify", str(preset), str(stock))
 
