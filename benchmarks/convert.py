@@ -105,7 +105,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Time conversions beside cp and keras_hub.")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each command; the best counts (default 3)")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each command; the best counts (default 5)")
     parser.add_argument("--no-keras", action="store_true", help="leave keras_hub out")
     options = parser.parse_args()
     table = Table("checkpoint", "command, as a whole process", "seconds", "x cp", "peak MB", "x checkpoint")
