@@ -194,14 +194,15 @@ def convert(
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
     with read_checkpoint(origin) as checkpoint:
         text = checkpoint.text
-        if text is not None and text_rules != "keep":
+        if text_rules != "keep":
+            if text is None:
+                raise SourceError(f"{source} has no vocabulary that is read, so text rules cannot be changed.")
             text = replace(text, rules=NAMED_RULES[text_rules])
-        elif text is None and text_rules != "keep":
-            raise SourceError(f"{source} has no vocabulary that is read, so text rules cannot be changed.")
         with new_folder(folder, overwrite, KNOWN_FILES) as draft:
             write_checkpoint(replace(checkpoint, text=text), draft, to, progress)
-        changed = _changed_texts(checkpoint.text, text) if text is not None else None
-        rules = _vocabulary_summary(text).text_rules if text is not None else None
+        changed, rules = None, None
+        if checkpoint.text is not None and text is not None:
+            changed, rules = _changed_texts(checkpoint.text, text), _vocabulary_summary(text).text_rules
         return Conversion(_summary(checkpoint, to), str(target), to, rules, changed)
 
 
@@ -261,9 +262,9 @@ def verify(
     )
 
 
-def _changed_texts(before: Text | None, after: Text) -> int:
+def _changed_texts(before: Text, after: Text) -> int:
     """Count the sample texts that become other ids under other rules."""
-    if before is None or before.rules == after.rules:
+    if before.rules == after.rules:
         return 0
     one, other = (build_tokenizer(text.vocabulary, text.rules) for text in (before, after))
     return sum(one.encode(text).ids != other.encode(text).ids for text in SAMPLE_TEXTS)

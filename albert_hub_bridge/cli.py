@@ -22,7 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from albert_hub_bridge import __version__, bridge
-from albert_hub_bridge.errors import AlbertHubBridgeError
+from albert_hub_bridge.errors import AlbertHubBridgeError, first_few
 
 
 class Layout(str, Enum):
@@ -231,7 +231,7 @@ def _print_verification(report: bridge.Verification) -> None:
         "source": escape(f"{report.source}, computed by {report.source_engine}"),
         "target": escape(f"{report.target}, computed by {report.target_engine}"),
         "architecture": _good_or("; ".join(f"{k}: {a} and {b}" for k, (a, b) in report.different_fields.items())),
-        "tensors": _good_or(_first_few(report.different_tensors)),
+        "tensors": _good_or(first_few(report.different_tensors, 3)),
     }
     if all(report.vocabularies):
         facts["ids"] = _good_or(
@@ -253,11 +253,6 @@ def _print_verification(report: bridge.Verification) -> None:
         out.print("[bold red]Not proven: only one side has a vocabulary.[/]")
     else:
         out.print("[bold green]They agree.[/]" if report.passed else "[bold red]They differ.[/]")
-
-
-def _first_few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _good_or(difference: str) -> str:

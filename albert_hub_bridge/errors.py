@@ -71,6 +71,11 @@ class VocabularyError(CheckpointError):
     """The SentencePiece vocabulary cannot be used for ALBERT."""
 
 
+def first_few(names: Sequence[str], most: int) -> str:
+    """Name the first of many, and count the rest."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def _as_table(title: str, problems: Sequence[Problem], advice: str) -> str:
     kinds = max((len(problem.kind) for problem in problems), default=0)
     places = max((len(problem.where) for problem in problems), default=0)

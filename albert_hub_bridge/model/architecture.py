@@ -48,8 +48,7 @@ class Architecture:
     num_segments: int = 2
 
     def __post_init__(self) -> None:
-        if problems := architecture_problems(asdict(self)):
-            raise ValueError("Impossible ALBERT architecture: " + "; ".join(problems) + ".")
+        check_architecture(asdict(self))
 
     @property
     def head_dim(self) -> int:
@@ -63,6 +62,16 @@ class Architecture:
 
 
 FIELDS = tuple(field.name for field in fields(Architecture))
+
+
+def check_architecture(values: Mapping[str, Any]) -> None:
+    """Refuse what cannot be an ALBERT.
+
+    Raises:
+        ValueError: Names every impossible value of `values`, a mapping that has all of `FIELDS`.
+    """
+    if problems := architecture_problems(values):
+        raise ValueError("Impossible ALBERT architecture: " + "; ".join(problems) + ".")
 
 
 def architecture_problems(values: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from .architecture import FIELDS, architecture_problems
+from .architecture import FIELDS, check_architecture
 
 
 @strict
@@ -89,8 +89,7 @@ class AlbertHubConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Refuse impossible architectures; part of `@strict`, run at construction, on saving and by `validate()`."""
-        if problems := architecture_problems({name: getattr(self, name) for name in FIELDS}):
-            raise ValueError("Impossible ALBERT architecture: " + "; ".join(problems) + ".")
+        check_architecture({name: getattr(self, name) for name in FIELDS})
 
 
 __all__ = ["AlbertHubConfig"]

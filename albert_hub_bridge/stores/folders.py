@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from albert_hub_bridge.errors import TargetError
+from albert_hub_bridge.errors import TargetError, first_few
 
 
 def check_target(target: Path, overwrite: bool, known: frozenset[str]) -> None:
@@ -37,9 +37,8 @@ def check_target(target: Path, overwrite: bool, known: frozenset[str]) -> None:
             )
         found = (path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if not path.is_dir())
         if others := [name for name in found if name not in known]:
-            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
             raise TargetError(
-                f"The target {target} would be deleted as a whole, and has {', '.join(others[:5])}{more}, "
+                f"The target {target} would be deleted as a whole, and has {first_few(others, 5)}, "
                 "which nothing here writes. Move them away, or choose another target."
             )
     if not target.parent.is_dir():

@@ -7,7 +7,6 @@ for what KerasHub's own importer needs: names that begin with `albert.`, a poole
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -71,15 +70,9 @@ def read_repository(folder: Path, layout: RepositoryLayout) -> Checkpoint:
         ConfigurationError, WeightsError, VocabularyError: The repository is wrong; all problems are listed.
     """
     architecture, ignored = read_config(folder, layout)
-    resources = ExitStack()
-    try:
-        found = _open_weights(folder / WEIGHTS, resources)
-        encoder, dropped, prefix = _split_head(found, layout)
-        weights, dtype = match_weights(folder / WEIGHTS, encoder, architecture, _DIALECTS[layout], prefix)
-        text, text_ignored, notes = _read_text(folder, layout, architecture)
-    except BaseException:
-        resources.close()
-        raise
+    encoder, dropped, prefix = _split_head(_read_weights(folder / WEIGHTS), layout)
+    weights, dtype = match_weights(folder / WEIGHTS, encoder, architecture, _DIALECTS[layout], prefix)
+    text, text_ignored, notes = _read_text(folder, layout, architecture)
     heads = sorted({reason for reason in (_HEADS.get(tensor.name.split(".")[0]) for tensor in dropped) if reason})
     return Checkpoint(
         layout=layout,
@@ -92,7 +85,6 @@ def read_repository(folder: Path, layout: RepositoryLayout) -> Checkpoint:
         dropped=dropped,
         ignored=[*ignored, *text_ignored],
         notes=notes,
-        resources=resources,
     )
 
 
@@ -105,8 +97,8 @@ def read_config(folder: Path, layout: RepositoryLayout) -> tuple[Architecture, l
     return read_architecture(folder / CONFIG, _TABLES[layout], read_json(folder / CONFIG))
 
 
-def _open_weights(file: Path, resources: ExitStack) -> dict[str, Weight]:
-    """Open a safetensors file and return every tensor in it, unread."""
+def _read_weights(file: Path) -> dict[str, Weight]:
+    """Return every tensor of a safetensors file, unread."""
     if not file.is_file():
         kinds = ("*.safetensors*", "*.bin*", "*.h5", "*.msgpack")
         present = ", ".join(sorted(path.name for kind in kinds for path in file.parent.glob(kind))) or "no weights"
@@ -209,8 +201,8 @@ def write_repository(
     dialect, prefix = _DIALECTS[layout], _PREFIXES[layout] if layout == "stock" else ""
     sizes = axis_sizes(checkpoint.architecture)
     shapes = {prefix + rule.name(dialect): rule.shape(dialect, sizes) for rule in checkpoint.rules}
-    offsets = lay_out(folder / WEIGHTS, shapes, checkpoint.dtype)
-    offsets = {name.removeprefix(prefix): offset for name, offset in offsets.items()}
+    placed = lay_out(folder / WEIGHTS, shapes, checkpoint.dtype)
+    offsets = {name.removeprefix(prefix): offset for name, offset in placed.items()}
     write_weights(checkpoint, folder / WEIGHTS, dialect, offsets, progress)
 
 

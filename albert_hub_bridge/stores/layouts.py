@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.errors import SourceError
+from albert_hub_bridge.errors import SourceError, first_few
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores import hf_repository, keras_preset
 from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress
@@ -56,8 +56,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         checkpoint, known = hf_repository.read_repository(folder, layout), hf_repository.KNOWN_FILES
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     if others := [name for name in found if name not in known]:
-        shown = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
-        return replace(checkpoint, notes=[*checkpoint.notes, f"Files that are not carried over: {shown}."])
+        note = f"Files that are not carried over: {first_few(others, 10)}."
+        return replace(checkpoint, notes=[*checkpoint.notes, note])
     return checkpoint
 
 
