@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from albert_hub_bridge.backbone import AlbertBackbone
     from albert_hub_bridge.bridge import convert, inspect, verify
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
-    from albert_hub_bridge.model.modeling_albert_hub import AlbertHubModel
+    from albert_hub_bridge.model.modeling_albert_hub import (
+        AlbertHubForMaskedLM,
+        AlbertHubForMultipleChoice,
+        AlbertHubForPreTraining,
+        AlbertHubForQuestionAnswering,
+        AlbertHubForSequenceClassification,
+        AlbertHubForTokenClassification,
+        AlbertHubModel,
+    )
     from albert_hub_bridge.model.tokenization_albert_hub import AlbertHubTokenizer
 
 __version__ = "0.1.0"
@@ -28,6 +36,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "AlbertBackbone": "backbone",
     "AlbertHubConfig": "model.configuration_albert_hub",
+    "AlbertHubForMaskedLM": "model.modeling_albert_hub",
+    "AlbertHubForMultipleChoice": "model.modeling_albert_hub",
+    "AlbertHubForPreTraining": "model.modeling_albert_hub",
+    "AlbertHubForQuestionAnswering": "model.modeling_albert_hub",
+    "AlbertHubForSequenceClassification": "model.modeling_albert_hub",
+    "AlbertHubForTokenClassification": "model.modeling_albert_hub",
     "AlbertHubModel": "model.modeling_albert_hub",
     "AlbertHubTokenizer": "model.tokenization_albert_hub",
     "convert": "bridge",
@@ -38,6 +52,12 @@ _HOMES = {
 __all__ = [
     "AlbertBackbone",
     "AlbertHubConfig",
+    "AlbertHubForMaskedLM",
+    "AlbertHubForMultipleChoice",
+    "AlbertHubForPreTraining",
+    "AlbertHubForQuestionAnswering",
+    "AlbertHubForSequenceClassification",
+    "AlbertHubForTokenClassification",
     "AlbertHubModel",
     "AlbertHubTokenizer",
     "convert",
@@ -68,12 +88,15 @@ def _register_config() -> None:
 
 
 def _register_model() -> None:
-    from transformers.models.auto.modeling_auto import AutoModel
+    from transformers.models.auto import modeling_auto as auto
 
+    from albert_hub_bridge.mapping.heads import HEADS
+    from albert_hub_bridge.model import modeling_albert_hub as ours
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
-    from albert_hub_bridge.model.modeling_albert_hub import AlbertHubModel
 
-    AutoModel.register(AlbertHubConfig, AlbertHubModel, exist_ok=True)
+    auto.AutoModel.register(AlbertHubConfig, ours.AlbertHubModel, exist_ok=True)
+    for head in HEADS.values():
+        getattr(auto, head.auto).register(AlbertHubConfig, getattr(ours, head.bridge), exist_ok=True)
 
 
 def _register_tokenizer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from albert_hub_bridge.errors import ConfigurationError
 from albert_hub_bridge.mapping.weights import weight_rules
 from albert_hub_bridge.model.architecture import FIELDS, Architecture
 from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
@@ -20,8 +22,8 @@ from albert_hub_bridge.model.modeling_albert_hub import AlbertHubModel
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
 from albert_hub_bridge.stores.folders import new_folder
 from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS, resolve_source
-from albert_hub_bridge.stores.keras_preset import write_preset
-from albert_hub_bridge.stores.layouts import KNOWN_FILES, read_architecture, read_checkpoint
+from albert_hub_bridge.stores.keras_preset import unrepresentable, with_pooler, write_preset
+from albert_hub_bridge.stores.layouts import is_known_file, read_checkpoint, read_configuration
 
 
 if TYPE_CHECKING:
@@ -179,17 +181,24 @@ class AlbertBackbone(nn.Module):
                 KerasHub the dtype is float32 unless it is said here, whatever the preset is stored in.
 
         Raises:
-            SourceError, CheckpointError: The preset cannot be found, or is wrong.
+            SourceError, CheckpointError: The preset cannot be found, or is wrong, or is a variant of ALBERT that
+                KerasHub cannot compute.
             ValueError: An override contradicts the weights.
         """
         folder = resolve_source(preset)
-        architecture = read_architecture(folder)
+        configuration = read_configuration(folder)
+        architecture = configuration.architecture
+        if problems := unrepresentable(configuration.variant, None):
+            advice = "Convert it to the bridge layout, and load that with AlbertHubModel."
+            raise ConfigurationError(folder / "config.json", "configuration, for KerasHub,", problems, advice)
         backbone = cls(**{**asdict(architecture), **overrides})
         if load_weights:
             if changed := _changed_shapes(architecture, backbone.architecture):
                 raise ValueError(f"The weights of {preset} do not fit with {', '.join(changed)} overridden.")
-            with read_checkpoint(folder) as checkpoint:
-                backbone.model.load_state_dict(state_dict(checkpoint))
+            with read_checkpoint(folder, drop_head=True) as checkpoint:
+                if not checkpoint.has_pooler:
+                    warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
+                backbone.model.load_state_dict(state_dict(with_pooler(checkpoint)))
         return backbone
 
     def save_to_preset(self, preset_dir: str | Path, *, overwrite: bool = False) -> None:
@@ -213,16 +222,17 @@ class AlbertBackbone(nn.Module):
         folder = Path(os.path.abspath(os.path.expanduser(preset_dir)))
         folder.parent.mkdir(parents=True, exist_ok=True)
         checkpoint = Checkpoint("bridge", folder, self.architecture, weights, self.dtype)
-        with new_folder(folder, overwrite, KNOWN_FILES) as draft:
+        with new_folder(folder, overwrite, is_known_file) as draft:
             write_preset(checkpoint, draft)
 
 
 def state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """Read all weights of a checkpoint as the state of an `AlbertHubModel`."""
-    return {name: _as_tensor(weight.read()) for name, weight in checkpoint.weights.items()}
+    """Read the encoder of a checkpoint as the state of an `AlbertHubModel`."""
+    return {rule.bridge: as_tensor(checkpoint.weights[rule.bridge].read()) for rule in checkpoint.encoder_rules}
 
 
-def _as_tensor(array: np.ndarray) -> torch.Tensor:
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """Copy an array into a tensor of its own, bfloat16 included."""
     array = np.array(array, order="C")  # of our own: what is mapped from a file cannot be written to
     if array.dtype == ml_dtypes.bfloat16:  # torch does not know NumPy's bfloat16; the bits are the same
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)

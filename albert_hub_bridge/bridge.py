@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,13 +15,15 @@ import numpy as np
 
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.mapping.configs import IgnoredKey
-from albert_hub_bridge.mapping.weights import parameter_count
-from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.mapping.heads import KERAS_EPSILON
+from albert_hub_bridge.mapping.weights import POOLER
+from albert_hub_bridge.model.architecture import Architecture, Variant
 from albert_hub_bridge.model.sentencepiece_unigram import AFTER, NAMED_RULES, TextRules, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, DroppedTensor, Layout, Progress, Text
 from albert_hub_bridge.stores.folders import check_target, new_folder
 from albert_hub_bridge.stores.hub import resolve_source
-from albert_hub_bridge.stores.layouts import KNOWN_FILES, read_checkpoint, write_checkpoint
+from albert_hub_bridge.stores.keras_preset import with_heads_of_keras
+from albert_hub_bridge.stores.layouts import is_known_file, read_checkpoint, write_checkpoint
 
 
 TextRulesChoice = Literal["keep", "sentencepiece", "uncased"]
@@ -45,6 +48,7 @@ class Inspection:
     source: str
     layout: Layout
     architecture: Architecture
+    variant: dict[str, Any]  # what it does otherwise than KerasHub's
     parameters: int
     tensors: int
     bytes: int
@@ -68,15 +72,23 @@ class Conversion:
         source: What was read.
         target: The folder that was made.
         layout: Its layout.
+        dtype: Of its weights.
+        head: What is on its encoder, or None.
         text_rules: Of the target: the source's, or those that were asked for.
         changed_texts: How many of `SAMPLE_TEXTS` become other ids than in the source; None without a vocabulary.
+        dropped: Tensors of the source that are not in the target.
+        notes: What else the user should know, of the source and of the conversion.
     """
 
     source: Inspection
     target: str
     layout: Layout
+    dtype: str
+    head: str | None
     text_rules: str | None
     changed_texts: int | None
+    dropped: Sequence[DroppedTensor]
+    notes: Sequence[str]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
@@ -93,13 +105,15 @@ class Verification:
         source_engine: What computed the first side: library and version.
         target_engine: What computed the second side.
         texts: Number of texts that went in.
-        different_fields: Fields of the architecture that differ, with both values.
-        different_tensors: Tensors whose bits differ, by bridge names; empty where all are identical.
+        different_fields: Fields of the architecture and the head that differ, with both values.
+        different_tensors: Tensors whose bits differ, by bridge names; empty where all are identical. A pooler that
+            only one side has is not compared.
         vocabularies: Whether each side has one.
         different_ids: Texts that become different ids.
         first_difference: The first such text, with both sides' pieces from where they part.
-        max_abs_difference: Of `sequence_output` and `pooled_output`, computed in float32 on the source's ids; empty
-            where the architectures differ, so that there is nothing to compare.
+        max_abs_difference: Of `sequence_output`, `pooled_output` and `head_output`, as far as both sides have them,
+            computed in float32 on the source's ids; empty where the architectures differ, so that there is nothing
+            to compare.
         tolerance: What is allowed of it.
     """
 
@@ -163,6 +177,9 @@ def convert(
     *,
     to: Layout,
     text_rules: TextRulesChoice = "keep",
+    dtype: str | None = None,
+    max_shard_size: int | str | None = None,
+    drop_head: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -175,35 +192,105 @@ def convert(
             for transformers alone).
         text_rules: What happens to a text before the vocabulary. `keep` computes what the source computes;
             `sentencepiece` (nothing) and `uncased` (what transformers and Google's release do) repair on purpose.
+        dtype: Of the target's weights: `float32`, `bfloat16` or `float16`, rounded to the nearest; by default, that of
+            the source.
+        max_shard_size: Size of the values in one file of weights, in bytes or as `"200MB"`; one file by default.
+        drop_head: Whether to leave out what the target has no place for, or that the source names and does not have,
+            instead of refusing it.
         overwrite: Whether to replace an existing target.
         progress: Called with the bytes done and the bytes in all.
 
     Raises:
-        SourceError, CheckpointError: The source cannot be found, or is wrong. Nothing was written.
+        SourceError, CheckpointError: The source cannot be found, or is wrong, or cannot be what was asked for.
+            Nothing was written.
         TargetError: The target exists, or its parent does not, or it is the source. Nothing was written.
-        ValueError: There is no such layout, or no such text rules.
+        ValueError: There is no such layout, dtype or size, or no such text rules.
     """
-    if to not in get_args(Layout):
-        raise ValueError(f"to must be one of {', '.join(get_args(Layout))}, not {to!r}.")
-    if text_rules not in get_args(TextRulesChoice):
-        raise ValueError(f"text_rules must be one of {', '.join(get_args(TextRulesChoice))}, not {text_rules!r}.")
+    for name, value, choices in (
+        ("to", to, get_args(Layout)),
+        ("text_rules", text_rules, get_args(TextRulesChoice)),
+        ("dtype", dtype, (None, *DTYPES)),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
+    max_shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
     folder = Path(os.path.abspath(os.path.expanduser(target)))
-    check_target(folder, overwrite, KNOWN_FILES)
+    check_target(folder, overwrite, is_known_file)
     origin = resolve_source(source)
     if folder.resolve() == origin.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
-    with read_checkpoint(origin) as checkpoint:
-        text = checkpoint.text
+    with read_checkpoint(origin, drop_head) as checkpoint:
+        converted = checkpoint if dtype in (None, checkpoint.dtype) else checkpoint.cast(str(dtype))
         if text_rules != "keep":
-            if text is None:
+            if converted.text is None:
                 raise SourceError(f"{source} has no vocabulary that is read, so text rules cannot be changed.")
-            text = replace(text, rules=NAMED_RULES[text_rules])
-        with new_folder(folder, overwrite, KNOWN_FILES) as draft:
-            write_checkpoint(replace(checkpoint, text=text), draft, to, progress)
+            converted = replace(converted, text=replace(converted.text, rules=NAMED_RULES[text_rules]))
+        if drop_head and to == "keras":
+            converted = with_heads_of_keras(converted)
+        with new_folder(folder, overwrite, is_known_file) as draft:
+            write_checkpoint(converted, draft, to, progress, max_shard_bytes)
         changed, rules = None, None
-        if checkpoint.text is not None and text is not None:
-            changed, rules = _changed_texts(checkpoint.text, text), _vocabulary_summary(text).text_rules
-        return Conversion(_summary(checkpoint, to), str(target), to, rules, changed)
+        if checkpoint.text is not None and converted.text is not None:
+            changed = _changed_texts(checkpoint.text, converted.text)
+            rules = _vocabulary_summary(converted.text).text_rules
+        summary = _summary(checkpoint)
+        return Conversion(
+            source=summary,
+            target=str(target),
+            layout=to,
+            dtype=converted.dtype,
+            head=converted.head.description if converted.head is not None else None,
+            text_rules=rules,
+            changed_texts=changed,
+            dropped=tuple(converted.dropped),
+            notes=(*summary.notes, *_conversion_notes(checkpoint, converted, to)),
+        )
+
+
+def parse_size(size: int | str) -> int:
+    """Return a number of bytes, given as one or as `"200MB"` (KB, MB and GB are powers of 1000).
+
+    Raises:
+        ValueError: It is not a positive size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|KB|MB|GB)", str(size).strip().upper())
+    number = int(float(match[1]) * {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2]]) if match else 0
+    if number < 1:
+        raise ValueError(f"A size is a number of bytes, or such as 200MB, not {size!r}.")
+    return number
+
+
+def _conversion_notes(source: Checkpoint, target: Checkpoint, to: Layout) -> list[str]:
+    """Say what is not the same in the target."""
+    notes = []
+    if source.dtype != target.dtype:
+        exact = source.dtype != "float32" and target.dtype == "float32"
+        notes.append(f"The weights were {source.dtype}, and are {target.dtype}{'' if exact else ', rounded'}.")
+    if to == "keras":
+        if target.text is not None and target.text.truncate == "longest_first":
+            notes.append(
+                "Of pairs that are too long transformers keeps the odd piece of the longer or the second text, "
+                "and KerasHub of the first (round_robin)."
+            )
+        if not target.has_pooler:
+            notes.append("KerasHub needs a pooler, and the source has none: its pooled_output will be zeros.")
+        implied = {None: None, "softmax": "single_label_classification", "sigmoid": "multi_label_classification"}
+        if target.head is not None and target.head.problem_type not in (None, implied[target.head.activation]):
+            notes.append(f"KerasHub has no place for problem_type {target.head.problem_type}.")
+    if target.head is not None and target.head.kind in ("masked_lm", "pretraining"):
+        epsilon = {"keras": KERAS_EPSILON, "bridge": target.head.layer_norm_epsilon}.get(
+            to, target.variant.layer_norm_epsilon
+        )
+        if epsilon != target.head.layer_norm_epsilon:
+            from albert_hub_bridge.engines import epsilon_effect
+
+            library = "KerasHub" if to == "keras" else "transformers' ALBERT"
+            notes.append(
+                f"The layer norm of the masked-LM head has epsilon {target.head.layer_norm_epsilon:g}, and in "
+                f"{library} it is {epsilon:g}: that changes the scores of the sample texts by up to "
+                f"{epsilon_effect(target, epsilon, SAMPLE_TEXTS):.1e}. The bridge layout is exact."
+            )
+    return notes
 
 
 def verify(
@@ -231,19 +318,20 @@ def verify(
     if not texts:
         raise ValueError("verify needs at least one text.")
     with read_checkpoint(resolve_source(source)) as one, read_checkpoint(resolve_source(target)) as other:
-        different_fields = _different_fields(one.architecture, other.architecture)
+        different_fields = _different_fields(one, other)
         different_tensors = _different_tensors(one, other)
         engines = open_engine(one), open_engine(other)
         longest = min(_longest(one), _longest(other))
     ids, other_ids = (engine.tokenize(texts) for engine in engines)
     differences: dict[str, float] = {}
-    if not set(different_fields) - {"dropout"}:  # else the two are not even the same function
+    if one.architecture == replace(other.architecture, dropout=one.architecture.dropout):  # else not one function
         # Where neither side has a vocabulary, any ids will do to compare the numbers.
         size = one.architecture.vocabulary_size
         rows = ids or other_ids or [[index % size for index in range(40)], [size - 1]]
         inputs = pack(rows, _special_ids(one, other), one.architecture.num_segments, longest)
         outputs, other_outputs = (engine.compute(inputs) for engine in engines)
-        differences = {name: float(np.max(np.abs(outputs[name] - other_outputs[name]))) for name in outputs}
+        comparable = [n for n in outputs if n in other_outputs and outputs[n].shape == other_outputs[n].shape]
+        differences = {name: float(np.max(np.abs(outputs[name] - other_outputs[name]))) for name in comparable}
     compared = list(zip(texts, ids or [], other_ids or [], strict=False))
     differing = [(text, row, other_row) for text, row, other_row in compared if row != other_row]
     return Verification(
@@ -278,29 +366,25 @@ def _vocabulary_summary(text: Text) -> VocabularySummary:
     )
 
 
-def _summary(checkpoint: Checkpoint, target: Layout | None = None) -> Inspection:
+def _summary(checkpoint: Checkpoint) -> Inspection:
     text, notes = checkpoint.text, list(checkpoint.notes)
-    if target == "keras" and text is not None and text.truncate == "longest_first":
-        notes.append(
-            "Of pairs that are too long transformers keeps the odd piece of the longer or the second text, "
-            "and KerasHub of the first (round_robin)."
-        )
     if text is not None and AFTER in text.vocabulary.normalization:
         notes.append(
             "The text rules are part of the vocabulary's own normalization, and stay there whatever is asked for."
         )
-    positions = checkpoint.architecture.max_sequence_length
+    positions, usual = checkpoint.architecture.max_sequence_length, asdict(Variant())
     if text is not None and (text.sequence_length or 0) > positions:
         notes.append(f"The source packs {text.sequence_length} tokens, and the model has {positions} positions.")
     return Inspection(
         source=str(checkpoint.folder),
         layout=checkpoint.layout,
         architecture=checkpoint.architecture,
-        parameters=parameter_count(checkpoint.architecture),
+        variant={name: value for name, value in asdict(checkpoint.variant).items() if value != usual[name]},
+        parameters=sum(prod(weight.shape) for weight in checkpoint.weights.values()),
         tensors=len(checkpoint.weights),
         bytes=checkpoint.nbytes,
         dtype=checkpoint.dtype,
-        head=checkpoint.head,
+        head=checkpoint.head.description if checkpoint.head is not None else None,
         vocabulary=_vocabulary_summary(text) if text is not None else None,
         dropped=tuple(checkpoint.dropped),
         ignored=tuple(checkpoint.ignored),
@@ -317,9 +401,22 @@ def _piece_by_piece(differing: tuple[str, list[int], list[int]], text: Text | No
     return {"text": typed, "from piece": same, "source": named[0], "target": named[1]}
 
 
-def _different_fields(one: Architecture, other: Architecture) -> dict[str, tuple[Any, Any]]:
-    pairs = {name: (value, getattr(other, name)) for name, value in asdict(one).items()}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+def _different_fields(one: Checkpoint, other: Checkpoint) -> dict[str, tuple[Any, Any]]:
+    ours, theirs = _comparable_fields(one), _comparable_fields(other)
+    names = dict.fromkeys([*ours, *theirs])
+    return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
+
+
+def _comparable_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    fields = asdict(checkpoint.architecture) | asdict(checkpoint.variant)
+    head = checkpoint.head
+    fields["head"] = head.description if head is not None else None
+    if head is not None and head.kind == "sequence_classification":
+        fields["labels"] = head.label_names
+        fields["classifier_dropout"] = head.dropout if head.dropout is not None else fields["dropout"]
+    if head is not None and head.kind in ("masked_lm", "pretraining"):
+        fields["masked_lm_layer_norm_epsilon"] = head.layer_norm_epsilon
+    return fields
 
 
 def _different_tensors(one: Checkpoint, other: Checkpoint) -> list[str]:
@@ -336,7 +433,10 @@ def _different_tensors(one: Checkpoint, other: Checkpoint) -> list[str]:
             np.ascontiguousarray(ours.read()).view(bits), np.ascontiguousarray(theirs.read()).view(bits)
         )
 
-    return sorted(name for name in {*one.weights, *other.weights} if differs(name))
+    compared = {*one.weights, *other.weights}
+    if one.has_pooler != other.has_pooler:
+        compared -= POOLER
+    return sorted(name for name in compared if differs(name))
 
 
 def _longest(checkpoint: Checkpoint) -> int:

@@ -41,6 +41,14 @@ class TextRules(str, Enum):
     uncased = "uncased"
 
 
+class Dtype(str, Enum):
+    """What `convert --dtype` can write."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 app = typer.Typer(
     help="Move ALBERT between KerasHub presets and Hugging Face repositories, and prove that nothing changed.",
     no_args_is_help=True,
@@ -58,6 +66,15 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         out.print(__version__)
         raise typer.Exit
+
+
+def _check_size(size: str | None) -> str | None:
+    try:
+        if size is not None:
+            bridge.parse_size(size)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return size
 
 
 @app.callback()
@@ -87,6 +104,18 @@ def convert(
             "sentencepiece: nothing. uncased: lower-case, strip accents, replace old quotes."
         ),
     ] = TextRules.keep,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Of the target's weights; that of the source by default.", show_default=False)
+    ] = None,
+    max_shard_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Largest file of weights, such as 200MB; one file by default.", metavar="SIZE", callback=_check_size
+        ),
+    ] = None,
+    drop_head: Annotated[
+        bool, typer.Option("--drop-head", help="Leave out heads that the target has no place for, and say so.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the preset or repository that is there, and replace it.")
     ] = False,
@@ -95,20 +124,28 @@ def convert(
     """Convert a preset or repository to any layout."""
     with _errors_as_messages(as_json), _progress_bar(hidden=as_json) as progress:
         report = bridge.convert(
-            source, target, to=to.value, text_rules=text_rules.value, overwrite=overwrite, progress=progress
+            source,
+            target,
+            to=to.value,
+            text_rules=text_rules.value,
+            dtype=dtype.value if dtype is not None else None,
+            max_shard_size=max_shard_size,
+            drop_head=drop_head,
+            overwrite=overwrite,
+            progress=progress,
         )
     if as_json:
         _print_json(report.as_dict())
         return
     names = escape(report.source.source), escape(report.target)
-    size = f"{report.source.parameters:,} parameters, {report.source.dtype}"
+    size = f"{report.source.parameters:,} parameters, {report.dtype}" + (f", {report.head}" if report.head else "")
     out.print(f"[bold]{names[0]}[/] ({report.source.layout}) to [bold]{names[1]}[/] ({report.layout}): {size}")
     if report.changed_texts is not None:
         changed = (
             f"{report.changed_texts} of {len(bridge.SAMPLE_TEXTS)} sample texts become other ids than in the source"
         )
         out.print(f"Text rules of the target: {escape(str(report.text_rules))}; {changed}.")
-    _print_losses(report.source)
+    _print_losses(report)
 
 
 @app.command()
@@ -200,7 +237,7 @@ def _print_json(content: dict[str, Any]) -> None:
 
 
 def _print_inspection(report: bridge.Inspection) -> None:
-    facts = {name: str(value) for name, value in asdict(report.architecture).items()}
+    facts = {name: str(value) for name, value in {**asdict(report.architecture), **report.variant}.items()}
     facts["parameters"] = f"{report.parameters:,} in {report.tensors} tensors"
     facts["size"] = f"{report.bytes / 1e6:,.1f} MB, {report.dtype}"
     facts["head"] = escape(report.head or "none")
@@ -217,7 +254,7 @@ def _print_inspection(report: bridge.Inspection) -> None:
     _print_losses(report)
 
 
-def _print_losses(report: bridge.Inspection) -> None:
+def _print_losses(report: bridge.Inspection | bridge.Conversion) -> None:
     if report.dropped:
         out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
         for tensor in report.dropped:

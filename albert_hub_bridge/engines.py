@@ -13,7 +13,11 @@ import numpy as np
 
 from albert_hub_bridge import __version__
 from albert_hub_bridge.errors import EngineError
+from albert_hub_bridge.mapping.heads import HEADS, Head
+from albert_hub_bridge.model.sentencepiece_unigram import build_tokenizer
 from albert_hub_bridge.stores.checkpoint import Checkpoint
+from albert_hub_bridge.stores.configurations import model_fields
+from albert_hub_bridge.stores.keras_preset import with_pooler
 
 
 Result = TypeVar("Result")
@@ -30,7 +34,12 @@ class Engine(Protocol):
         """Return the ids of each text without special tokens, or None without a vocabulary."""
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return `sequence_output` and `pooled_output` in float32 for KerasHub's three inputs."""
+        """Compute in float32 for KerasHub's three inputs.
+
+        Returns:
+            `sequence_output`; `pooled_output`, where there is a pooler; and `head_output`, where there is a head: its
+            scores, or what the classifier's activation makes of them.
+        """
 
 
 def pack(
@@ -63,7 +72,7 @@ def open_engine(checkpoint: Checkpoint) -> Engine:
     elif importlib.util.find_spec("keras_hub") is not None:
         kind = KerasHubEngine
     else:
-        kind = BackboneEngine
+        kind = BridgeEngine
     return GuardedEngine(kind, checkpoint)
 
 
@@ -105,6 +114,10 @@ class KerasHubEngine:
         self._tokenizer: Any = None
         if checkpoint.text is not None:
             self._tokenizer = keras_hub.models.AlbertTokenizer.from_preset(folder)
+        self._task: Any = None
+        if checkpoint.head is not None:
+            task = getattr(keras_hub.models, HEADS[checkpoint.head.kind].keras)
+            self._task = task.from_preset(folder, dtype="float32", preprocessor=None)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Tokenize with keras_hub's AlbertTokenizer."""
@@ -113,20 +126,22 @@ class KerasHubEngine:
         return [[int(index) for index in self._tokenizer(text)] for text in texts]
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute with keras_hub's AlbertBackbone."""
-        outputs = self._backbone.predict(inputs, verbose=0)
-        return {name: np.asarray(value) for name, value in outputs.items()}
+        """Compute with keras_hub's AlbertBackbone, and with its task where there is one."""
+        outputs = {name: np.asarray(value) for name, value in self._backbone.predict(inputs, verbose=0).items()}
+        if self._task is not None:
+            everywhere = np.broadcast_to(np.arange(inputs["token_ids"].shape[1]), inputs["token_ids"].shape)
+            positions = {"mask_positions": everywhere} if "MaskedLM" in type(self._task).__name__ else {}
+            outputs["head_output"] = np.asarray(self._task.predict({**inputs, **positions}, verbose=0))
+        return outputs
 
 
-class BackboneEngine:
-    """This package's `AlbertBackbone`, where keras_hub is not installed."""
+class BridgeEngine:
+    """This package's own model for a preset, where keras_hub is not installed."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        from albert_hub_bridge.backbone import AlbertBackbone
-
-        self.name = f"albert_hub_bridge {__version__} AlbertBackbone (keras_hub is not installed)"
-        self._backbone = AlbertBackbone.from_preset(checkpoint.folder).float()
-        self._text = checkpoint.text
+        self.name = f"albert_hub_bridge {__version__} (keras_hub is not installed)"
+        self._model = load_model(with_pooler(checkpoint))
+        self._text, self._head = checkpoint.text, checkpoint.head
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Tokenize with sentencepiece, as KerasHub's tokenizer does."""
@@ -138,12 +153,8 @@ class BackboneEngine:
         return [list(processor.encode(text)) for text in texts]
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute with `AlbertBackbone`."""
-        import torch
-
-        with torch.inference_mode():
-            outputs = self._backbone(inputs)
-        return {name: value.numpy() for name, value in outputs.items()}
+        """Compute with this package's model."""
+        return _compute(self._model.base_model, self._model if self._head is not None else None, self._head, inputs)
 
 
 class TransformersEngine:
@@ -154,12 +165,20 @@ class TransformersEngine:
         import transformers
 
         package = f" with albert_hub_bridge {__version__}" if checkpoint.layout == "bridge" else ""
+        options: dict[str, Any] = {"dtype": torch.float32}
+        self._head = checkpoint.head
+        self._with_head: Any = None
         with _quiet(transformers):
-            self._model: Any = transformers.AutoModel.from_pretrained(checkpoint.folder, dtype=torch.float32)
+            pooling = {} if checkpoint.has_pooler else {"add_pooling_layer": False}
+            self._model: Any = transformers.AutoModel.from_pretrained(checkpoint.folder, **options, **pooling)
+            if self._head is not None:
+                auto = getattr(transformers, HEADS[self._head.kind].auto)
+                self._with_head = auto.from_pretrained(checkpoint.folder, **options)
             self._tokenizer: Any = None
             if checkpoint.text is not None:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder)
-        self.name = f"transformers {transformers.__version__} {type(self._model).__name__}{package}"
+        model = self._model if self._with_head is None else self._with_head
+        self.name = f"transformers {transformers.__version__} {type(model).__name__}{package}"
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Tokenize with the repository's AutoTokenizer; special tokens written in a text are text."""
@@ -169,13 +188,81 @@ class TransformersEngine:
         return [list(row) for row in rows]
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute with the repository's AutoModel."""
-        import torch
+        """Compute with the repository's AutoModel, and with its AutoModelFor... where it has a head."""
+        return _compute(self._model, self._with_head, self._head, inputs)
 
-        names = {"token_ids": "input_ids", "segment_ids": "token_type_ids", "padding_mask": "attention_mask"}
-        with torch.inference_mode():
-            outputs = self._model(**{names[name]: torch.from_numpy(array).long() for name, array in inputs.items()})
-        return {"sequence_output": outputs.last_hidden_state.numpy(), "pooled_output": outputs.pooler_output.numpy()}
+
+def _compute(encoder: Any, with_head: Any, head: Head | None, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Compute with models of transformers' interface."""
+    import torch
+
+    names = {"token_ids": "input_ids", "segment_ids": "token_type_ids", "padding_mask": "attention_mask"}
+    tensors = {names[name]: torch.from_numpy(array).long() for name, array in inputs.items()}
+    with torch.inference_mode():
+        encoded = encoder(**tensors)
+        outputs = {"sequence_output": encoded.last_hidden_state}
+        if encoded.pooler_output is not None:
+            outputs["pooled_output"] = encoded.pooler_output
+        if head is not None:
+            if head.kind == "multiple_choice":  # each text as the only choice
+                tensors = {name: tensor.unsqueeze(1) for name, tensor in tensors.items()}
+            scores = with_head(**tensors)
+            if head.kind == "question_answering":
+                outputs["head_output"] = torch.stack((scores.start_logits, scores.end_logits), dim=-1)
+            elif head.kind == "pretraining":
+                outputs["head_output"] = scores.prediction_logits
+                outputs["sentence_order_output"] = scores.sop_logits
+            else:
+                outputs["head_output"] = scores.logits
+                if head.activation == "softmax":
+                    outputs["head_output"] = scores.logits.softmax(-1)
+                elif head.activation == "sigmoid":
+                    outputs["head_output"] = scores.logits.sigmoid()
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def load_model(checkpoint: Checkpoint) -> Any:
+    """Make this package's model of a checkpoint: `AlbertHubModel`, or one with a head; in float32, for inference."""
+    import albert_hub_bridge
+    from albert_hub_bridge.backbone import as_tensor
+
+    head = checkpoint.head
+    fields = model_fields(checkpoint.architecture, checkpoint.variant)
+    if head is not None:
+        fields |= {"masked_lm_layer_norm_epsilon": head.layer_norm_epsilon, "num_labels": head.num_labels}
+    config = albert_hub_bridge.AlbertHubConfig(**fields)
+    if head is None:
+        model: Any = albert_hub_bridge.AlbertHubModel(config, add_pooling_layer=checkpoint.has_pooler)
+    else:
+        model = getattr(albert_hub_bridge, HEADS[head.kind].bridge)(config)
+    prefix = "" if head is None else "backbone."
+    names = {rule.bridge: prefix + rule.bridge for rule in checkpoint.encoder_rules}
+    names |= {rule.bridge: rule.bridge for rule in checkpoint.head_rules}
+    state = {names[name]: as_tensor(weight.read()).float() for name, weight in checkpoint.weights.items()}
+    present = set(model.state_dict())
+    model.load_state_dict({name: tensor for name, tensor in state.items() if name in present}, strict=False)
+    return model.eval()
+
+
+def epsilon_effect(checkpoint: Checkpoint, epsilon: float, texts: Sequence[str]) -> float:
+    """Measure how far another epsilon in the masked-LM head moves its scores: the largest absolute difference.
+
+    Args:
+        checkpoint: With such a head.
+        epsilon: The other one.
+        texts: What goes in; ids 0, 1, 2, ... where the checkpoint has no vocabulary.
+    """
+    model, size = load_model(checkpoint), checkpoint.architecture.vocabulary_size
+    rows, special_ids = [[index % size for index in range(40)]], {"pad": 0, "cls": 0, "sep": 0}
+    if checkpoint.text is not None:
+        tokenizer = build_tokenizer(checkpoint.text.vocabulary, checkpoint.text.rules)
+        rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        special_ids = checkpoint.text.vocabulary.special_ids
+    inputs = pack(rows, special_ids, checkpoint.architecture.num_segments, checkpoint.architecture.max_sequence_length)
+    before = _compute(model.base_model, model, checkpoint.head, inputs)["head_output"]
+    model.masked_lm_head.intermediate_layer_norm.eps = epsilon
+    after = _compute(model.base_model, model, checkpoint.head, inputs)["head_output"]
+    return float(np.max(np.abs(after - before)))
 
 
 @contextmanager

@@ -80,9 +80,11 @@ def _show_transformers(repository: Path) -> None:
 
 def _count_identical(preset: Path, back: Path) -> None:
     with read_checkpoint(preset) as before, read_checkpoint(back) as after:
-        same = sum(before.read(rule, "keras").tobytes() == after.read(rule, "keras").tobytes() for rule in before.rules)
-        console.print(f"[bold green]{same} of {len(before.rules)} weights are identical, bit for bit.")
-        if same != len(before.rules):
+        same = sum(
+            before.read(rule, "keras").tobytes() == after.read(rule, "keras").tobytes() for rule in before.encoder_rules
+        )
+        console.print(f"[bold green]{same} of {len(before.encoder_rules)} weights are identical, bit for bit.")
+        if same != len(before.encoder_rules):
             raise SystemExit(1)
 
 

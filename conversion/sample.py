@@ -21,7 +21,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import TextRules, parse_vocab
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Text, Weight
 from albert_hub_bridge.stores.folders import new_folder
 from albert_hub_bridge.stores.keras_preset import write_preset
-from albert_hub_bridge.stores.layouts import KNOWN_FILES
+from albert_hub_bridge.stores.layouts import is_known_file
 
 
 # Two groups of two layers, run twice each: with only one group an index that is off by one does not show.
@@ -104,7 +104,7 @@ def random_checkpoint(
         shape = rule.shape("bridge", sizes)
         weights[rule.bridge] = Weight(shape, dtype, partial(_draw, rule, shape, dtype, (seed, index), std))
     text = None if proto is None else Text(proto, parse_vocabulary(proto), TextRules())
-    return Checkpoint("bridge", Path("random"), architecture, weights, dtype, text)
+    return Checkpoint("bridge", Path("random"), architecture, weights, dtype, text=text)
 
 
 def _draw(rule: WeightRule, shape: tuple[int, ...], dtype: str, seed: tuple[int, int], std: float) -> np.ndarray:
@@ -117,5 +117,5 @@ def _draw(rule: WeightRule, shape: tuple[int, ...], dtype: str, seed: tuple[int,
 def write_sample_preset(folder: Path) -> None:
     """Write the sample as a KerasHub preset."""
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary())
-    with new_folder(folder, True, KNOWN_FILES) as draft:
+    with new_folder(folder, True, is_known_file) as draft:
         write_preset(checkpoint, draft)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from albert_hub_bridge import AlbertHubConfig
 from albert_hub_bridge.model.architecture import Architecture
 from conversion.sample import SAMPLE_ARCHITECTURE, train_vocabulary
 
@@ -36,6 +37,13 @@ class KerasPreset:
     backbone: Any
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
+
+
+def stock_arguments(architecture: Architecture) -> dict[str, Any]:
+    """Return the arguments of transformers' `AlbertConfig` for an architecture."""
+    ours = AlbertHubConfig(**asdict(architecture))
+    aliases = {name: getattr(ours, name) for name in AlbertHubConfig.attribute_map}
+    return {**aliases, "attention_probs_dropout_prob": architecture.dropout}
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AlbertConfig, AutoConfig
 
 from albert_hub_bridge import AlbertHubConfig
-from albert_hub_bridge.model.architecture import FIELDS, Architecture
+from albert_hub_bridge.model.architecture import FIELDS, VARIANT_FIELDS, Architecture
 
 
 def test_defaults_are_the_base_model_and_those_of_the_architecture() -> None:
@@ -49,9 +49,8 @@ def test_every_architecture_key_of_transformers_has_a_twin() -> None:
         for name in AlbertConfig.__dataclass_fields__
         if name in AlbertConfig.__annotations__ and not name.endswith("_token_id")
     }
-    no_twin = {"hidden_act", "layer_norm_eps", "classifier_dropout_prob", "initializer_range", "tie_word_embeddings"}
-    assert theirs - no_twin == set(AlbertHubConfig.attribute_map)
-    assert set(AlbertHubConfig.attribute_map.values()) == set(FIELDS)
+    assert theirs - {"initializer_range", "tie_word_embeddings"} == set(AlbertHubConfig.attribute_map)
+    assert set(AlbertHubConfig.attribute_map.values()) == {*FIELDS, *VARIANT_FIELDS, "classifier_dropout"}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +62,12 @@ def test_every_architecture_key_of_transformers_has_a_twin() -> None:
         ({"intermediate_dim": 0}, "intermediate_dim must be a positive integer, not 0"),
         ({"dropout": 1.5}, r"dropout must be a number in \[0, 1\), not 1.5"),
         ({"vocabulary_size": "many"}, "expected int, got str"),
+        ({"activation": "maxout"}, "activation must be one of gelu_pytorch_tanh, .*, not 'maxout'"),
+        ({"layer_norm_eps": 0.0}, "layer_norm_epsilon must be a positive number below 1, not 0.0"),
+        ({"attention_dropout": 1.0}, r"attention_dropout must be a number in \[0, 1\) or None, not 1.0"),
+        ({"classifier_dropout": -0.1}, r"classifier_dropout must be a number in \[0, 1\) or None, not -0.1"),
+        ({"classifier_activation": "relu"}, "classifier_activation must be None, 'softmax' or 'sigmoid', not 'relu'"),
+        ({"masked_lm_layer_norm_epsilon": 2}, "masked_lm_layer_norm_epsilon must be a positive number below 1, not 2"),
     ],
 )
 def test_impossible_architectures_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -70,22 +75,23 @@ def test_impossible_architectures_are_refused(arguments: dict[str, Any], message
         AlbertHubConfig(**arguments)
 
 
-def test_two_different_rates_are_refused_rather_than_one_picked() -> None:
+def test_a_name_and_its_alias_that_differ_are_refused_rather_than_one_picked() -> None:
     with pytest.raises(ValueError, match="one dropout") as error:
-        AlbertHubConfig(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2)
+        AlbertHubConfig(dropout=0.1, hidden_dropout_prob=0.2)
     assert "0.1" in str(error.value)
     assert "0.2" in str(error.value)
     for arguments in (
         {"hidden_dim": 24, "hidden_size": 36},
         {"num_layers": 6, "num_hidden_layers": 12},
-        {"dropout": 0.1, "hidden_dropout_prob": 0.2},
+        {"activation": "relu", "hidden_act": "gelu"},
     ):
         with pytest.raises(ValueError, match="but these were given"):
             AlbertHubConfig(**arguments)  # type: ignore[arg-type]
     with pytest.raises(StrictDataclassError, match="vocabulary_size must be a positive integer, not 'x'"):
         AlbertHubConfig(vocab_size="x")
     assert AlbertHubConfig(hidden_dim=24, hidden_size=24).hidden_dim == 24
-    assert AlbertHubConfig(hidden_dropout_prob=0, attention_probs_dropout_prob=0.0).dropout == 0
+    assert AlbertHubConfig(hidden_dropout_prob=0.1).attention_dropout is None
+    assert AlbertHubConfig(hidden_dropout_prob=0, attention_probs_dropout_prob=0.0).attention_dropout == 0
 
 
 def test_it_is_saved_and_loaded_by_the_auto_class(tmp_path: Path) -> None:

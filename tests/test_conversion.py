@@ -12,7 +12,7 @@ from albert_hub_bridge.mapping.weights import parameter_count, weights_as_markdo
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores.folders import new_folder
 from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS
-from albert_hub_bridge.stores.layouts import write_checkpoint
+from albert_hub_bridge.stores.layouts import is_known_file, write_checkpoint
 from conversion import recipes
 from conversion.recipes import Entry, convert_entry, golden_difference, read_entries
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
@@ -89,7 +89,7 @@ def test_the_base_model_goes_the_whole_way(module: str, kind: str, layout: str, 
     """The recipe as it is run for a published checkpoint, with the real architecture and random weights."""
     name = {"keras": "albert_base_en_uncased", "stock": "albert-base-v2"}[kind]
     entry = read_entries(kind)[name]  # type: ignore[arg-type]
-    with new_folder(tmp_path / "source", overwrite=False) as draft:
+    with new_folder(tmp_path / "source", False, is_known_file) as draft:
         write_checkpoint(random_checkpoint(entry.architecture, std=0.02), draft, layout)  # type: ignore[arg-type]
     command = [sys.executable, "-W", "ignore", "-m", f"conversion.{module}", name, str(tmp_path / "source")]
     result = subprocess.run(

@@ -51,7 +51,7 @@ def test_the_classifiers_backbone_gives_the_recorded_outputs(layout: Any, tmp_pa
     recorded = _recorded("cls_english")
     report = convert(SHARED / "cls_english", tmp_path / layout, to=layout)
     assert (report.source.architecture.num_groups, report.source.architecture.num_inner_repetitions) == (2, 2)
-    assert report.source.head == "AlbertTextClassifier"
+    assert report.source.head == "text classifier of 5 classes (softmax)"
     model = AutoModel.from_pretrained(tmp_path / layout)
     assert type(model) is (AlbertHubModel if layout == "bridge" else AlbertModel)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from albert_hub_bridge.mapping.weights import parameter_count, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS
 from conversion.sample import SAMPLE_ARCHITECTURE
-from tests.conftest import KerasPreset
+from tests.conftest import KerasPreset, stock_arguments
 
 
 SIZES = {"vocabulary_size": 50, "embedding_dim": 6, "intermediate_dim": 20, "max_sequence_length": 9, "num_segments": 3}
@@ -40,9 +40,8 @@ def test_it_covers_the_state_of_our_model(architecture: Architecture) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_it_covers_the_state_of_transformers_model(architecture: Architecture) -> None:
-    aliases = {name: getattr(AlbertHubConfig(**asdict(architecture)), name) for name in AlbertHubConfig.attribute_map}
     with torch.device("meta"):
-        state = AlbertModel(AlbertConfig(**aliases)).state_dict()
+        state = AlbertModel(AlbertConfig(**stock_arguments(architecture))).state_dict()
     assert _table(architecture, "albert") == {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from albert_hub_bridge.model.architecture import Architecture
 
 
-def axis_sizes(architecture: Architecture) -> dict[str, int]:
-    """Return the size of every axis name that occurs in the table of weights."""
+def axis_sizes(architecture: Architecture, num_labels: int = 2) -> dict[str, int]:
+    """Return the size of every axis name that occurs in the table of weights; `num_labels` is a head's."""
     return {
         "vocabulary": architecture.vocabulary_size,
         "position": architecture.max_sequence_length,
@@ -29,6 +29,8 @@ def axis_sizes(architecture: Architecture) -> dict[str, int]:
         "heads": architecture.num_heads,
         "head_dim": architecture.head_dim,
         "intermediate": architecture.intermediate_dim,
+        "label": num_labels,
+        "score": 1,
     }
 
 

@@ -7,11 +7,11 @@ A key is *renamed* (it is a field of `Architecture`), *constant* (it is checked,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from albert_hub_bridge.errors import Problem
-from albert_hub_bridge.model.architecture import FIELDS, Architecture
+from albert_hub_bridge.model.architecture import ACTIVATIONS, is_epsilon, is_rate
 
 
 REQUIRED = object()
@@ -34,6 +34,26 @@ TRUNCATION = Kind("'round_robin' or 'waterfall'", lambda value: value in ("round
 TRUNCATION_OR_LONGEST = Kind(
     "'round_robin', 'waterfall' or 'longest_first'", lambda value: value == "longest_first" or TRUNCATION.accepts(value)
 )
+
+# transformers has several names for one function.
+SAME_ACTIVATION = {"gelu_new": "gelu_pytorch_tanh", "gelu_fast": "gelu_pytorch_tanh", "gelu_python": "gelu"}
+ACTIVATION = Kind(
+    f"one of {', '.join((*ACTIVATIONS, *SAME_ACTIVATION))}",
+    lambda value: isinstance(value, str) and (value in ACTIVATIONS or value in SAME_ACTIVATION),
+)
+RATE_OR_NONE = Kind("a number in [0, 1), or null", lambda value: value is None or is_rate(value))
+EPSILON = Kind("a positive number below 1", is_epsilon)
+LABELS = Kind(
+    "an object with a text for each of 0, 1, 2, ...",
+    lambda value: (
+        isinstance(value, Mapping)
+        and {str(index) for index in value} == {str(index) for index in range(len(value))}
+        and all(isinstance(label, str) for label in value.values())
+    ),
+)
+_PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+PROBLEM_TYPE = Kind(f"one of {', '.join(_PROBLEM_TYPES)}", lambda value: value in _PROBLEM_TYPES)
+CLASSIFIER_ACTIVATION = Kind("null, 'softmax' or 'sigmoid'", lambda value: value in (None, "softmax", "sigmoid"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +97,6 @@ class IgnoredKey:
 _NOT_AN_ENCODER = "ALBERT is a bidirectional encoder"
 _OUTPUT = "chooses what a call returns, not what it computes"
 _GENERATION = "only text generation uses it"
-_HEAD = "belongs to a head"
 _INIT = "only initializes new weights"
 _RUNTIME = "chooses how, not what, is computed"
 _PROVENANCE = "says where the file came from"
@@ -132,16 +151,15 @@ _TRANSFORMERS: Table = {
     "_name_or_path":           Ignored(_PROVENANCE),
     "_commit_hash":            Ignored(_PROVENANCE),
     "transformers_version":    Ignored(_PROVENANCE),
-    "tie_word_embeddings":     Ignored(_HEAD),
-    "tie_encoder_decoder":     Ignored(_HEAD),
-    "num_labels":              Ignored(_HEAD),
-    "id2label":                Ignored(_HEAD),
-    "label2id":                Ignored(_HEAD),
-    "problem_type":            Ignored(_HEAD),
-    "finetuning_task":         Ignored(_HEAD),
-    "classifier_dropout":      Ignored(_HEAD),
-    "classifier_dropout_prob": Ignored(_HEAD),
-    "task_specific_params":    Ignored(_HEAD),
+    "tie_word_embeddings":     Ignored("the tensors say it"),
+    "tie_encoder_decoder":     Ignored("there is no decoder"),
+    "num_labels":              Renamed("num_labels", None, COUNT),
+    "id2label":                Renamed("id2label", None, LABELS),
+    "label2id":                Ignored("the inverse of id2label"),
+    "problem_type":            Renamed("problem_type", None, PROBLEM_TYPE),
+    "classifier_activation":   Renamed("classifier_activation", None, CLASSIFIER_ACTIVATION),
+    "finetuning_task":         Ignored(_PROVENANCE),
+    "task_specific_params":    Ignored(_GENERATION),
     "tokenizer_class":         Ignored("the tokenizer's own files say it"),
     "prefix":                  Ignored(_GENERATION),
     "pad_token_id":            Ignored(_IDS),
@@ -167,13 +185,15 @@ ALBERT: Table = {
     "intermediate_size":            Renamed("intermediate_dim", 16384),
     "num_hidden_groups":            Renamed("num_groups", 1),
     "inner_group_num":              Renamed("num_inner_repetitions", 1),
-    "hidden_dropout_prob":          Renamed("dropout", 0.0),  # two rates in this dialect: they must agree
-    "attention_probs_dropout_prob": Renamed("dropout", 0.0),
+    "hidden_dropout_prob":          Renamed("dropout", 0.0),
+    "attention_probs_dropout_prob": Renamed("attention_dropout", 0.0),
     "max_position_embeddings":      Renamed("max_sequence_length", 512),
     "type_vocab_size":              Renamed("num_segments", 2),
-    "hidden_act":                   Constant(("gelu_pytorch_tanh", "gelu_new"), "KerasHub computes the tanh form of GELU", "gelu_new"),
-    "layer_norm_eps":               Constant((1e-12,), "KerasHub's layer norms have this epsilon"),
-    "position_embedding_type":      Constant(("absolute",), "KerasHub's positions are absolute"),
+    "hidden_act":                   Renamed("activation", "gelu_new", ACTIVATION),
+    "layer_norm_eps":               Renamed("layer_norm_epsilon", 1e-12, EPSILON),
+    "classifier_dropout_prob":      Renamed("classifier_dropout", 0.1, RATE_OR_NONE),
+    "classifier_dropout":           Ignored("transformers' ALBERT reads classifier_dropout_prob"),
+    "position_embedding_type":      Constant(("absolute",), "no library computes relative positions in ALBERT any more"),
     "net_structure_type":           Constant((0,), "a structure that no library computes"),
     "gap_size":                     Constant((0,), "a structure that no library computes"),
     "num_memory_blocks":            Constant((0,), "a structure that no library computes"),
@@ -183,7 +203,30 @@ ALBERT: Table = {
 
 BRIDGE: Table = {
     **{key: rule for key, rule in KERAS.items() if isinstance(rule, Renamed)},
+    "activation":                   Renamed("activation", "gelu_pytorch_tanh", ACTIVATION),
+    "layer_norm_epsilon":           Renamed("layer_norm_epsilon", 1e-12, EPSILON),
+    "attention_dropout":            Renamed("attention_dropout", None, RATE_OR_NONE),
+    "classifier_dropout":           Renamed("classifier_dropout", 0.1, RATE_OR_NONE),
+    "masked_lm_layer_norm_epsilon": Renamed("masked_lm_layer_norm_epsilon", 1e-5, EPSILON),
     **_TRANSFORMERS,
+}
+
+# task.json of a preset, by its class.
+_KERAS_TASK: Table = {
+    "backbone":     Ignored("compared with config.json"),
+    "preprocessor": Ignored("read from preprocessor.json"),
+    "name":         Ignored(_LABEL),
+    "trainable":    Ignored("a setting of training, not of the model"),
+    "dtype":        Ignored("the weights carry their own dtype"),
+}
+KERAS_TASKS: Mapping[str, Table] = {
+    "AlbertMaskedLM":       _KERAS_TASK,
+    "AlbertTextClassifier": {
+        **_KERAS_TASK,
+        "num_classes":      Renamed("num_labels", REQUIRED, COUNT),
+        "activation":       Renamed("classifier_activation", None, CLASSIFIER_ACTIVATION),
+        "dropout":          Renamed("classifier_dropout", 0.1, RATE_OR_NONE),
+    },
 }
 
 # preprocessor.json of a preset, next to the tokenizer that is nested in it.
@@ -273,12 +316,11 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
     return fields, ignored, problems
 
 
-def write_keys(table: Table, architecture: Architecture) -> dict[str, Any]:
-    """Write an architecture as a dialect's configuration: its renamed and its constant keys, in the table's order."""
-    values = asdict(architecture)
+def write_keys(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write fields as a dialect's configuration: the keys that rename one of `values`, and the constant ones."""
     keys: dict[str, Any] = {}
     for key, rule in table.items():
-        if isinstance(rule, Renamed) and rule.field in FIELDS:
+        if isinstance(rule, Renamed) and rule.field in values:
             keys[key] = values[rule.field]
         elif isinstance(rule, Constant) and rule.default is not REQUIRED:
             keys[key] = rule.allowed[0]

@@ -1,8 +1,8 @@
 """The table: one row per parameter, its name in every dialect and its axes in both layouts.
 
-Dialects: `keras` is the dataset in KerasHub's `model.weights.h5`, `bridge` the parameter of `AlbertHubModel`, `albert`
-the parameter of transformers' `AlbertModel`. Shapes, both directions, parameter counts and the documentation in
-`conversion/README.md` are derived from these rows and nothing else.
+Dialects: `keras` is the dataset in KerasHub's `model.weights.h5` (of a head: `task.weights.h5`), `bridge` the parameter
+of `AlbertHubModel`, `albert` the parameter of transformers' `AlbertModel`. Shapes, both directions, parameter counts and
+the documentation in `conversion/README.md` are derived from these rows and nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from albert_hub_bridge.mapping.axes import axis_sizes, rearrange, shape_of
+from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.model.architecture import Architecture
 
 
@@ -25,7 +26,7 @@ Dialect = Literal["keras", "bridge", "albert"]
 class WeightRule:
     """One parameter: its name in every dialect and its axes in both layouts."""
 
-    keras: str
+    keras: str  # empty for heads that KerasHub does not have
     bridge: str
     albert: str
     keras_axes: str
@@ -83,12 +84,53 @@ _POOLER = (
     WeightRule("layers/dense_1/vars/0", "pooled_dense.weight", "pooler.weight", "hidden pooled", "pooled hidden"),
     WeightRule("layers/dense_1/vars/1", "pooled_dense.bias",   "pooler.bias",   "pooled",        "pooled"),
 )
+
+# The kernel that makes scores of tokens is the token embedding.
+_MASKED_LM = (
+    WeightRule("layers/masked_lm_head/_intermediate_dense/vars/0",      "masked_lm_head.intermediate_dense.weight",      "predictions.dense.weight",     "hidden embedding", "embedding hidden"),
+    WeightRule("layers/masked_lm_head/_intermediate_dense/vars/1",      "masked_lm_head.intermediate_dense.bias",        "predictions.dense.bias",       "embedding",        "embedding"),
+    WeightRule("layers/masked_lm_head/_intermediate_layer_norm/vars/0", "masked_lm_head.intermediate_layer_norm.weight", "predictions.LayerNorm.weight", "embedding",        "embedding"),
+    WeightRule("layers/masked_lm_head/_intermediate_layer_norm/vars/1", "masked_lm_head.intermediate_layer_norm.bias",   "predictions.LayerNorm.bias",   "embedding",        "embedding"),
+    WeightRule("layers/masked_lm_head/vars/0",                          "masked_lm_head.decoder.bias",                   "predictions.bias",             "vocabulary",       "vocabulary"),
+)
+_SENTENCE_ORDER = (
+    WeightRule("", "sentence_order_classifier.weight", "sop_classifier.classifier.weight", "hidden label", "label hidden"),
+    WeightRule("", "sentence_order_classifier.bias",   "sop_classifier.classifier.bias",   "label",        "label"),
+)
+_SEQUENCE_CLASSIFIER = (
+    WeightRule("layers/dense/vars/0", "classifier.weight", "classifier.weight", "hidden label", "label hidden"),
+    WeightRule("layers/dense/vars/1", "classifier.bias",   "classifier.bias",   "label",        "label"),
+)
+_CHOICE_CLASSIFIER = (
+    WeightRule("", "classifier.weight", "classifier.weight", "hidden score", "score hidden"),
+    WeightRule("", "classifier.bias",   "classifier.bias",   "score",        "score"),
+)
+_SPAN_CLASSIFIER = (
+    WeightRule("", "qa_outputs.weight", "qa_outputs.weight", "hidden label", "label hidden"),
+    WeightRule("", "qa_outputs.bias",   "qa_outputs.bias",   "label",        "label"),
+)
+_HEADS: Mapping[HeadKind, tuple[WeightRule, ...]] = {
+    "masked_lm":               _MASKED_LM,
+    "pretraining":             _MASKED_LM + _SENTENCE_ORDER,
+    "sequence_classification": _SEQUENCE_CLASSIFIER,
+    "token_classification":    tuple(replace(rule, keras="") for rule in _SEQUENCE_CLASSIFIER),
+    "multiple_choice":         _CHOICE_CLASSIFIER,
+    "question_answering":      _SPAN_CLASSIFIER,
+}
 # fmt: on
 
 
-def weight_rules(architecture: Architecture) -> tuple[WeightRule, ...]:
+def weight_rules(architecture: Architecture, pooler: bool = True) -> tuple[WeightRule, ...]:
     """Return the row of every parameter of an encoder, in forward order."""
-    return (*_STEM, *_layers(architecture), *_POOLER)
+    return (*_STEM, *_layers(architecture), *(_POOLER if pooler else ()))
+
+
+def head_rules(kind: HeadKind) -> tuple[WeightRule, ...]:
+    """Return the row of every parameter of a head."""
+    return _HEADS[kind]
+
+
+POOLER = frozenset(rule.bridge for rule in _POOLER)
 
 
 def _layers(architecture: Architecture) -> Iterator[WeightRule]:
@@ -123,6 +165,8 @@ def weights_as_markdown() -> str:
         "|---|---|---|---|---|",
     ]
     layer = [_in_layer(rule, "transformer_encoder[_n]", "g", "i") for rule in _LAYER]
-    for rule in (*_STEM, *layer, *_POOLER):
-        lines.append(f"| `{rule.keras}` | {rule.keras_axes} | `{rule.bridge}` | `{rule.albert}` | {rule.torch_axes} |")
+    heads = (*_MASKED_LM, *_SENTENCE_ORDER, *_SEQUENCE_CLASSIFIER, *_CHOICE_CLASSIFIER, *_SPAN_CLASSIFIER)
+    for rule in (*_STEM, *layer, *_POOLER, *heads):
+        keras = f"`{rule.keras}` | {rule.keras_axes}" if rule.keras else "none | "
+        lines.append(f"| {keras} | `{rule.bridge}` | `{rule.albert}` | {rule.torch_axes} |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The eleven numbers that define an ALBERT encoder, under KerasHub's names.
+"""The eleven numbers that define an ALBERT encoder, under KerasHub's names, and what other ALBERTs do otherwise.
 
 This module is pure: no torch, no transformers. The configuration checks itself with it, and so does everything that
 converts without ever building a model.
@@ -63,6 +63,33 @@ class Architecture:
 
 FIELDS = tuple(field.name for field in fields(Architecture))
 
+ACTIVATIONS = ("gelu_pytorch_tanh", "gelu", "quick_gelu", "relu", "silu", "tanh")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """What every KerasHub ALBERT does in one way, the defaults here, and other ALBERTs may do otherwise.
+
+    Args:
+        activation: Of the feed-forward blocks and the masked-LM head: one of `ACTIVATIONS`, transformers' names.
+        layer_norm_epsilon: Of all layer norms but the masked-LM head's. Positive.
+        attention_dropout: Dropout rate of the attention probabilities, in [0, 1); None for that of all the rest.
+
+    Raises:
+        ValueError: A value is impossible; the message names every one.
+    """
+
+    activation: str = "gelu_pytorch_tanh"
+    layer_norm_epsilon: float = 1e-12
+    attention_dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        if problems := variant_problems(asdict(self)):
+            raise ValueError("Impossible ALBERT: " + "; ".join(problems) + ".")
+
+
+VARIANT_FIELDS = tuple(field.name for field in fields(Variant))
+
 
 def check_architecture(values: Mapping[str, Any]) -> None:
     """Refuse what cannot be an ALBERT.
@@ -80,7 +107,7 @@ def architecture_problems(values: Mapping[str, Any]) -> list[str]:
     for name in FIELDS:
         value = values[name]
         if name == "dropout":
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+            if not is_rate(value):
                 problems.append(f"dropout must be a number in [0, 1), not {value!r}")
         elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
             problems.append(f"{name} must be a positive integer, not {value!r}")
@@ -90,3 +117,26 @@ def architecture_problems(values: Mapping[str, Any]) -> list[str]:
         if values[whole] % values[part]:
             problems.append(f"{whole}={values[whole]} must be divisible by {part}={values[part]}")
     return problems
+
+
+def variant_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say everything that is impossible about `values`, a mapping that has all of `VARIANT_FIELDS`."""
+    problems = []
+    if values["activation"] not in ACTIVATIONS:
+        problems.append(f"activation must be one of {', '.join(ACTIVATIONS)}, not {values['activation']!r}")
+    epsilon = values["layer_norm_epsilon"]
+    if not is_epsilon(epsilon):
+        problems.append(f"layer_norm_epsilon must be a positive number below 1, not {epsilon!r}")
+    if values["attention_dropout"] is not None and not is_rate(values["attention_dropout"]):
+        problems.append(f"attention_dropout must be a number in [0, 1) or None, not {values['attention_dropout']!r}")
+    return problems
+
+
+def is_rate(value: Any) -> bool:
+    """Tell whether a value can be a dropout rate: a number in [0, 1)."""
+    return type(value) in (int, float) and 0.0 <= value < 1.0
+
+
+def is_epsilon(value: Any) -> bool:
+    """Tell whether a value can be added to a variance: a positive number below 1."""
+    return type(value) in (int, float) and 0.0 < value < 1.0

@@ -5,17 +5,25 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from .architecture import FIELDS, check_architecture
+from .architecture import FIELDS, VARIANT_FIELDS, check_architecture, is_epsilon, is_rate, variant_problems
 
 
 @strict
 class AlbertHubConfig(PreTrainedConfig):
-    r"""Configuration of an `AlbertHubModel`. The defaults are those of `albert_base_en_uncased`.
+    r"""Configuration of an `AlbertHubModel` and its heads. The defaults are those of `albert_base_en_uncased`.
 
-    Every field is documented at `Architecture`, whose names and rules these are. transformers' names for the same
-    things (`hidden_size`, `num_hidden_layers`, ...) can be read, set and passed as well.
+    Every field of the encoder is documented at `Architecture` and `Variant`, whose names and rules these are.
+    transformers' names for the same things (`hidden_size`, `num_hidden_layers`, ...) can be read, set and passed as
+    well.
 
     Args:
+        classifier_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout rate before a classifier, in [0, 1); `None` for the encoder's rate.
+        classifier_activation (`str`, *optional*):
+            What KerasHub's classifier does to its scores: `softmax`, `sigmoid`, or `None` for nothing. The models here
+            return scores (`logits`) whatever it says; `problem_type` tells pipelines what to do with them.
+        masked_lm_layer_norm_epsilon (`float`, *optional*, defaults to 1e-5):
+            Epsilon of the masked-LM head's layer norm.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the truncated normal that initializes new weights.
         pad_token_id (`int`, *optional*, defaults to 0):
@@ -51,9 +59,12 @@ class AlbertHubConfig(PreTrainedConfig):
         "num_hidden_groups": "num_groups",
         "inner_group_num": "num_inner_repetitions",
         "hidden_dropout_prob": "dropout",
-        "attention_probs_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
         "max_position_embeddings": "max_sequence_length",
         "type_vocab_size": "num_segments",
+        "hidden_act": "activation",
+        "layer_norm_eps": "layer_norm_epsilon",
+        "classifier_dropout_prob": "classifier_dropout",
     }
 
     vocabulary_size: int = 30000
@@ -67,6 +78,12 @@ class AlbertHubConfig(PreTrainedConfig):
     dropout: int | float = 0.0
     max_sequence_length: int = 512
     num_segments: int = 2
+    activation: str = "gelu_pytorch_tanh"
+    layer_norm_epsilon: int | float = 1e-12
+    attention_dropout: int | float | None = None
+    classifier_dropout: int | float | None = 0.1
+    classifier_activation: str | None = None
+    masked_lm_layer_norm_epsilon: int | float = 1e-5
     initializer_range: float = 0.02
     pad_token_id: int | None = 0
     bos_token_id: int | None = 2
@@ -74,8 +91,7 @@ class AlbertHubConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # A field and its aliases are one thing, and KerasHub's one dropout is two rates in transformers. Where they
-        # disagree, refuse rather than pick one.
+        # A field and its alias are one thing. Where they disagree, refuse rather than pick one.
         given: dict[str, dict[str, Any]] = {}
         for alias, name in self.attribute_map.items():
             if alias in kwargs:
@@ -90,6 +106,18 @@ class AlbertHubConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Refuse impossible architectures; part of `@strict`, run at construction, on saving and by `validate()`."""
         check_architecture({name: getattr(self, name) for name in FIELDS})
+        problems = variant_problems({name: getattr(self, name) for name in VARIANT_FIELDS})
+        if self.classifier_dropout is not None and not is_rate(self.classifier_dropout):
+            problems.append(f"classifier_dropout must be a number in [0, 1) or None, not {self.classifier_dropout!r}")
+        if self.classifier_activation not in (None, "softmax", "sigmoid"):
+            problems.append(
+                f"classifier_activation must be None, 'softmax' or 'sigmoid', not {self.classifier_activation!r}"
+            )
+        if not is_epsilon(self.masked_lm_layer_norm_epsilon):
+            epsilon = self.masked_lm_layer_norm_epsilon
+            problems.append(f"masked_lm_layer_norm_epsilon must be a positive number below 1, not {epsilon!r}")
+        if problems:
+            raise ValueError("Impossible ALBERT: " + "; ".join(problems) + ".")
 
 
 __all__ = ["AlbertHubConfig"]

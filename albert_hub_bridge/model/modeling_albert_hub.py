@@ -3,7 +3,7 @@
 What differs from transformers' own `AlbertModel`, each a fact of `keras_hub/src/models/albert/albert_backbone.py` and
 `keras_hub/src/layers/modeling/transformer_encoder.py`:
 
-- GELU is the tanh approximation, fused.
+- GELU is the tanh approximation, fused, unless the configuration names another activation.
 - One dropout rate, also applied after the feed-forward block.
 - The softmax of attention runs in float32 under every dtype; probabilities of masked keys are zeroed after it, so a
   sequence that is all padding attends to nothing instead of to everything.
@@ -13,16 +13,26 @@ What differs from transformers' own `AlbertModel`, each a fact of `keras_hub/src
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    MaskedLMOutput,
+    ModelOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_albert_hub import AlbertHubConfig
@@ -33,8 +43,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers.processing_utils import Unpack
     from transformers.utils import TransformersKwargs
-
-LAYER_NORM_EPSILON = 1e-12
 
 
 def eager_attention_forward(
@@ -71,6 +79,7 @@ class AlbertHubAttention(nn.Module):
         self.config = config
         self.head_dim = config.hidden_dim // config.num_heads
         self.scaling = self.head_dim**-0.5
+        self.dropout = config.dropout if config.attention_dropout is None else config.attention_dropout
         self.query_dense = nn.Linear(config.hidden_dim, config.hidden_dim)
         self.key_dense = nn.Linear(config.hidden_dim, config.hidden_dim)
         self.value_dense = nn.Linear(config.hidden_dim, config.hidden_dim)
@@ -97,7 +106,7 @@ class AlbertHubAttention(nn.Module):
             key,
             value,
             attention_mask,
-            dropout=self.config.dropout if self.training else 0.0,
+            dropout=self.dropout if self.training else 0.0,
             scaling=self.scaling,
             **kwargs,
         )
@@ -110,10 +119,11 @@ class AlbertHubLayer(GradientCheckpointingLayer):
     def __init__(self, config: AlbertHubConfig) -> None:
         super().__init__()
         self.self_attention_layer = AlbertHubAttention(config)
-        self.self_attention_layer_norm = nn.LayerNorm(config.hidden_dim, eps=LAYER_NORM_EPSILON)
+        self.self_attention_layer_norm = nn.LayerNorm(config.hidden_dim, eps=config.layer_norm_epsilon)
         self.feedforward_intermediate_dense = nn.Linear(config.hidden_dim, config.intermediate_dim)
+        self.activation = ACT2FN[config.activation]
         self.feedforward_output_dense = nn.Linear(config.intermediate_dim, config.hidden_dim)
-        self.feedforward_layer_norm = nn.LayerNorm(config.hidden_dim, eps=LAYER_NORM_EPSILON)
+        self.feedforward_layer_norm = nn.LayerNorm(config.hidden_dim, eps=config.layer_norm_epsilon)
         self.self_attention_dropout = nn.Dropout(config.dropout)
         self.feedforward_dropout = nn.Dropout(config.dropout)
 
@@ -128,8 +138,7 @@ class AlbertHubLayer(GradientCheckpointingLayer):
         attended = self.self_attention_dropout(attended)
         hidden_states = self.self_attention_layer_norm(hidden_states + attended)
 
-        intermediate = self.feedforward_intermediate_dense(hidden_states)
-        intermediate = nn.functional.gelu(intermediate, approximate="tanh")
+        intermediate = self.activation(self.feedforward_intermediate_dense(hidden_states))
         output = self.feedforward_dropout(self.feedforward_output_dense(intermediate))
         return self.feedforward_layer_norm(hidden_states + output)
 
@@ -176,7 +185,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         self.token_embedding: nn.Module = nn.Embedding(config.vocabulary_size, config.embedding_dim)
         self.position_embedding = nn.Embedding(config.max_sequence_length, config.embedding_dim)
         self.segment_embedding = nn.Embedding(config.num_segments, config.embedding_dim)
-        self.embeddings_layer_norm = nn.LayerNorm(config.embedding_dim, eps=LAYER_NORM_EPSILON)
+        self.embeddings_layer_norm = nn.LayerNorm(config.embedding_dim, eps=config.layer_norm_epsilon)
         self.embeddings_dropout = nn.Dropout(config.dropout)
         self.embeddings_projection = nn.Linear(config.embedding_dim, config.hidden_dim)
         self.transformer_layers: Any = nn.ModuleList(
@@ -253,4 +262,353 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
 
-__all__ = ["AlbertHubModel", "AlbertHubPreTrainedModel"]
+class AlbertHubMaskedLMHead(nn.Module):
+    """Scores of all tokens at every position: KerasHub's `MaskedLMHead`.
+
+    Source:
+        keras_hub/src/layers/modeling/masked_lm_head.py.
+    """
+
+    def __init__(self, config: AlbertHubConfig) -> None:
+        super().__init__()
+        self.intermediate_dense = nn.Linear(config.hidden_dim, config.embedding_dim)
+        self.activation = ACT2FN[config.activation]
+        self.intermediate_layer_norm = nn.LayerNorm(config.embedding_dim, eps=config.masked_lm_layer_norm_epsilon)
+        self.decoder: nn.Module = nn.Linear(config.embedding_dim, config.vocabulary_size)  # the weight is tied
+
+    def forward(self, sequence_output: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq vocabulary"]:
+        """Transform back to the width of embeddings, and compare with all of them."""
+        embeddings = self.intermediate_layer_norm(self.activation(self.intermediate_dense(sequence_output)))
+        return self.decoder(embeddings)
+
+
+class _WithMaskedLMHead(AlbertHubPreTrainedModel):
+    """What the two models with a masked-LM head share."""
+
+    _tied_weights_keys = {"masked_lm_head.decoder.weight": "backbone.token_embedding.weight"}
+
+    masked_lm_head: AlbertHubMaskedLMHead
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the layer that scores tokens; its weight is the token embedding."""
+        return self.masked_lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the layer that scores tokens."""
+        self.masked_lm_head.decoder = new_embeddings
+
+
+class AlbertHubForMaskedLM(_WithMaskedLMHead):
+    """ALBERT that fills in masked tokens: KerasHub's `AlbertMaskedLM`, with scores at every position.
+
+    Source:
+        keras_hub/src/models/albert/albert_masked_lm.py.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^backbone\.pooled_dense\."]  # KerasHub saves the pooler with it
+
+    def __init__(self, config: AlbertHubConfig) -> None:
+        super().__init__(config)
+        self.backbone = AlbertHubModel(config, add_pooling_layer=False)
+        self.masked_lm_head = AlbertHubMaskedLMHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch seq"] | None = None,
+        attention_mask: Int[Tensor, "batch seq"] | None = None,
+        token_type_ids: Int[Tensor, "batch seq"] | None = None,
+        position_ids: Int[Tensor, "batch seq"] | None = None,
+        inputs_embeds: Float[Tensor, "batch seq embedding"] | None = None,
+        labels: Int[Tensor, "batch seq"] | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput:
+        """Score all tokens at every position.
+
+        Besides the arguments of `AlbertHubModel`:
+            labels: Ids of the right tokens, -100 where there is nothing to learn.
+
+        Returns:
+            `logits` (batch, seq, vocabulary_size), and with labels the cross-entropy as `loss`.
+        """
+        outputs = self.backbone(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        logits = self.masked_lm_head(outputs.last_hidden_state)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocabulary_size, **kwargs)
+        return MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+@dataclass
+class AlbertHubForPreTrainingOutput(ModelOutput):
+    """What `AlbertHubForPreTraining` returns: the fields of transformers' `AlbertForPreTrainingOutput`."""
+
+    loss: torch.Tensor | None = None
+    prediction_logits: torch.Tensor | None = None
+    sop_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class AlbertHubForPreTraining(_WithMaskedLMHead):
+    """ALBERT as it was pretrained: a masked-LM head, and a classifier of the order of two sentences."""
+
+    def __init__(self, config: AlbertHubConfig) -> None:
+        super().__init__(config)
+        self.backbone = AlbertHubModel(config)
+        self.masked_lm_head = AlbertHubMaskedLMHead(config)
+        self.classifier_dropout = _classifier_dropout(config)
+        self.sentence_order_classifier = _classifier(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch seq"] | None = None,
+        attention_mask: Int[Tensor, "batch seq"] | None = None,
+        token_type_ids: Int[Tensor, "batch seq"] | None = None,
+        position_ids: Int[Tensor, "batch seq"] | None = None,
+        inputs_embeds: Float[Tensor, "batch seq embedding"] | None = None,
+        labels: Int[Tensor, "batch seq"] | None = None,
+        sentence_order_label: Int[Tensor, " batch"] | None = None,
+        **kwargs: Any,
+    ) -> AlbertHubForPreTrainingOutput:
+        """Score all tokens at every position, and the order of the segments.
+
+        Besides the arguments of `AlbertHubModel`:
+            labels: Ids of the right tokens, -100 where there is nothing to learn.
+            sentence_order_label: 0 where the segments are in order, 1 where they were switched.
+
+        Returns:
+            `prediction_logits` (batch, seq, vocabulary_size), `sop_logits` (batch, num_labels), and with both labels
+            the sum of both cross-entropies as `loss`.
+        """
+        outputs = self.backbone(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        prediction_logits = self.masked_lm_head(outputs.last_hidden_state)
+        sop_logits = self.sentence_order_classifier(self.classifier_dropout(outputs.pooler_output))
+        loss = None
+        if labels is not None and sentence_order_label is not None:
+            cross_entropy = nn.functional.cross_entropy
+            loss = cross_entropy(prediction_logits.flatten(0, 1).float(), labels.flatten())
+            loss = loss + cross_entropy(sop_logits.float(), sentence_order_label.flatten())
+        return AlbertHubForPreTrainingOutput(
+            loss=loss,
+            prediction_logits=prediction_logits,
+            sop_logits=sop_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def _classifier(config: AlbertHubConfig) -> nn.Linear:
+    return nn.Linear(config.hidden_dim, config.num_labels or 0)
+
+
+def _classifier_dropout(config: AlbertHubConfig) -> nn.Dropout:
+    return nn.Dropout(config.dropout if config.classifier_dropout is None else config.classifier_dropout)
+
+
+class AlbertHubForSequenceClassification(AlbertHubPreTrainedModel):
+    """ALBERT that classifies texts: KerasHub's `AlbertTextClassifier`, before its activation.
+
+    Source:
+        keras_hub/src/models/albert/albert_text_classifier.py.
+    """
+
+    def __init__(self, config: AlbertHubConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.backbone = AlbertHubModel(config)
+        self.classifier_dropout = _classifier_dropout(config)
+        self.classifier = _classifier(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch seq"] | None = None,
+        attention_mask: Int[Tensor, "batch seq"] | None = None,
+        token_type_ids: Int[Tensor, "batch seq"] | None = None,
+        position_ids: Int[Tensor, "batch seq"] | None = None,
+        inputs_embeds: Float[Tensor, "batch seq embedding"] | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """Score the classes of every text.
+
+        Besides the arguments of `AlbertHubModel`:
+            labels: (batch,) class indices, or (batch, num_labels) floats, as the configuration's `problem_type` wants.
+
+        Returns:
+            `logits` (batch, num_labels), and with labels the `loss` that `problem_type` names: `regression` (mean
+            squared error), `single_label_classification` (cross-entropy) or `multi_label_classification` (binary
+            cross-entropy); by default, told from the number and the dtype of the labels.
+        """
+        outputs = self.backbone(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        logits = self.classifier(self.classifier_dropout(outputs.pooler_output))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class AlbertHubForTokenClassification(AlbertHubPreTrainedModel):
+    """ALBERT that classifies tokens, such as names in a text."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^backbone\.pooled_dense\."]
+
+    def __init__(self, config: AlbertHubConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.backbone = AlbertHubModel(config, add_pooling_layer=False)
+        self.classifier_dropout = _classifier_dropout(config)
+        self.classifier = _classifier(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch seq"] | None = None,
+        attention_mask: Int[Tensor, "batch seq"] | None = None,
+        token_type_ids: Int[Tensor, "batch seq"] | None = None,
+        position_ids: Int[Tensor, "batch seq"] | None = None,
+        inputs_embeds: Float[Tensor, "batch seq embedding"] | None = None,
+        labels: Int[Tensor, "batch seq"] | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput:
+        """Score the classes of every token.
+
+        Besides the arguments of `AlbertHubModel`:
+            labels: Class indices, -100 where there is nothing to learn.
+
+        Returns:
+            `logits` (batch, seq, num_labels), and with labels the cross-entropy as `loss`.
+        """
+        outputs = self.backbone(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        logits = self.classifier(self.classifier_dropout(outputs.last_hidden_state))
+        loss = self.loss_function(logits, labels, self.config, **kwargs) if labels is not None else None
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class AlbertHubForQuestionAnswering(AlbertHubPreTrainedModel):
+    """ALBERT that finds where in a text the answer to a question begins and ends."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^backbone\.pooled_dense\."]
+
+    def __init__(self, config: AlbertHubConfig) -> None:
+        super().__init__(config)
+        if config.num_labels != 2:
+            raise ValueError(f"A span has a start and an end: num_labels must be 2, not {config.num_labels}.")
+        self.backbone = AlbertHubModel(config, add_pooling_layer=False)
+        self.qa_outputs = _classifier(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch seq"] | None = None,
+        attention_mask: Int[Tensor, "batch seq"] | None = None,
+        token_type_ids: Int[Tensor, "batch seq"] | None = None,
+        position_ids: Int[Tensor, "batch seq"] | None = None,
+        inputs_embeds: Float[Tensor, "batch seq embedding"] | None = None,
+        start_positions: Int[Tensor, " batch"] | None = None,
+        end_positions: Int[Tensor, " batch"] | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Score every token as the first and as the last of the answer.
+
+        Besides the arguments of `AlbertHubModel`:
+            start_positions: Index of the answer's first token; one beyond the text is not learnt.
+            end_positions: Index of the answer's last token.
+
+        Returns:
+            `start_logits` and `end_logits` (batch, seq), and with both positions the mean of both cross-entropies as
+            `loss`.
+        """
+        outputs = self.backbone(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+        )
+        start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
+        start_logits, end_logits = start_logits.contiguous(), end_logits.contiguous()
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **kwargs)
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class AlbertHubForMultipleChoice(AlbertHubPreTrainedModel):
+    """ALBERT that picks one of several continuations."""
+
+    def __init__(self, config: AlbertHubConfig) -> None:
+        super().__init__(config)
+        self.backbone = AlbertHubModel(config)
+        self.classifier_dropout = _classifier_dropout(config)
+        self.classifier = nn.Linear(config.hidden_dim, 1)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch choices seq"] | None = None,
+        attention_mask: Int[Tensor, "batch choices seq"] | None = None,
+        token_type_ids: Int[Tensor, "batch choices seq"] | None = None,
+        position_ids: Int[Tensor, "batch choices seq"] | None = None,
+        inputs_embeds: Float[Tensor, "batch choices seq embedding"] | None = None,
+        labels: Int[Tensor, " batch"] | None = None,
+        **kwargs: Any,
+    ) -> MultipleChoiceModelOutput:
+        """Score every choice.
+
+        Besides the arguments of `AlbertHubModel`, which have the choices as their second dimension:
+            labels: Index of the right choice.
+
+        Returns:
+            `logits` (batch, choices), and with labels the cross-entropy as `loss`.
+
+        Raises:
+            ValueError: Both or neither of `input_ids` and `inputs_embeds` were given.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        choices = (input_ids if input_ids is not None else inputs_embeds).shape[1]  # type: ignore[union-attr]
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        flat = (None if tensor is None else tensor.flatten(0, 1) for tensor in inputs)
+        outputs = self.backbone(*flat, return_dict=True, **kwargs)
+        logits = self.classifier(self.classifier_dropout(outputs.pooler_output)).view(-1, choices)
+        loss = nn.functional.cross_entropy(logits.float(), labels) if labels is not None else None
+        return MultipleChoiceModelOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+__all__ = [
+    "AlbertHubForMaskedLM",
+    "AlbertHubForMultipleChoice",
+    "AlbertHubForPreTraining",
+    "AlbertHubForQuestionAnswering",
+    "AlbertHubForSequenceClassification",
+    "AlbertHubForTokenClassification",
+    "AlbertHubModel",
+    "AlbertHubPreTrainedModel",
+]

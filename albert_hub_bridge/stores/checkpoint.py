@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,9 @@ import numpy as np
 from albert_hub_bridge.errors import Problem, VocabularyError, WeightsError
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import IgnoredKey
-from albert_hub_bridge.mapping.weights import Dialect, WeightRule, weight_rules
-from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.mapping.heads import Head
+from albert_hub_bridge.mapping.weights import POOLER, Dialect, WeightRule, head_rules, weight_rules
+from albert_hub_bridge.model.architecture import Architecture, Variant
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules, Vocabulary, parse_vocabulary
 
 
@@ -75,16 +76,17 @@ class Text:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An ALBERT encoder, wherever it came from. Weights are lazy: use it as a context manager, or `close` it.
+    """An ALBERT, wherever it came from. Weights are lazy: use it as a context manager, or `close` it.
 
     Args:
         layout: What it was read from.
         folder: Where it was read from.
         architecture: The encoder, under KerasHub's names.
-        weights: By the names of `AlbertHubModel`, in torch's layout.
+        weights: By the names of `AlbertHubModel` and of the heads, in torch's layout. The pooler may be absent.
         dtype: Of all weights: a key of `DTYPES`.
+        variant: What the encoder does otherwise than KerasHub's.
+        head: What sits on the encoder, or None.
         text: The vocabulary, or None where the source has none.
-        head: What kind of head the source has, or None.
         dropped: Tensors that were found and are not carried over.
         ignored: Configuration keys that were found and are not carried over.
         notes: What else the user should know.
@@ -95,17 +97,33 @@ class Checkpoint:
     architecture: Architecture
     weights: Mapping[str, Weight]
     dtype: str
+    variant: Variant = field(default_factory=Variant)
+    head: Head | None = None
     text: Text | None = None
-    head: str | None = None
     dropped: Sequence[DroppedTensor] = ()
     ignored: Sequence[IgnoredKey] = ()
     notes: Sequence[str] = ()
     resources: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     @property
-    def rules(self) -> tuple[WeightRule, ...]:
-        """The table's row of every weight, in forward order."""
-        return weight_rules(self.architecture)
+    def has_pooler(self) -> bool:
+        """Whether the encoder has its pooler; heads that work on tokens are often saved without."""
+        return set(self.weights) >= POOLER
+
+    @property
+    def encoder_rules(self) -> tuple[WeightRule, ...]:
+        """The table's row of every weight of the encoder, in forward order."""
+        return weight_rules(self.architecture, self.has_pooler)
+
+    @property
+    def head_rules(self) -> tuple[WeightRule, ...]:
+        """The table's row of every weight of the head."""
+        return head_rules(self.head.kind) if self.head is not None else ()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of every axis of the weights."""
+        return axis_sizes(self.architecture, self.head.num_labels if self.head is not None else 2)
 
     @property
     def nbytes(self) -> int:
@@ -114,7 +132,28 @@ class Checkpoint:
 
     def read(self, rule: WeightRule, dialect: Dialect) -> np.ndarray:
         """Read one weight in a dialect's layout: usually a transposed view of what the file holds."""
-        return rule.move(self.weights[rule.bridge].read(), "bridge", dialect, axis_sizes(self.architecture))
+        return rule.move(self.weights[rule.bridge].read(), "bridge", dialect, self.sizes)
+
+    def cast(self, dtype: str) -> Checkpoint:
+        """Return the checkpoint with all weights in another dtype, rounded to the nearest when they are read.
+
+        Reading raises:
+            WeightsError: A finite value is too large for the dtype.
+        """
+        weights = {name: self._cast(name, weight, dtype) for name, weight in self.weights.items()}
+        return replace(self, weights=weights, dtype=dtype)
+
+    def _cast(self, name: str, weight: Weight, dtype: str) -> Weight:
+        def read() -> np.ndarray:
+            values = weight.read()
+            with np.errstate(over="ignore"):
+                rounded: np.ndarray = values.astype(DTYPES[dtype])
+            if overflows := np.count_nonzero(np.isinf(rounded) & np.isfinite(values)):
+                detail = f"{overflows} values, such as {float(np.abs(values).max()):g}, are too large for {dtype}"
+                raise WeightsError(self.folder, "weights", [Problem("overflow", name, detail)])
+            return rounded
+
+        return Weight(weight.shape, dtype, read)
 
     def close(self) -> None:
         """Close the files behind the weights."""
@@ -130,28 +169,27 @@ class Checkpoint:
 
 
 def match_weights(
-    file: Path, found: Mapping[str, Weight], architecture: Architecture, dialect: Dialect, prefix: str = ""
-) -> tuple[dict[str, Weight], str]:
+    file: Path,
+    found: Mapping[str, Weight],
+    expected: Mapping[str, WeightRule],
+    sizes: Mapping[str, int],
+    dialect: Dialect,
+) -> dict[str, Weight]:
     """Match the tensors of a file with the table.
 
     Args:
         file: The file, for the message.
-        found: Every tensor of the file that belongs to the encoder, by its name there.
-        architecture: The encoder that the configuration describes.
+        found: Every tensor of the file, by its name there.
+        expected: The row of every tensor that has to be there, by its name there.
+        sizes: Of the axes.
         dialect: Of the file.
-        prefix: What the names in the file have before those of the table.
 
     Returns:
-        The weights by bridge names, in torch's layout, and their dtype.
+        The weights by bridge names, in torch's layout.
 
     Raises:
         WeightsError: Any tensor is missing, unexpected, or of a wrong shape or dtype; lists them all.
     """
-    if architecture.num_inner_layers > len(found):  # before a table of that many rows is made
-        detail = f"expected {architecture.num_inner_layers} encoder layers, found {len(found)} tensors"
-        raise WeightsError(file, "weights", [Problem("missing", file.name, detail)])
-    sizes = axis_sizes(architecture)
-    expected = {prefix + rule.name(dialect): rule for rule in weight_rules(architecture)}
     problems, weights = [], {}
     for name, rule in expected.items():
         shape = rule.shape(dialect, sizes)
@@ -174,7 +212,18 @@ def match_weights(
         ]
     if problems:
         raise WeightsError(file, "weights", problems)
-    return weights, dtypes.pop()
+    return weights
+
+
+def check_layers(file: Path, architecture: Architecture, found: int) -> None:
+    """Refuse an architecture with more layers than a file has tensors, before a table of that many rows is made.
+
+    Raises:
+        WeightsError: It has.
+    """
+    if architecture.num_inner_layers > found:
+        detail = f"expected {architecture.num_inner_layers} encoder layers, found {found} tensors"
+        raise WeightsError(file, "weights", [Problem("missing", file.name, detail)])
 
 
 def _in_torch_layout(weight: Weight, rule: WeightRule, dialect: Dialect, sizes: Mapping[str, int]) -> Weight:

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.errors import ConfigurationError, Problem
-from albert_hub_bridge.mapping.configs import IgnoredKey, Table, read_keys
-from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.mapping.configs import SAME_ACTIVATION, IgnoredKey, Table, read_keys
+from albert_hub_bridge.model.architecture import FIELDS, VARIANT_FIELDS, Architecture, Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a configuration says.
+
+    Args:
+        architecture: Of the encoder.
+        variant: What the encoder does otherwise than KerasHub's.
+        head: Fields of a head, whether there is one or not.
+        ignored: Keys that are not carried over.
+    """
+
+    architecture: Architecture
+    variant: Variant
+    head: Mapping[str, Any]
+    ignored: list[IgnoredKey]
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -57,17 +75,29 @@ def read_fields(file: Path, table: Table, keys: Mapping[str, Any]) -> tuple[dict
     return fields, ignored
 
 
-def read_architecture(file: Path, table: Table, keys: Mapping[str, Any]) -> tuple[Architecture, list[IgnoredKey]]:
-    """Read an architecture from the keys of a file.
+def read_configuration(file: Path, table: Table, keys: Mapping[str, Any]) -> Configuration:
+    """Read the configuration of a model from the keys of a file.
 
     Raises:
         ConfigurationError: As `read_fields`, or the architecture is impossible.
     """
     fields, ignored = read_fields(file, table, keys)
+    activation = fields.get("activation")
+    variant = {name: fields.pop(name) for name in VARIANT_FIELDS if name in fields}
+    if activation in SAME_ACTIVATION:
+        variant["activation"] = SAME_ACTIVATION[activation]
+    if variant.get("attention_dropout") == fields["dropout"]:
+        variant["attention_dropout"] = None
     try:
-        return Architecture(**fields), ignored
+        architecture = Architecture(**{name: fields.pop(name) for name in FIELDS})
+        return Configuration(architecture, Variant(**variant), fields, ignored)
     except ValueError as error:
         raise ConfigurationError(file, "configuration", [Problem("impossible", file.name, str(error))]) from error
+
+
+def model_fields(architecture: Architecture, variant: Variant) -> dict[str, Any]:
+    """Return the fields that `read_configuration` read."""
+    return {**asdict(architecture), **asdict(variant)}
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:

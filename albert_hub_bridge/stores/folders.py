@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from albert_hub_bridge.errors import TargetError, first_few
 
 
-def check_target(target: Path, overwrite: bool, known: frozenset[str]) -> None:
+def check_target(target: Path, overwrite: bool, is_known: Callable[[str], bool]) -> None:
     """Refuse a target that must not be written, before any work is done.
 
     Args:
         target: The folder to make.
         overwrite: Whether a preset or repository that is there may be replaced. Nothing else is ever replaced.
-        known: The files that a preset or repository may have; a folder with others is not replaced.
+        is_known: Tells which files a preset or repository may have; a folder with others is not replaced.
 
     Raises:
         TargetError: The target exists and may not be replaced, or cannot be a folder, or has no parent.
@@ -36,7 +36,7 @@ def check_target(target: Path, overwrite: bool, known: frozenset[str]) -> None:
                 "replaced. Choose another target."
             )
         found = (path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if not path.is_dir())
-        if others := [name for name in found if name not in known]:
+        if others := [name for name in found if not is_known(name)]:
             raise TargetError(
                 f"The target {target} would be deleted as a whole, and has {first_few(others, 5)}, "
                 "which nothing here writes. Move them away, or choose another target."
@@ -46,7 +46,7 @@ def check_target(target: Path, overwrite: bool, known: frozenset[str]) -> None:
 
 
 @contextmanager
-def new_folder(target: Path, overwrite: bool, known: frozenset[str] = frozenset()) -> Iterator[Path]:
+def new_folder(target: Path, overwrite: bool, is_known: Callable[[str], bool]) -> Iterator[Path]:
     """Yield an empty folder beside `target`; move it in place when the block ends well, else remove it.
 
     An existing target is replaced as a whole, never overlaid: files of the old one do not survive in the new one.
@@ -54,7 +54,7 @@ def new_folder(target: Path, overwrite: bool, known: frozenset[str] = frozenset(
     Raises:
         TargetError: As `check_target`.
     """
-    check_target(target, overwrite, known)
+    check_target(target, overwrite, is_known)
     mark = secrets.token_hex(4)
     draft, old = (target.parent / f".albert-hub-bridge-{mark}-{kind}" for kind in ("new", "old"))
     draft.mkdir()

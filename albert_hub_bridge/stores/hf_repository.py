@@ -7,39 +7,46 @@ for what KerasHub's own importer needs: names that begin with `albert.`, a poole
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from safetensors import SafetensorError
 
-from albert_hub_bridge.errors import Problem, VocabularyError, WeightsError
+from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyError, WeightsError
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, write_keys
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
+from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind, kind_of_class
 from albert_hub_bridge.mapping.vocabulary import proto_from_tokenizer
-from albert_hub_bridge.mapping.weights import Dialect
+from albert_hub_bridge.mapping.weights import POOLER, Dialect, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import (
-    DTYPES,
     Checkpoint,
     DroppedTensor,
     Progress,
     Text,
     Weight,
+    check_layers,
     fitting_vocabulary,
     match_weights,
 )
-from albert_hub_bridge.stores.configurations import read_architecture, read_fields, read_json, write_json
-from albert_hub_bridge.stores.safetensors_file import lay_out, read_header
-from albert_hub_bridge.stores.tensors import map_tensor, write_weights
+from albert_hub_bridge.stores.configurations import (
+    Configuration,
+    model_fields,
+    read_configuration,
+    read_fields,
+    read_json,
+    write_json,
+)
+from albert_hub_bridge.stores.repository_weights import INDEX, SHARD, WEIGHTS, lay_out_weights, open_weights
+from albert_hub_bridge.stores.tensors import write_weights
 
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG = "config.json"
 TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
-KNOWN_FILES = frozenset({CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
+KNOWN_FILES = frozenset({CONFIG, WEIGHTS, INDEX, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
 
 RepositoryLayout = Literal["bridge", "stock"]
 
@@ -47,89 +54,149 @@ RepositoryLayout = Literal["bridge", "stock"]
 _DIALECTS: dict[RepositoryLayout, Dialect] = {"bridge": "bridge", "stock": "albert"}
 _PREFIXES = {"bridge": "backbone.", "stock": "albert."}
 _TABLES = {"bridge": BRIDGE, "stock": ALBERT}
-_CLASSES = {"bridge": ("albert_hub", "AlbertHubModel"), "stock": ("albert", "AlbertModel")}
+_BARE = {"bridge": ("albert_hub", "AlbertHubModel"), "stock": ("albert", "AlbertModel")}
 
-# Modules beside the encoder in the saves of transformers' ALBERT heads.
-_HEADS = {
-    "predictions": "masked-LM head",
-    "sop_classifier": "sentence-order head",
-    "classifier": "classification head",
-    "qa_outputs": "question-answering head",
-}
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+# Names that are there twice: transformers ties them, and old versions saved both.
+_COPIES = {
+    "stock": {
+        "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
+        "predictions.decoder.bias": "predictions.bias",
+    },
+    "bridge": {"masked_lm_head.decoder.weight": "backbone.token_embedding.weight"},
+}
 
 
-def read_repository(folder: Path, layout: RepositoryLayout) -> Checkpoint:
+def is_known_file(name: str) -> bool:
+    """Tell whether this module writes a file of that name."""
+    return name in KNOWN_FILES or SHARD.fullmatch(name) is not None
+
+
+def read_repository(folder: Path, layout: RepositoryLayout, drop_head: bool = False) -> Checkpoint:
     """Read a repository. The weights stay on disk until they are asked for.
 
     Args:
         folder: A folder that has a `config.json` with the layout's `model_type`.
         layout: `bridge` or `stock`.
+        drop_head: Whether to leave out a head that `config.json` names and that has no weights, instead of refusing.
 
     Raises:
         ConfigurationError, WeightsError, VocabularyError: The repository is wrong; all problems are listed.
     """
-    architecture, ignored = read_config(folder, layout)
-    encoder, dropped, prefix = _split_head(_read_weights(folder / WEIGHTS), layout)
-    weights, dtype = match_weights(folder / WEIGHTS, encoder, architecture, _DIALECTS[layout], prefix)
+    configuration = read_config(folder, layout)
+    architecture, dialect = configuration.architecture, _DIALECTS[layout]
+    file, found = open_weights(folder)
+    check_layers(file, architecture, len(found))
+    prefix = _PREFIXES[layout] if any(name.startswith(_PREFIXES[layout]) for name in found) else ""
+    found, dropped = _without_copies(file, found, layout, prefix)
+    kind = _kind_of_head(folder / CONFIG, set(found), dialect, drop_head)
+    head = _read_head(kind, configuration, folder / CONFIG, layout) if kind is not None else None
+    poolers = {prefix + rule.name(dialect) for rule in weight_rules(architecture) if rule.bridge in POOLER}
+    rules = weight_rules(architecture, pooler=bool(poolers & set(found)))
+    expected = {prefix + rule.name(dialect): rule for rule in rules}
+    expected |= {rule.name(dialect): rule for rule in (head_rules(kind) if kind is not None else ())}
+    sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
+    weights = match_weights(file, found, expected, sizes, dialect)
     text, text_ignored, notes = _read_text(folder, layout, architecture)
-    heads = sorted({reason for reason in (_HEADS.get(tensor.name.split(".")[0]) for tensor in dropped) if reason})
+    if not poolers & set(found):
+        notes.append("The source has no pooler.")
+    head_ignored = [
+        IgnoredKey(key, value, "belongs to a head, and there is none")
+        for key, value in configuration.head.items()
+        if head is None and value is not None
+    ]
     return Checkpoint(
         layout=layout,
         folder=folder,
         architecture=architecture,
+        variant=configuration.variant,
         weights=weights,
-        dtype=dtype,
+        dtype=next(iter(weights.values())).dtype,
+        head=head,
         text=text,
-        head=" and ".join(heads) or None,
         dropped=dropped,
-        ignored=[*ignored, *text_ignored],
+        ignored=[*configuration.ignored, *head_ignored, *text_ignored],
         notes=notes,
     )
 
 
-def read_config(folder: Path, layout: RepositoryLayout) -> tuple[Architecture, list[IgnoredKey]]:
-    """Read what a repository's `config.json` says of the architecture, and the keys that it says besides.
+def read_config(folder: Path, layout: RepositoryLayout) -> Configuration:
+    """Read what a repository's `config.json` says.
 
     Raises:
         ConfigurationError: The configuration is wrong; all problems are listed.
     """
-    return read_architecture(folder / CONFIG, _TABLES[layout], read_json(folder / CONFIG))
+    return read_configuration(folder / CONFIG, _TABLES[layout], read_json(folder / CONFIG))
 
 
-def _read_weights(file: Path) -> dict[str, Weight]:
-    """Return every tensor of a safetensors file, unread."""
-    if not file.is_file():
-        kinds = ("*.safetensors*", "*.bin*", "*.h5", "*.msgpack")
-        present = ", ".join(sorted(path.name for kind in kinds for path in file.parent.glob(kind))) or "no weights"
-        raise WeightsError(file, "weights", [Problem("missing", file.name, f"found {present}")])
-    try:
-        header = read_header(file)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(file, "weights", [Problem("not safetensors", file.name, str(error))]) from error
-    weights = {}
-    for name, (dtype, shape, offset) in header.items():
-        values = DTYPES.get(dtype, np.dtype("V"))  # another dtype is refused by its name before anything is read
-        weights[name] = Weight(shape, dtype, partial(map_tensor, file, offset, shape, values))
-    return weights
+def _without_copies(
+    file: Path, found: dict[str, Weight], layout: RepositoryLayout, prefix: str
+) -> tuple[dict[str, Weight], list[DroppedTensor]]:
+    """Leave out buffers, and the masked LM's decoder, which has to be what it is tied to."""
+    kept, dropped, problems = dict(found), [], []
+    for copy, original in _COPIES[layout].items():
+        if copy in kept and original in kept:
+            if _same_values(kept[copy], kept[original]):
+                dropped.append(DroppedTensor(copy, kept.pop(copy).shape, f"a copy of {original}"))
+            else:
+                detail = f"expected the values of {original}, found others: an untied masked LM is not converted"
+                problems.append(Problem("not tied", copy, detail))
+        elif copy.endswith("bias") and copy in kept:  # the oldest writers had no other
+            kept[original] = kept.pop(copy)
+    if problems:
+        raise WeightsError(file, "weights", problems)
+    for name in [name for name in kept if layout == "stock" and name.removeprefix(prefix) in _BUFFERS]:
+        reason = "a buffer, not a parameter: counts 0, 1, 2, ..."
+        dropped.append(DroppedTensor(name, kept.pop(name).shape, reason))
+    return kept, dropped
 
 
-def _split_head(
-    found: dict[str, Weight], layout: RepositoryLayout
-) -> tuple[dict[str, Weight], list[DroppedTensor], str]:
-    """Tell the encoder's tensors from a head's, and whether the encoder's names have a prefix."""
-    prefix = _PREFIXES[layout] if any(name.startswith(_PREFIXES[layout]) for name in found) else ""
-    encoder, dropped = {}, []
-    for name, weight in found.items():
-        if layout == "stock" and name.split(".")[0] in _HEADS:
-            reason = f"the {_HEADS[name.split('.')[0]]} is not converted yet"
-        elif layout == "stock" and name.removeprefix(prefix) in _BUFFERS:
-            reason = "a buffer, not a parameter: counts 0, 1, 2, ..."
-        else:
-            encoder[name] = weight
-            continue
-        dropped.append(DroppedTensor(name, weight.shape, reason))
-    return encoder, dropped, prefix
+def _same_values(one: Weight, other: Weight) -> bool:
+    return (one.shape, one.dtype) == (other.shape, other.dtype) and np.array_equal(one.read(), other.read())
+
+
+def _kind_of_head(file: Path, names: set[str], dialect: Dialect, drop_head: bool) -> HeadKind | None:
+    """Tell the head by its tensors, and by the class that `config.json` names where several have the same tensors.
+
+    Raises:
+        ConfigurationError: A class with a head is named, and there are no tensors of that head.
+    """
+    classes = read_json(file).get("architectures")
+    named = kind_of_class(str(classes[0])) if isinstance(classes, list) and classes else None
+    present = [kind for kind in HEADS if {rule.name(dialect) for rule in head_rules(kind)} & names]
+    if named is not None and named not in present:
+        if drop_head and not present:
+            return None
+        found = HEADS[present[0]].description if present else "none"
+        detail = f"says {HEADS[named].name(dialect)}, and the tensors of its head are missing; found those of: {found}"
+        advice = "" if present else "Pass --drop-head (drop_head=True) to convert the encoder alone."
+        raise ConfigurationError(file, "configuration", [Problem("missing head", "architectures", detail)], advice)
+    if "pretraining" in present and "masked_lm" in present:  # whichever is named, the tensors say what is there
+        sentence_order = {rule.name(dialect) for rule in head_rules("pretraining")[-2:]}
+        return "pretraining" if sentence_order & names else "masked_lm"
+    # Three heads are a "classifier": without a name it is the one that nearly all of them are.
+    return named if named is not None else next((kind for kind in present), None)
+
+
+def _read_head(kind: HeadKind, configuration: Configuration, file: Path, layout: RepositoryLayout) -> Head:
+    """Read what the configuration says of the head."""
+    fields = configuration.head
+    epsilon = fields.get("masked_lm_layer_norm_epsilon", configuration.variant.layer_norm_epsilon)
+    head = Head(kind=kind, dropout=fields["classifier_dropout"], layer_norm_epsilon=epsilon)
+    head = replace(head, problem_type=fields["problem_type"], activation=fields["classifier_activation"])
+    labels, count = fields["id2label"], fields["num_labels"]
+    if labels is not None:
+        if count is not None and count != len(labels):
+            problem = Problem("contradiction", "num_labels", f"= {count}, but id2label has {len(labels)}")
+            raise ConfigurationError(file, "configuration", [problem])
+        by_index = {int(index): label for index, label in labels.items()}
+        names = tuple(by_index[index] for index in range(len(by_index)))
+        head = replace(head, num_labels=len(names), labels=names)
+        if head.labels == replace(head, labels=None).label_names:
+            head = replace(head, labels=None)
+    elif count is not None:
+        head = replace(head, num_labels=count)
+    return head
 
 
 def _read_text(
@@ -180,7 +247,11 @@ def _text_rules(fields: dict[str, Any], layout: RepositoryLayout) -> TextRules:
 
 
 def write_repository(
-    checkpoint: Checkpoint, folder: Path, layout: RepositoryLayout, progress: Progress | None = None
+    checkpoint: Checkpoint,
+    folder: Path,
+    layout: RepositoryLayout,
+    progress: Progress | None = None,
+    max_shard_bytes: int | None = None,
 ) -> None:
     """Write a checkpoint as a repository.
 
@@ -189,21 +260,50 @@ def write_repository(
         folder: An existing, empty folder.
         layout: `bridge` or `stock`.
         progress: Called after every tensor.
+        max_shard_bytes: Size of the values in one file of weights; None for one file.
+
+    Raises:
+        TargetError: One weight alone is larger than a shard may be.
     """
-    model_type, class_name = _CLASSES[layout]
+    model_type, class_name = _BARE[layout]
+    dialect, head, variant = _DIALECTS[layout], checkpoint.head, checkpoint.variant
+    if head is not None:
+        class_name = HEADS[head.kind].name(dialect)
+    fields = model_fields(checkpoint.architecture, variant)
+    if layout == "stock" and variant.attention_dropout is None:
+        fields["attention_dropout"] = checkpoint.architecture.dropout
+    if head is not None:
+        fields |= _head_fields(head)
     config: dict[str, Any] = {"architectures": [class_name], "model_type": model_type}
-    config |= write_keys(_TABLES[layout], checkpoint.architecture) | {"dtype": checkpoint.dtype}
+    config |= write_keys(_TABLES[layout], fields) | {"dtype": checkpoint.dtype}
+    if "id2label" in config:
+        config["label2id"] = {label: int(index) for index, label in config["id2label"].items()}
     if checkpoint.text is not None:
         ids = checkpoint.text.vocabulary.special_ids
         config |= {"pad_token_id": ids["pad"], "bos_token_id": ids["cls"], "eos_token_id": ids["sep"]}
         _write_text(checkpoint.text, folder, layout, checkpoint.architecture)
     write_json(folder / CONFIG, config)
-    dialect, prefix = _DIALECTS[layout], _PREFIXES[layout] if layout == "stock" else ""
-    sizes = axis_sizes(checkpoint.architecture)
-    shapes = {prefix + rule.name(dialect): rule.shape(dialect, sizes) for rule in checkpoint.rules}
-    placed = lay_out(folder / WEIGHTS, shapes, checkpoint.dtype)
-    offsets = {name.removeprefix(prefix): offset for name, offset in placed.items()}
-    write_weights(checkpoint, folder / WEIGHTS, dialect, offsets, progress)
+    prefix = _PREFIXES[layout] if layout == "stock" or head is not None else ""
+    placed = lay_out_weights(checkpoint, folder, dialect, prefix, max_shard_bytes)
+    write_weights(checkpoint, placed, dialect, progress)
+
+
+def _head_fields(head: Head) -> dict[str, Any]:
+    """Return what a configuration says of a head; a library's own default is not written."""
+    fields: dict[str, Any] = {"classifier_dropout": head.dropout}
+    if head.kind in ("masked_lm", "pretraining"):
+        fields["masked_lm_layer_norm_epsilon"] = head.layer_norm_epsilon
+    if head.activation is not None:
+        fields["classifier_activation"] = head.activation
+    if problem_type := head.problem_type or _PROBLEM_TYPES.get(head.activation or ""):
+        fields["problem_type"] = problem_type
+    if head.labels is not None or head.num_labels != 2:
+        fields["id2label"] = {str(index): label for index, label in enumerate(head.label_names)}
+    return fields
+
+
+# The loss, and the activation of transformers' pipeline, that go with KerasHub's activation of a classifier.
+_PROBLEM_TYPES = {"softmax": "single_label_classification", "sigmoid": "multi_label_classification"}
 
 
 def _write_text(text: Text, folder: Path, layout: RepositoryLayout, architecture: Architecture) -> None:

@@ -6,15 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from albert_hub_bridge.errors import SourceError, first_few
-from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores import hf_repository, keras_preset
 from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress
-from albert_hub_bridge.stores.configurations import read_json
+from albert_hub_bridge.stores.configurations import Configuration, read_json
 
-
-KNOWN_FILES = keras_preset.KNOWN_FILES | hf_repository.KNOWN_FILES
 
 _MODEL_TYPES: dict[str, Layout] = {"albert_hub": "bridge", "albert": "stock"}
+
+
+def is_known_file(name: str) -> bool:
+    """Tell whether a file of that name, relative to its folder, is one that presets or repositories have."""
+    return keras_preset.is_known_file(name) or hf_repository.is_known_file(name)
 
 
 def detect_layout(folder: Path) -> Layout:
@@ -41,29 +43,35 @@ def detect_layout(folder: Path) -> Layout:
     )
 
 
-def read_architecture(folder: Path) -> Architecture:
-    """Read the architecture alone, from a folder of any layout; it needs no weights."""
+def read_configuration(folder: Path) -> Configuration:
+    """Read the configuration alone, from a folder of any layout; it needs no weights."""
     layout = detect_layout(folder)
-    return (keras_preset.read_config(folder) if layout == "keras" else hf_repository.read_config(folder, layout))[0]
+    return keras_preset.read_config(folder) if layout == "keras" else hf_repository.read_config(folder, layout)
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a folder of any layout; close the checkpoint when done."""
+def read_checkpoint(folder: Path, drop_head: bool = False) -> Checkpoint:
+    """Read a folder of any layout; close the checkpoint when done. `drop_head` leaves out a head without weights."""
     layout = detect_layout(folder)
     if layout == "keras":
-        checkpoint, known = keras_preset.read_preset(folder), keras_preset.KNOWN_FILES
+        checkpoint, is_known = keras_preset.read_preset(folder, drop_head), keras_preset.is_known_file
     else:
-        checkpoint, known = hf_repository.read_repository(folder, layout), hf_repository.KNOWN_FILES
+        checkpoint, is_known = hf_repository.read_repository(folder, layout, drop_head), hf_repository.is_known_file
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    if others := [name for name in found if name not in known]:
+    if others := [name for name in found if not is_known(name)]:
         note = f"Files that are not carried over: {first_few(others, 10)}."
         return replace(checkpoint, notes=[*checkpoint.notes, note])
     return checkpoint
 
 
-def write_checkpoint(checkpoint: Checkpoint, folder: Path, layout: Layout, progress: Progress | None = None) -> None:
-    """Write a checkpoint into an existing, empty folder, in any layout."""
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    folder: Path,
+    layout: Layout,
+    progress: Progress | None = None,
+    max_shard_bytes: int | None = None,
+) -> None:
+    """Write a checkpoint into an existing, empty folder, in any layout, in files of at most `max_shard_bytes`."""
     if layout == "keras":
-        keras_preset.write_preset(checkpoint, folder, progress)
+        keras_preset.write_preset(checkpoint, folder, progress, max_shard_bytes)
     else:
-        hf_repository.write_repository(checkpoint, folder, layout, progress)
+        hf_repository.write_repository(checkpoint, folder, layout, progress, max_shard_bytes)

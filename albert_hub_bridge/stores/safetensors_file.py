@@ -21,7 +21,7 @@ _NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _DTYPES = {short: name for name, short in _NAMES.items()}
 
 
-class Placed(NamedTuple):
+class Tensor(NamedTuple):
     """A tensor in a file."""
 
     dtype: str  # a key of DTYPES, or safetensors' own name of another dtype
@@ -29,7 +29,7 @@ class Placed(NamedTuple):
     offset: int  # of its first byte, in the file
 
 
-def read_header(file: Path) -> dict[str, Placed]:
+def read_header(file: Path) -> dict[str, Tensor]:
     """Return every tensor of a file, in the order of the file.
 
     Raises:
@@ -42,7 +42,7 @@ def read_header(file: Path) -> dict[str, Placed]:
         header = json.loads(stream.read(size))
     header.pop("__metadata__", None)
     placed = {
-        name: Placed(_DTYPES.get(row["dtype"], row["dtype"]), tuple(row["shape"]), 8 + size + row["data_offsets"][0])
+        name: Tensor(_DTYPES.get(row["dtype"], row["dtype"]), tuple(row["shape"]), 8 + size + row["data_offsets"][0])
         for name, row in header.items()
     }
     return dict(sorted(placed.items(), key=lambda item: item[1].offset))

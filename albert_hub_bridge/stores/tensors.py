@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import groupby
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from albert_hub_bridge.mapping.weights import Dialect
+from albert_hub_bridge.errors import TargetError
+from albert_hub_bridge.mapping.weights import Dialect, WeightRule
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Progress
 
 
@@ -34,28 +38,61 @@ def map_tensor(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype)
     return np.memmap(file, dtype, "r", offset, shape)
 
 
+class Placed(NamedTuple):
+    """Where the values of a weight belong."""
+
+    rule: WeightRule
+    file: Path  # laid out for it
+    offset: int  # of its first byte
+
+
 def write_weights(
-    checkpoint: Checkpoint, file: Path, dialect: Dialect, offsets: Mapping[str, int], progress: Progress | None
+    checkpoint: Checkpoint, placed: Sequence[Placed], dialect: Dialect, progress: Progress | None
 ) -> None:
-    """Fill a file with all weights of a checkpoint.
+    """Fill files with weights of a checkpoint.
 
     Args:
         checkpoint: Whose weights to write.
-        file: An existing file, laid out for the weights.
-        dialect: The layout and the names of the file.
-        offsets: Where the values of each weight begin, by its name in the dialect.
+        placed: Every weight, those of one file in a row.
+        dialect: The layout of the files.
         progress: Called after every tensor.
     """
     done = 0
-    with _Filler(file) as filler:
-        for rule in checkpoint.rules:
-            array = checkpoint.read(rule, dialect)
-            if array.dtype != DTYPES[checkpoint.dtype]:  # it would be written over its neighbours
-                raise ValueError(f"{rule.bridge} should be {checkpoint.dtype}, and is {array.dtype}.")
-            filler.fill(array, offsets[rule.name(dialect)])
-            done += array.nbytes
-            if progress is not None:
-                progress(done, checkpoint.nbytes)
+    for file, weights in groupby(placed, key=lambda weight: weight.file):
+        with _Filler(file) as filler:
+            for rule, _, offset in weights:
+                array = checkpoint.read(rule, dialect)
+                if array.dtype != DTYPES[checkpoint.dtype]:  # it would be written over its neighbours
+                    raise ValueError(f"{rule.bridge} should be {checkpoint.dtype}, and is {array.dtype}.")
+                filler.fill(array, offset)
+                done += array.nbytes
+                if progress is not None:
+                    progress(done, checkpoint.nbytes)
+
+
+def shards_of(checkpoint: Checkpoint, rules: Sequence[WeightRule], max_bytes: int | None) -> list[list[WeightRule]]:
+    """Split weights into files, in order: a new one where the next weight would make it larger than `max_bytes`.
+
+    Raises:
+        TargetError: One weight alone is larger than that.
+    """
+    if max_bytes is None:
+        return [list(rules)]
+    itemsize, sizes = DTYPES[checkpoint.dtype].itemsize, checkpoint.sizes
+    shards: list[list[WeightRule]] = [[]]
+    filled = 0
+    for rule in rules:
+        nbytes = prod(rule.shape("bridge", sizes)) * itemsize
+        if nbytes > max_bytes:
+            raise TargetError(
+                f"A shard may have {max_bytes:,} bytes, and {rule.bridge} alone has {nbytes:,}. Allow larger shards."
+            )
+        if filled + nbytes > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(rule)
+        filled += nbytes
+    return shards
 
 
 class _Filler:

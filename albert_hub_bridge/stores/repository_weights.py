@@ -1,0 +1,108 @@
+"""The weights of a Hub repository: safetensors, one file or shards with an index."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+
+from albert_hub_bridge.errors import Problem, WeightsError
+from albert_hub_bridge.mapping.weights import Dialect
+from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
+from albert_hub_bridge.stores.configurations import read_json, write_json
+from albert_hub_bridge.stores.safetensors_file import lay_out, read_header
+from albert_hub_bridge.stores.tensors import Placed, map_tensor, shards_of
+
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+
+
+def open_weights(folder: Path) -> tuple[Path, dict[str, Weight]]:
+    """Return the file that has a repository's weights, or the index of its shards, and every tensor, unread.
+
+    Raises:
+        WeightsError: There are no weights, or two that contradict each other, or a file is damaged.
+    """
+    single, index = folder / WEIGHTS, folder / INDEX
+    if single.is_file() and index.is_file():
+        problem = Problem("ambiguous", INDEX, f"found beside {WEIGHTS}: one of them is left over from another save")
+        raise WeightsError(index, "weights", [problem])
+    if single.is_file():
+        return single, _read_safetensors(single)
+    if index.is_file():
+        return index, _read_shards(index)
+    kinds = ("*.safetensors*", "*.bin*", "*.h5", "*.msgpack")
+    present = ", ".join(sorted(path.name for kind in kinds for path in folder.glob(kind))) or "no weights"
+    raise WeightsError(single, "weights", [Problem("missing", WEIGHTS, f"found {present}")])
+
+
+def _read_safetensors(file: Path) -> dict[str, Weight]:
+    try:
+        header = read_header(file)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(file, "weights", [Problem("not safetensors", file.name, str(error))]) from error
+    weights = {}
+    for name, (dtype, shape, offset) in header.items():
+        values = DTYPES.get(dtype, np.dtype("V"))  # another dtype is refused by its name before anything is read
+        weights[name] = Weight(shape, dtype, partial(map_tensor, file, offset, shape, values))
+    return weights
+
+
+def _read_shards(index: Path) -> dict[str, Weight]:
+    """Read all shards of an index, which has to name every tensor and the file that it is in."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise WeightsError(index, "weights", [Problem("missing key", "weight_map", "expected an object of file names")])
+    weights: dict[str, Weight] = {}
+    problems = []
+    for shard in sorted(set(weight_map.values())):
+        if not SHARD.fullmatch(shard):
+            detail = "expected names such as model-00001-of-00002.safetensors, beside the index"
+            problems.append(Problem("wrong name", shard, detail))
+        elif not index.with_name(shard).is_file():
+            problems.append(Problem("missing", shard, f"{index.name} names it"))
+        else:
+            found = _read_safetensors(index.with_name(shard))
+            promised = {name for name, file in weight_map.items() if file == shard}
+            problems += [Problem("missing", name, f"expected in {shard}") for name in sorted(promised - set(found))]
+            problems += [
+                Problem("unexpected", name, f"in {shard}, but the index says {weight_map.get(name, 'nothing of it')}")
+                for name in found
+                if name not in promised
+            ]
+            weights |= {name: weight for name, weight in found.items() if name in promised}
+    if problems:
+        raise WeightsError(index, "weights", problems)
+    return weights
+
+
+def lay_out_weights(
+    checkpoint: Checkpoint, folder: Path, dialect: Dialect, prefix: str, max_shard_bytes: int | None
+) -> list[Placed]:
+    """Make the files of a checkpoint's weights, and return where the values of each belong; not written yet.
+
+    Args:
+        checkpoint: What to write.
+        folder: Where to.
+        dialect: Of the names.
+        prefix: What the encoder's names begin with.
+        max_shard_bytes: Size of the values in one file; None for one file.
+    """
+    names = {rule: prefix + rule.name(dialect) for rule in checkpoint.encoder_rules}
+    names |= {rule: rule.name(dialect) for rule in checkpoint.head_rules}
+    shards = shards_of(checkpoint, list(names), max_shard_bytes)
+    placed = []
+    weight_map: dict[str, str] = {}
+    for number, rules in enumerate(shards, start=1):
+        file = folder / (WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors")
+        shapes = {names[rule]: rule.shape(dialect, checkpoint.sizes) for rule in rules}
+        offsets = lay_out(file, shapes, checkpoint.dtype)
+        placed += [Placed(rule, file, offsets[names[rule]]) for rule in rules]
+        weight_map |= dict.fromkeys(shapes, file.name)
+    if len(shards) > 1:
+        write_json(folder / INDEX, {"metadata": {"total_size": checkpoint.nbytes}, "weight_map": weight_map})
+    return placed
