@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import ml_dtypes
 import numpy as np
 import torch
 from torch import nn
@@ -19,11 +18,12 @@ from albert_hub_bridge.mapping.weights import weight_rules
 from albert_hub_bridge.model.architecture import FIELDS, Architecture
 from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
 from albert_hub_bridge.model.modeling_albert_hub import AlbertHubModel
-from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
+from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint
 from albert_hub_bridge.stores.folders import new_folder
 from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS, resolve_source
 from albert_hub_bridge.stores.keras_preset import unrepresentable, with_pooler, write_preset
 from albert_hub_bridge.stores.layouts import is_known_file, read_checkpoint, read_configuration
+from albert_hub_bridge.stores.torch_tensors import as_tensor, as_weight
 
 
 if TYPE_CHECKING:
@@ -216,9 +216,7 @@ class AlbertBackbone(nn.Module):
         if self.dtype not in DTYPES:
             raise ValueError(f"A preset can be {', '.join(DTYPES)}, not {self.dtype}; cast the model first.")
         parameters = self.model.state_dict()
-        weights = {
-            rule.bridge: _as_weight(parameters[rule.bridge], self.dtype) for rule in weight_rules(self.architecture)
-        }
+        weights = {rule.bridge: as_weight(parameters[rule.bridge]) for rule in weight_rules(self.architecture)}
         folder = Path(os.path.abspath(os.path.expanduser(preset_dir)))
         folder.parent.mkdir(parents=True, exist_ok=True)
         checkpoint = Checkpoint("bridge", folder, self.architecture, weights, self.dtype)
@@ -229,22 +227,6 @@ class AlbertBackbone(nn.Module):
 def state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """Read the encoder of a checkpoint as the state of an `AlbertHubModel`."""
     return {rule.bridge: as_tensor(checkpoint.weights[rule.bridge].read()) for rule in checkpoint.encoder_rules}
-
-
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """Copy an array into a tensor of its own, bfloat16 included."""
-    array = np.array(array, order="C")  # of our own: what is mapped from a file cannot be written to
-    if array.dtype == ml_dtypes.bfloat16:  # torch does not know NumPy's bfloat16; the bits are the same
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
-def _as_weight(tensor: torch.Tensor, dtype: str) -> Weight:
-    def read() -> np.ndarray:
-        cpu = tensor.detach().cpu().contiguous()
-        return cpu.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if dtype == "bfloat16" else cpu.numpy()
-
-    return Weight(tuple(tensor.shape), dtype, read)
 
 
 def _changed_shapes(weights: Architecture, wanted: Architecture) -> list[str]:

@@ -19,7 +19,7 @@ from albert_hub_bridge.mapping.heads import KERAS_EPSILON
 from albert_hub_bridge.mapping.weights import POOLER
 from albert_hub_bridge.model.architecture import Architecture, Variant
 from albert_hub_bridge.model.sentencepiece_unigram import AFTER, NAMED_RULES, TextRules, build_tokenizer
-from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, DroppedTensor, Layout, Progress, Text
+from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, DroppedTensor, Layout, Progress, SourceLayout, Text
 from albert_hub_bridge.stores.folders import check_target, new_folder
 from albert_hub_bridge.stores.hub import resolve_source
 from albert_hub_bridge.stores.keras_preset import with_heads_of_keras
@@ -46,7 +46,7 @@ class Inspection:
     """What a folder holds."""
 
     source: str
-    layout: Layout
+    layout: SourceLayout
     architecture: Architecture
     variant: dict[str, Any]  # what it does otherwise than KerasHub's
     parameters: int

@@ -196,6 +196,7 @@ _LAYOUT_NAMES = {
     "keras": "a KerasHub preset",
     "bridge": "a Hub repository in the bridge layout",
     "stock": "a Hub repository in the stock layout",
+    "google": "Google's original release",
 }
 
 

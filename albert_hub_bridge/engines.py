@@ -14,7 +14,7 @@ import numpy as np
 from albert_hub_bridge import __version__
 from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.mapping.heads import HEADS, Head
-from albert_hub_bridge.model.sentencepiece_unigram import build_tokenizer
+from albert_hub_bridge.model.sentencepiece_unigram import TextRules, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import Checkpoint
 from albert_hub_bridge.stores.configurations import model_fields
 from albert_hub_bridge.stores.keras_preset import with_pooler
@@ -67,9 +67,11 @@ def open_engine(checkpoint: Checkpoint) -> Engine:
     Raises:
         EngineError: The library cannot load it; so do the methods of what is returned.
     """
-    if checkpoint.layout != "keras":
+    if checkpoint.layout in ("bridge", "stock"):
         kind: type[Engine] = TransformersEngine
-    elif importlib.util.find_spec("keras_hub") is not None:
+    elif (
+        checkpoint.layout == "keras" and importlib.util.find_spec("keras_hub") is not None and not checkpoint.quantized
+    ):
         kind = KerasHubEngine
     else:
         kind = BridgeEngine
@@ -136,19 +138,25 @@ class KerasHubEngine:
 
 
 class BridgeEngine:
-    """This package's own model for a preset, where keras_hub is not installed."""
+    """This package's own model of a source that no library here computes as it is."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.name = f"albert_hub_bridge {__version__} (keras_hub is not installed)"
+        why = "with dequantized weights" if checkpoint.quantized else "keras_hub is not installed"
+        if checkpoint.layout == "google":
+            why = "nothing else runs Google's checkpoints"
+        self.name = f"albert_hub_bridge {__version__} ({why})"
         self._model = load_model(with_pooler(checkpoint))
         self._text, self._head = checkpoint.text, checkpoint.head
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
-        """Tokenize with sentencepiece, as KerasHub's tokenizer does."""
+        """Tokenize with sentencepiece, as KerasHub's tokenizer does, after text rules where there are any."""
         import sentencepiece
 
         if self._text is None:
             return None
+        if self._text.rules != TextRules():
+            tokenizer = build_tokenizer(self._text.vocabulary, self._text.rules)
+            return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
         processor = sentencepiece.SentencePieceProcessor(model_proto=self._text.proto)
         return [list(processor.encode(text)) for text in texts]
 
@@ -224,7 +232,7 @@ def _compute(encoder: Any, with_head: Any, head: Head | None, inputs: dict[str, 
 def load_model(checkpoint: Checkpoint) -> Any:
     """Make this package's model of a checkpoint: `AlbertHubModel`, or one with a head; in float32, for inference."""
     import albert_hub_bridge
-    from albert_hub_bridge.backbone import as_tensor
+    from albert_hub_bridge.stores.torch_tensors import as_tensor
 
     head = checkpoint.head
     fields = model_fields(checkpoint.architecture, checkpoint.variant)

@@ -198,8 +198,8 @@ def test_a_broken_file_is_named(
 
 
 def test_missing_weights_say_what_is_there_instead(stock: Path) -> None:
-    (stock / "model.safetensors").rename(stock / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match=r"missing +model.safetensors +found pytorch_model.bin"):
+    (stock / "model.safetensors").rename(stock / "model.bin")
+    with pytest.raises(WeightsError, match=r"missing +model.safetensors +found model.bin"):
         read_repository(stock, "stock")
 
 

@@ -33,7 +33,7 @@ def test_what_keras_hub_wrote_is_read(keras_preset: KerasPreset) -> None:
         assert checkpoint.architecture == keras_preset.architecture
         assert checkpoint.dtype == "float32"
         assert checkpoint.head is None
-        assert checkpoint.dropped == []
+        assert not checkpoint.dropped
         layer = keras_preset.backbone.get_layer("group_1_inner_layer_0")
         found = checkpoint.weights["transformer_layers.1.0.self_attention_layer.key_dense.weight"].read()
         kernel = np.asarray(layer._self_attention_layer.key_dense.kernel.value.detach())
@@ -167,7 +167,7 @@ def _edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (
             lambda c: c["config"]["dtype"].update(class_name="DTypePolicyMap"),
             ConfigurationError,
-            "quantized presets are not read",
+            "expected DTypePolicy, or QuantizedDTypePolicy of mode int8, found",
         ),
         (lambda c: c["config"].update(hidden_dim=64), WeightsError, r"expected \(16, 64\), found \(16, 32\)"),
         (lambda c: c["config"].update(vocabulary_size=8), WeightsError, r"expected \(8, 16\), found \(400, 16\)"),

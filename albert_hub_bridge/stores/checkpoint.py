@@ -23,6 +23,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import TextRules, Vocabulary,
 
 
 Layout = Literal["keras", "bridge", "stock"]
+SourceLayout = Literal["keras", "bridge", "stock", "google"]
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 DTYPES: dict[str, np.dtype] = {
@@ -90,9 +91,11 @@ class Checkpoint:
         dropped: Tensors that were found and are not carried over.
         ignored: Configuration keys that were found and are not carried over.
         notes: What else the user should know.
+        weights_file: What the weights were read from: a file, or the index of its shards.
+        quantized: Whether the source computes with integers, which the weights are only the values of.
     """
 
-    layout: Layout
+    layout: SourceLayout
     folder: Path
     architecture: Architecture
     weights: Mapping[str, Weight]
@@ -103,6 +106,8 @@ class Checkpoint:
     dropped: Sequence[DroppedTensor] = ()
     ignored: Sequence[IgnoredKey] = ()
     notes: Sequence[str] = ()
+    weights_file: Path | None = None
+    quantized: bool = False
     resources: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     @property

@@ -7,11 +7,10 @@ for what KerasHub's own importer needs: names that begin with `albert.`, a poole
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyError, WeightsError
 from albert_hub_bridge.mapping.axes import axis_sizes
@@ -40,6 +39,7 @@ from albert_hub_bridge.stores.configurations import (
     read_json,
     write_json,
 )
+from albert_hub_bridge.stores.old_formats import in_todays_names, same_values
 from albert_hub_bridge.stores.repository_weights import INDEX, SHARD, WEIGHTS, lay_out_weights, open_weights
 from albert_hub_bridge.stores.tensors import write_weights
 
@@ -85,12 +85,19 @@ def read_repository(folder: Path, layout: RepositoryLayout, drop_head: bool = Fa
     """
     configuration = read_config(folder, layout)
     architecture, dialect = configuration.architecture, _DIALECTS[layout]
-    file, found = open_weights(folder)
+    resources = ExitStack()
+    file, found = open_weights(folder, resources)
+    unused: list[DroppedTensor] = []
+    oldest = "model_type" not in read_json(folder / CONFIG)
+    if layout == "stock":
+        found, unused = in_todays_names(file, found, oldest)
     check_layers(file, architecture, len(found))
     prefix = _PREFIXES[layout] if any(name.startswith(_PREFIXES[layout]) for name in found) else ""
     found, dropped = _without_copies(file, found, layout, prefix)
     kind = _kind_of_head(folder / CONFIG, set(found), dialect, drop_head)
-    head = _read_head(kind, configuration, folder / CONFIG, layout) if kind is not None else None
+    head = _read_head(kind, configuration, folder / CONFIG) if kind is not None else None
+    if head is not None and oldest and file.suffix == ".bin":
+        head = replace(head, layer_norm_epsilon=1e-5)  # what torch's layer norm has where nothing else is said
     poolers = {prefix + rule.name(dialect) for rule in weight_rules(architecture) if rule.bridge in POOLER}
     rules = weight_rules(architecture, pooler=bool(poolers & set(found)))
     expected = {prefix + rule.name(dialect): rule for rule in rules}
@@ -114,9 +121,11 @@ def read_repository(folder: Path, layout: RepositoryLayout, drop_head: bool = Fa
         dtype=next(iter(weights.values())).dtype,
         head=head,
         text=text,
-        dropped=dropped,
+        dropped=[*unused, *dropped],
         ignored=[*configuration.ignored, *head_ignored, *text_ignored],
         notes=notes,
+        weights_file=file,
+        resources=resources,
     )
 
 
@@ -136,7 +145,7 @@ def _without_copies(
     kept, dropped, problems = dict(found), [], []
     for copy, original in _COPIES[layout].items():
         if copy in kept and original in kept:
-            if _same_values(kept[copy], kept[original]):
+            if same_values(kept[copy], kept[original]):
                 dropped.append(DroppedTensor(copy, kept.pop(copy).shape, f"a copy of {original}"))
             else:
                 detail = f"expected the values of {original}, found others: an untied masked LM is not converted"
@@ -149,10 +158,6 @@ def _without_copies(
         reason = "a buffer, not a parameter: counts 0, 1, 2, ..."
         dropped.append(DroppedTensor(name, kept.pop(name).shape, reason))
     return kept, dropped
-
-
-def _same_values(one: Weight, other: Weight) -> bool:
-    return (one.shape, one.dtype) == (other.shape, other.dtype) and np.array_equal(one.read(), other.read())
 
 
 def _kind_of_head(file: Path, names: set[str], dialect: Dialect, drop_head: bool) -> HeadKind | None:
@@ -178,7 +183,7 @@ def _kind_of_head(file: Path, names: set[str], dialect: Dialect, drop_head: bool
     return named if named is not None else next((kind for kind in present), None)
 
 
-def _read_head(kind: HeadKind, configuration: Configuration, file: Path, layout: RepositoryLayout) -> Head:
+def _read_head(kind: HeadKind, configuration: Configuration, file: Path) -> Head:
     """Read what the configuration says of the head."""
     fields = configuration.head
     epsilon = fields.get("masked_lm_layer_norm_epsilon", configuration.variant.layer_norm_epsilon)

@@ -10,19 +10,43 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from albert_hub_bridge.errors import Problem, WeightsError
+from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
 from albert_hub_bridge.mapping.weights import WeightRule
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
 from albert_hub_bridge.stores.configurations import read_json, write_json
-from albert_hub_bridge.stores.tensors import Placed, map_tensor, shards_of
+from albert_hub_bridge.stores.hdf5 import read_datasets
+from albert_hub_bridge.stores.tensors import Placed, shards_of
 
 
 WEIGHTS, INDEX = "model.weights.h5", "model.weights.json"
 SHARD = re.compile(r"model_\d{5}\.weights\.h5")
+
+
+def check_policy(file: Path, policy: Any) -> None:
+    """Refuse a dtype policy whose weights are not read: all floats are, and int8.
+
+    Raises:
+        ConfigurationError: The policy has another quantization, or is not one.
+    """
+    if policy is None or isinstance(policy, str):
+        return  # the weights carry their own dtype
+    policies = [policy]
+    if isinstance(policy, dict) and policy.get("class_name") == "DTypePolicyMap":
+        inner = policy.get("config")
+        table = inner.get("policy_map") if isinstance(inner, dict) else None
+        policies = list(table.values()) if isinstance(table, dict) else [None]
+    for each in policies:
+        name, config = (each.get("class_name"), each.get("config")) if isinstance(each, dict) else (each, None)
+        mode = config.get("mode") if isinstance(config, dict) else None
+        if name != "DTypePolicy" and (name, mode) != ("QuantizedDTypePolicy", "int8"):
+            detail = f"expected DTypePolicy, or QuantizedDTypePolicy of mode int8, found {name}"
+            detail += f" of mode {mode}" if mode is not None else ""
+            raise ConfigurationError(file, "configuration", [Problem("refused value", "dtype", detail)])
 
 
 def weights_file(folder: Path) -> Path:
@@ -53,14 +77,14 @@ def open_weights(file: Path, resources: ExitStack) -> dict[str, Weight]:
         WeightsError: A file is missing or damaged, or two shards have the same dataset.
     """
     if file.suffix != ".json":
-        return {_todays_name(name): weight for name, weight in _open_file(file, resources).items()}
+        return {_todays_name(name): weight for name, weight in read_datasets(file, resources).items()}
     weights: dict[str, Weight] = {}
     problems = []
     for shard in _shards_in(file):
         if not shard.is_file():
             problems.append(Problem("missing", shard.name, f"{file.name} names it"))
             continue
-        for name, weight in _open_file(shard, resources).items():
+        for name, weight in read_datasets(shard, resources).items():
             if _todays_name(name) in weights:
                 problems.append(Problem("twice", name, f"in {shard.name} and in a shard before it"))
             weights[_todays_name(name)] = weight
@@ -97,37 +121,52 @@ def _todays_name(name: str) -> str:
     return name
 
 
-def _open_file(file: Path, resources: ExitStack) -> dict[str, Weight]:
-    datasets: dict[str, Weight] = {}
+def dequantized(file: Path, found: Mapping[str, Weight]) -> tuple[dict[str, Weight], bool]:
+    """Turn int8 kernels and embeddings into float32, as Keras does: the value divided by its scale.
 
-    def collect(name: str | bytes, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset):
-            datasets[name if isinstance(name, str) else name.decode(errors="backslashreplace")] = _as_weight(item, file)
+    Keras stores the scale after the layer's other variables: `vars/1` of an embedding, `vars/2` of a dense layer, after
+    its bias. It has one value a row of an embedding, one an output of a dense layer, and leading ones for einsums.
 
+    Args:
+        file: Of the weights, for the message.
+        found: Every dataset, by name.
+
+    Returns:
+        The weights without the scales, and whether there was anything to do.
+
+    Raises:
+        WeightsError: A scale is missing, or does not fit.
+
+    Source:
+        keras/src/layers/core/{dense,einsum_dense,embedding}.py, `_int8_call`.
+    """
+    weights, problems = dict(found), []
+    for name, quantized in found.items():
+        if quantized.dtype != "int8" or not name.endswith("/vars/0"):
+            continue
+        layer = name.removesuffix("0")
+        embedding = layer.split("/")[-3].endswith("embedding")
+        scale = weights.pop(layer + ("1" if embedding else "2"), None)
+        shape = () if scale is None else (*scale.shape, 1) if embedding else scale.shape[-len(quantized.shape) :]
+        if scale is None or not _fits(shape, quantized.shape):
+            expected = "expected float32 scales beside it, found " + ("none" if scale is None else str(scale.shape))
+            problems.append(Problem("wrong scale", name, expected))
+            continue
+        weights[name] = Weight(quantized.shape, "float32", partial(_divide, quantized, scale, shape))
+    if problems:
+        raise WeightsError(file, "weights", problems)
+    return weights, len(weights) < len(found)
+
+
+def _fits(scale: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     try:
-        resources.enter_context(h5py.File(file, "r")).visititems(collect)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # what h5py raises on damaged files
-        raise WeightsError(file, "weights", [Problem("not HDF5", file.name, str(error))]) from error
-    return datasets
+        return np.broadcast_shapes(scale, shape) == shape
+    except ValueError:
+        return False
 
 
-def _as_weight(dataset: h5py.Dataset, file: Path) -> Weight:
-    if dataset.external or dataset.is_virtual:  # its values are in another file, which is nobody's weights
-        return Weight(dataset.shape, "values in another file", dataset.__array__)
-    # HDF5 has no bfloat16: Keras stores two opaque bytes and says so in an attribute.
-    if dataset.dtype == np.dtype("V2") and str(dataset.attrs.get("dtype")) == "bfloat16":
-        name, dtype = "bfloat16", DTYPES["bfloat16"]
-    else:
-        name, dtype = dataset.dtype.name, dataset.dtype
-    offset = dataset.id.get_offset() if dtype.isnative and not dataset.file.userblock_size else None
-    if offset is not None:  # the values lie in the file as they are, in one run
-        return Weight(dataset.shape, name, partial(map_tensor, file, offset, dataset.shape, dtype))
-
-    def read() -> np.ndarray:
-        values: np.ndarray = dataset[()]
-        return values.view(dtype) if name == "bfloat16" else values.astype(dtype.newbyteorder("="), copy=False)
-
-    return Weight(dataset.shape, name, read)
+def _divide(quantized: Weight, scale: Weight, shape: tuple[int, ...]) -> np.ndarray:
+    return quantized.read().astype(np.float32) / scale.read().astype(np.float32).reshape(shape)
 
 
 def lay_out_weights(checkpoint: Checkpoint, folder: Path, max_shard_bytes: int | None) -> list[Placed]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from albert_hub_bridge.errors import SourceError, first_few
-from albert_hub_bridge.stores import hf_repository, keras_preset
-from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress
+from albert_hub_bridge.stores import google_checkpoint, hf_repository, keras_preset
+from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress, SourceLayout
 from albert_hub_bridge.stores.configurations import Configuration, read_json
 
 
-_MODEL_TYPES: dict[str, Layout] = {"albert_hub": "bridge", "albert": "stock"}
+_MODEL_TYPES: dict[str, SourceLayout] = {"albert_hub": "bridge", "albert": "stock"}
 
 
 def is_known_file(name: str) -> bool:
@@ -19,8 +20,8 @@ def is_known_file(name: str) -> bool:
     return keras_preset.is_known_file(name) or hf_repository.is_known_file(name)
 
 
-def detect_layout(folder: Path) -> Layout:
-    """Tell what a folder holds by its `config.json`.
+def detect_layout(folder: Path) -> SourceLayout:
+    """Tell what a folder holds by its `config.json`, or by Google's `albert_config.json`.
 
     Raises:
         SourceError: It is neither a KerasHub preset nor a repository of an ALBERT.
@@ -28,6 +29,8 @@ def detect_layout(folder: Path) -> Layout:
     """
     file = folder / "config.json"
     if not file.is_file():
+        if (folder / google_checkpoint.CONFIG).is_file():
+            return "google"
         raise SourceError(f"{folder} has no config.json: it is neither a KerasHub preset nor a Hub repository.")
     config = read_json(file)
     if "registered_name" in config or "class_name" in config:
@@ -35,6 +38,8 @@ def detect_layout(folder: Path) -> Layout:
     model_type = config.get("model_type")
     if isinstance(model_type, str) and model_type in _MODEL_TYPES:
         return _MODEL_TYPES[model_type]
+    if "model_type" not in config and {"inner_group_num", "num_hidden_groups"} <= set(config):
+        return "stock"  # transformers before 2.5 wrote no model_type, and no other architecture has such keys
     found = f"model_type {model_type!r}" if "model_type" in config else "neither class_name nor model_type"
     raise SourceError(
         f"{file} has {found}: expected the class_name of a KerasHub preset, or model_type "
@@ -46,6 +51,8 @@ def detect_layout(folder: Path) -> Layout:
 def read_configuration(folder: Path) -> Configuration:
     """Read the configuration alone, from a folder of any layout; it needs no weights."""
     layout = detect_layout(folder)
+    if layout == "google":
+        return google_checkpoint.read_config(folder)
     return keras_preset.read_config(folder) if layout == "keras" else hf_repository.read_config(folder, layout)
 
 
@@ -54,10 +61,14 @@ def read_checkpoint(folder: Path, drop_head: bool = False) -> Checkpoint:
     layout = detect_layout(folder)
     if layout == "keras":
         checkpoint, is_known = keras_preset.read_preset(folder, drop_head), keras_preset.is_known_file
+    elif layout == "google":
+        checkpoint, is_known = google_checkpoint.read_google(folder), google_checkpoint.is_known_file
     else:
         checkpoint, is_known = hf_repository.read_repository(folder, layout, drop_head), hf_repository.is_known_file
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    if others := [name for name in found if not is_known(name)]:
+    kind = checkpoint.weights_file.name.split(".")[0] if checkpoint.weights_file is not None else ""
+    read = re.compile(rf"{kind}(-\d{{5}}-of-\d{{5}})?\.[\w.]+")  # what has the weights, in one file or in shards
+    if others := [name for name in found if not is_known(name) and not read.fullmatch(name)]:
         note = f"Files that are not carried over: {first_few(others, 10)}."
         return replace(checkpoint, notes=[*checkpoint.notes, note])
     return checkpoint

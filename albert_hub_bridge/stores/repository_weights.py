@@ -1,8 +1,10 @@
-"""The weights of a Hub repository: safetensors, one file or shards with an index."""
+"""The weights of a Hub repository: safetensors, or what was there before, in one file or in shards with an index."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.mapping.weights import Dialect
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
 from albert_hub_bridge.stores.configurations import read_json, write_json
+from albert_hub_bridge.stores.old_formats import read_flax, read_pytorch, read_tensorflow
 from albert_hub_bridge.stores.safetensors_file import lay_out, read_header
 from albert_hub_bridge.stores.tensors import Placed, map_tensor, shards_of
 
@@ -21,26 +24,34 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
-def open_weights(folder: Path) -> tuple[Path, dict[str, Weight]]:
+def open_weights(folder: Path, resources: ExitStack) -> tuple[Path, dict[str, Weight]]:
     """Return the file that has a repository's weights, or the index of its shards, and every tensor, unread.
 
+    Where a repository has its weights in several formats, as official ones do, the first of `_READERS` is read.
+
+    Args:
+        folder: Of the repository.
+        resources: What closes the files.
+
     Raises:
-        WeightsError: There are no weights, or two that contradict each other, or a file is damaged.
+        WeightsError: There are no weights, or two saves in one format, or a file is damaged.
     """
-    single, index = folder / WEIGHTS, folder / INDEX
-    if single.is_file() and index.is_file():
-        problem = Problem("ambiguous", INDEX, f"found beside {WEIGHTS}: one of them is left over from another save")
-        raise WeightsError(index, "weights", [problem])
-    if single.is_file():
-        return single, _read_safetensors(single)
-    if index.is_file():
-        return index, _read_shards(index)
-    kinds = ("*.safetensors*", "*.bin*", "*.h5", "*.msgpack")
-    present = ", ".join(sorted(path.name for kind in kinds for path in folder.glob(kind))) or "no weights"
-    raise WeightsError(single, "weights", [Problem("missing", WEIGHTS, f"found {present}")])
+    for name, read in _READERS.items():
+        single, index = folder / name, folder / f"{name}.index.json"
+        if single.is_file() and index.is_file():
+            problem = Problem(
+                "ambiguous", index.name, f"found beside {name}: one of them is left over from another save"
+            )
+            raise WeightsError(index, "weights", [problem])
+        if single.is_file():
+            return single, read(single, resources)
+        if index.is_file():
+            return index, _read_shards(index, read, resources)
+    present = ", ".join(sorted(path.name for path in folder.glob("*") if path.suffix in _SUFFIXES)) or "no weights"
+    raise WeightsError(folder / WEIGHTS, "weights", [Problem("missing", WEIGHTS, f"found {present}")])
 
 
-def _read_safetensors(file: Path) -> dict[str, Weight]:
+def _read_safetensors(file: Path, resources: ExitStack) -> dict[str, Weight]:
     try:
         header = read_header(file)
     except (SafetensorError, OSError) as error:
@@ -52,23 +63,39 @@ def _read_safetensors(file: Path) -> dict[str, Weight]:
     return weights
 
 
-def _read_shards(index: Path) -> dict[str, Weight]:
+_READERS: dict[str, Callable[[Path, ExitStack], dict[str, Weight]]] = {
+    WEIGHTS: _read_safetensors,
+    "pytorch_model.bin": read_pytorch,
+    "tf_model.h5": read_tensorflow,
+    "flax_model.msgpack": read_flax,
+}
+_SUFFIXES = {".safetensors", ".bin", ".h5", ".msgpack"}
+
+
+def _read_shards(
+    index: Path, read: Callable[[Path, ExitStack], dict[str, Weight]], resources: ExitStack
+) -> dict[str, Weight]:
     """Read all shards of an index, which has to name every tensor and the file that it is in."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise WeightsError(index, "weights", [Problem("missing key", "weight_map", "expected an object of file names")])
+    stem, _, suffix = index.name.removesuffix(".index.json").rpartition(".")
+    pattern = re.compile(rf"{stem}-\d{{5}}-of-\d{{5}}\.{suffix}")
     weights: dict[str, Weight] = {}
     problems = []
     for shard in sorted(set(weight_map.values())):
-        if not SHARD.fullmatch(shard):
-            detail = "expected names such as model-00001-of-00002.safetensors, beside the index"
+        if not pattern.fullmatch(shard):
+            detail = f"expected names such as {stem}-00001-of-00002.{suffix}, beside the index"
             problems.append(Problem("wrong name", shard, detail))
         elif not index.with_name(shard).is_file():
             problems.append(Problem("missing", shard, f"{index.name} names it"))
         else:
-            found = _read_safetensors(index.with_name(shard))
+            found = read(index.with_name(shard), resources)
+            # TensorFlow's index names a tensor with the name of the model before it, and its shards do without.
             promised = {name for name, file in weight_map.items() if file == shard}
-            problems += [Problem("missing", name, f"expected in {shard}") for name in sorted(promised - set(found))]
+            promised |= {name.partition("/")[2] for name in promised if name.startswith("tf_albert")}
+            shorter = {name for name in promised if not name.startswith("tf_albert")}
+            problems += [Problem("missing", name, f"expected in {shard}") for name in sorted(shorter - set(found))]
             problems += [
                 Problem("unexpected", name, f"in {shard}, but the index says {weight_map.get(name, 'nothing of it')}")
                 for name in found
