@@ -191,7 +191,8 @@ def unrepresentable(variant: Variant, head: Head | None) -> list[Problem]:
         if value != usual[name]
     ]
     if head is not None and not HEADS[head.kind].keras:
-        problems.append(Problem("no place", "head", f"KerasHub's ALBERT has no {HEADS[head.kind].description}"))
+        lacking = "sentence-order head" if head.kind == "pretraining" else HEADS[head.kind].description
+        problems.append(Problem("no place", "head", f"KerasHub's ALBERT has no {lacking}"))
     return problems
 
 
