@@ -21,9 +21,8 @@ from albert_hub_bridge.model.architecture import Architecture, Variant
 from albert_hub_bridge.model.sentencepiece_unigram import AFTER, NAMED_RULES, TextRules, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, DroppedTensor, Layout, Progress, SourceLayout, Text
 from albert_hub_bridge.stores.folders import check_target, new_folder
-from albert_hub_bridge.stores.hub import resolve_source
 from albert_hub_bridge.stores.keras_preset import with_heads_of_keras
-from albert_hub_bridge.stores.layouts import is_known_file, read_checkpoint, write_checkpoint
+from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, write_checkpoint
 
 
 TextRulesChoice = Literal["keep", "sentencepiece", "uncased"]
@@ -167,7 +166,7 @@ def inspect(source: str | Path) -> Inspection:
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong.
     """
-    with read_checkpoint(resolve_source(source)) as checkpoint:
+    with read_checkpoint(pull(source).folder) as checkpoint:
         return _summary(checkpoint)
 
 
@@ -186,7 +185,9 @@ def convert(
     """Convert a preset or repository to any layout.
 
     Args:
-        source: A folder.
+        source: A folder; the name of a preset that KerasHub publishes; `kaggle://org/model/keras/name[/version]`,
+            `hf://user/repo[@revision]` or `modelscope://user/repo`; or `user/repo`, which is on Hugging Face unless
+            there is such a folder. What is needed is downloaded into the cache of the hub's own client.
         target: The folder to make. It appears when it is whole, or not at all.
         to: `keras` (a KerasHub preset), `bridge` (a repository for this package's classes) or `stock` (a repository
             for transformers alone).
@@ -216,7 +217,7 @@ def convert(
     max_shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
     folder = Path(os.path.abspath(os.path.expanduser(target)))
     check_target(folder, overwrite, is_known_file)
-    origin = resolve_source(source)
+    origin = pull(source).folder
     if folder.resolve() == origin.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
     with read_checkpoint(origin, drop_head) as checkpoint:
@@ -317,7 +318,7 @@ def verify(
 
     if not texts:
         raise ValueError("verify needs at least one text.")
-    with read_checkpoint(resolve_source(source)) as one, read_checkpoint(resolve_source(target)) as other:
+    with read_checkpoint(pull(source).folder) as one, read_checkpoint(pull(target).folder) as other:
         different_fields = _different_fields(one, other)
         different_tensors = _different_tensors(one, other)
         engines = open_engine(one), open_engine(other)

@@ -58,7 +58,13 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
-Source = Annotated[str, typer.Argument(help="Folder of a KerasHub preset or a Hub repository.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of a KerasHub preset or a Hub repository; name of a published preset; or kaggle://..., hf://..., "
+        "modelscope://..."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 

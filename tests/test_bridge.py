@@ -225,8 +225,10 @@ def test_a_folder_that_is_neither_kind_is_refused(config: object, message: str, 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("albert_base_en_uncased", "kaggle://keras/albert/keras/albert_base_en_uncased/5 is on a hub"),
-        ("hf://albert/albert-base-v2", "hf://albert/albert-base-v2 is on a hub"),
+        ("kaggle://keras/albert", "should be kaggle://org/model/keras/name"),
+        ("gs://bucket/preset", "begins with gs://, and hf://, kaggle:// and modelscope:// are known"),
+        ("modelscope://user/repo", "downloaded by modelscope, which is not installed: pip install modelscope"),
+        ("albert_base", "neither a preset that KerasHub publishes nor the name of something on a hub"),
         ("no/such/folder", "The folder no/such/folder does not exist"),
         (__file__, "is a file. Pass the folder"),
     ],

@@ -11,8 +11,8 @@ import pytest
 from albert_hub_bridge.mapping.weights import parameter_count, weights_as_markdown
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores.folders import new_folder
-from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS
 from albert_hub_bridge.stores.layouts import is_known_file, write_checkpoint
+from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from conversion import recipes
 from conversion.coverage import coverage_as_markdown
 from conversion.recipes import Entry, convert_entry, golden_difference, read_entries
