@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         AlbertHubModel,
     )
     from albert_hub_bridge.model.tokenization_albert_hub import AlbertHubTokenizer
+    from albert_hub_bridge.publish import card, push
 
 __version__ = "0.1.0"
 
@@ -44,8 +45,10 @@ _HOMES = {
     "AlbertHubForTokenClassification": "model.modeling_albert_hub",
     "AlbertHubModel": "model.modeling_albert_hub",
     "AlbertHubTokenizer": "model.tokenization_albert_hub",
+    "card": "publish",
     "convert": "bridge",
     "inspect": "bridge",
+    "push": "publish",
     "verify": "bridge",
 }
 
@@ -60,8 +63,10 @@ __all__ = [
     "AlbertHubForTokenClassification",
     "AlbertHubModel",
     "AlbertHubTokenizer",
+    "card",
     "convert",
     "inspect",
+    "push",
     "verify",
 ]
 

@@ -88,7 +88,9 @@ def read_checkpoint(folder: Path, drop_head: bool = False) -> Checkpoint:
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     kind = checkpoint.weights_file.name.split(".")[0] if checkpoint.weights_file is not None else ""
     read = re.compile(rf"{kind}(-\d{{5}}-of-\d{{5}})?\.[\w.]+")  # what has the weights, in one file or in shards
-    if others := [name for name in found if not is_known(name) and not read.fullmatch(name)]:
+    # The record and the card of an earlier conversion; the new folder gets its own.
+    papers = ("conversion.json", "README.md") if "conversion.json" in found else ()
+    if others := [n for n in found if n not in papers and not is_known(n) and not read.fullmatch(n)]:
         note = f"Files that are not carried over: {first_few(others, 10)}."
         return replace(checkpoint, notes=[*checkpoint.notes, note])
     return checkpoint
