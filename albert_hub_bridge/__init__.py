@@ -17,6 +17,7 @@ import wrapt
 
 
 if TYPE_CHECKING:
+    from albert_hub_bridge.adapters import convert_adapter
     from albert_hub_bridge.backbone import AlbertBackbone
     from albert_hub_bridge.bridge import convert, inspect, verify
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
@@ -45,6 +46,7 @@ _HOMES = {
     "AlbertHubModel": "model.modeling_albert_hub",
     "AlbertHubTokenizer": "model.tokenization_albert_hub",
     "convert": "bridge",
+    "convert_adapter": "adapters",
     "inspect": "bridge",
     "verify": "bridge",
 }
@@ -61,6 +63,7 @@ __all__ = [
     "AlbertHubModel",
     "AlbertHubTokenizer",
     "convert",
+    "convert_adapter",
     "inspect",
     "verify",
 ]
