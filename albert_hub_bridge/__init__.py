@@ -17,6 +17,7 @@ import wrapt
 
 
 if TYPE_CHECKING:
+    from albert_hub_bridge.adapters import convert_adapter
     from albert_hub_bridge.backbone import AlbertBackbone
     from albert_hub_bridge.bridge import convert, inspect, verify
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
@@ -47,6 +48,7 @@ _HOMES = {
     "AlbertHubTokenizer": "model.tokenization_albert_hub",
     "card": "publish",
     "convert": "bridge",
+    "convert_adapter": "adapters",
     "inspect": "bridge",
     "push": "publish",
     "verify": "bridge",
@@ -65,6 +67,7 @@ __all__ = [
     "AlbertHubTokenizer",
     "card",
     "convert",
+    "convert_adapter",
     "inspect",
     "push",
     "verify",

@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from albert_hub_bridge import __version__, bridge, publish
+from albert_hub_bridge import __version__, adapters, bridge, publish
 from albert_hub_bridge.errors import AlbertHubBridgeError, first_few
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 
@@ -154,6 +154,34 @@ def convert(
             f"{report.changed_texts} of {len(bridge.SAMPLE_TEXTS)} sample texts become other ids than in the source"
         )
         out.print(f"Text rules of the target: {escape(str(report.text_rules))}; {changed}.")
+    _print_losses(report)
+
+
+@app.command()
+def convert_adapter(
+    source: Annotated[str, typer.Argument(help="KerasHub's file NAME.lora.h5, or the folder of a PEFT adapter.")],
+    target: Annotated[str, typer.Argument(help="File (keras) or folder (bridge, stock) to make.")],
+    base: Annotated[str, typer.Option(help="Folder of the model that the adapter is for, in any layout.")],
+    to: Annotated[
+        Layout, typer.Option(help="keras: a file for KerasHub. bridge, stock: a folder for PEFT on that layout.")
+    ],
+    drop_head: Annotated[
+        bool, typer.Option("--drop-head", help="Leave out what belongs to a head and has no place, and say so.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the adapter that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a LoRA adapter between KerasHub and PEFT."""
+    with _errors_as_messages(as_json):
+        report = adapters.convert_adapter(
+            source, target, base=base, to=to.value, drop_head=drop_head, overwrite=overwrite
+        )
+    if as_json:
+        _print_json(report.as_dict())
+        return
+    ranks = sorted(set(report.ranks.values()))
+    out.print(f"[bold]{escape(report.target)}[/]: a LoRA adapter for {_LAYOUT_NAMES[report.layout]}")
+    out.print(f"{len(report.ranks)} layers, rank {' to '.join(map(str, dict.fromkeys((ranks[0], ranks[-1]))))}")
     _print_losses(report)
 
 
@@ -311,7 +339,7 @@ def _print_inspection(report: bridge.Inspection) -> None:
     _print_losses(report)
 
 
-def _print_losses(report: bridge.Inspection | bridge.Conversion) -> None:
+def _print_losses(report: bridge.Inspection | bridge.Conversion | adapters.AdapterConversion) -> None:
     if report.dropped:
         out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
         for tensor in report.dropped:

@@ -18,7 +18,7 @@ from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, write_
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind, kind_of_class
 from albert_hub_bridge.mapping.vocabulary import proto_from_tokenizer
-from albert_hub_bridge.mapping.weights import POOLER, Dialect, head_rules, weight_rules
+from albert_hub_bridge.mapping.weights import ENCODERS, POOLER, Dialect, TorchDialect, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import (
@@ -57,8 +57,8 @@ SETTINGS = frozenset({CONFIG, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_
 RepositoryLayout = Literal["bridge", "stock"]
 
 # layout -> dialect of its weights, what the names begin with, table of its configuration
-_DIALECTS: dict[RepositoryLayout, Dialect] = {"bridge": "bridge", "stock": "albert"}
-_PREFIXES = {"bridge": "backbone.", "stock": "albert."}
+_DIALECTS: dict[RepositoryLayout, TorchDialect] = {"bridge": "bridge", "stock": "albert"}
+_PREFIXES = {layout: ENCODERS[dialect] for layout, dialect in _DIALECTS.items()}
 _TABLES = {"bridge": BRIDGE, "stock": ALBERT}
 _BARE = {"bridge": ("albert_hub", "AlbertHubModel"), "stock": ("albert", "AlbertModel")}
 

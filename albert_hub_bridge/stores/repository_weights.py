@@ -61,7 +61,12 @@ def open_weights(folder: Path, resources: ExitStack) -> tuple[Path, dict[str, We
     raise WeightsError(folder / WEIGHTS, "weights", [Problem("missing", WEIGHTS, f"found {present}")])
 
 
-def _read_safetensors(file: Path, resources: ExitStack) -> dict[str, Weight]:
+def read_safetensors(file: Path, resources: ExitStack) -> dict[str, Weight]:
+    """Return every tensor of a safetensors file, unread.
+
+    Raises:
+        WeightsError: The file is damaged.
+    """
     try:
         header = read_header(file)
     except (SafetensorError, OSError) as error:
@@ -74,7 +79,7 @@ def _read_safetensors(file: Path, resources: ExitStack) -> dict[str, Weight]:
 
 
 _READERS: dict[str, Callable[[Path, ExitStack], dict[str, Weight]]] = {
-    WEIGHTS: _read_safetensors,
+    WEIGHTS: read_safetensors,
     "pytorch_model.bin": read_pytorch,
     "tf_model.h5": read_tensorflow,
     "flax_model.msgpack": read_flax,
