@@ -16,7 +16,7 @@ import numpy as np
 from albert_hub_bridge import __version__
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.mapping.configs import IgnoredKey
-from albert_hub_bridge.mapping.heads import KERAS_EPSILON
+from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON
 from albert_hub_bridge.mapping.weights import POOLER
 from albert_hub_bridge.model.architecture import Architecture, Variant
 from albert_hub_bridge.model.sentencepiece_unigram import AFTER, NAMED_RULES, TextRules, build_tokenizer
@@ -110,7 +110,8 @@ class Verification:
         source_engine: What computed the first side: library and version.
         target_engine: What computed the second side.
         texts: Number of texts that went in.
-        different_fields: Fields of the architecture and the head that differ, with both values.
+        different_fields: Fields of the architecture and the head that differ, with both values; not the epsilon of the
+            masked-LM head, of which KerasHub and the stock layout have only one each.
         different_tensors: Tensors whose bits differ, by bridge names; empty where all are identical. A pooler that
             only one side has is not compared.
         vocabularies: Whether each side has one.
@@ -120,6 +121,7 @@ class Verification:
             computed in float32 on the source's ids; empty where the architectures differ, so that there is nothing
             to compare.
         tolerance: What is allowed of it.
+        notes: What was done to compare the two.
     """
 
     source: str
@@ -134,6 +136,7 @@ class Verification:
     first_difference: dict[str, Any] | None
     max_abs_difference: dict[str, float]
     tolerance: float
+    notes: Sequence[str] = ()
 
     @property
     def passed(self) -> bool:
@@ -353,9 +356,15 @@ def _conversion_notes(source: Checkpoint, target: Checkpoint, to: Layout) -> lis
             )
         if not target.has_pooler:
             notes.append("KerasHub needs a pooler, and the source has none: its pooled_output will be zeros.")
-        implied = {None: None, "softmax": "single_label_classification", "sigmoid": "multi_label_classification"}
-        if target.head is not None and target.head.problem_type not in (None, implied[target.head.activation]):
-            notes.append(f"KerasHub has no place for problem_type {target.head.problem_type}.")
+        head = target.head
+        if head is not None and head.problem_type not in (None, IMPLIED_PROBLEM_TYPES[head.activation]):
+            notes.append(f"KerasHub has no place for problem_type {head.problem_type}.")
+    pooled = target.head is None or target.head.kind in ("pretraining", "sequence_classification", "multiple_choice")
+    if to == "stock" and target.head is not None and target.has_pooler and not pooled:
+        notes.append(
+            f"{HEADS[target.head.kind].albert} has no pooler, and reports that of the file as unexpected; "
+            "AutoModel and KerasHub use it."
+        )
     if target.head is not None and target.head.kind in ("masked_lm", "pretraining"):
         epsilon = {"keras": KERAS_EPSILON, "bridge": target.head.layer_norm_epsilon}.get(
             to, target.variant.layer_norm_epsilon
@@ -398,9 +407,19 @@ def verify(
         raise ValueError("verify needs at least one text.")
     with read_checkpoint(pull(source).folder) as one, read_checkpoint(pull(target).folder) as other:
         different_fields = _different_fields(one, other)
+        epsilons = [checkpoint.head_epsilon for checkpoint in (one, other)]
         different_tensors = _different_tensors(one, other)
         engines = open_engine(one), open_engine(other)
         longest = min(_longest(one), _longest(other))
+    notes = []
+    if different_fields.pop("masked_lm_layer_norm_epsilon", None) and epsilons[0] and epsilons[1]:
+        # A layout's own library forces it, which convert said; all the rest still has to be the same.
+        common = epsilons[0] if engines[1].use_epsilon(epsilons[0]) else epsilons[1]
+        engines[0].use_epsilon(common)
+        notes.append(
+            f"The masked-LM head's epsilon is {epsilons[0]:g} and {epsilons[1]:g}, as each layout's library has it; "
+            f"compared with {common:g} on both sides."
+        )
     ids, other_ids = (engine.tokenize(texts) for engine in engines)
     differences: dict[str, float] = {}
     if one.architecture == replace(other.architecture, dropout=one.architecture.dropout):  # else not one function
@@ -426,6 +445,7 @@ def verify(
         first_difference=_piece_by_piece(differing[0], one.text or other.text) if differing else None,
         max_abs_difference=differences,
         tolerance=tolerance,
+        notes=tuple(notes),
     )
 
 
@@ -483,6 +503,8 @@ def _piece_by_piece(differing: tuple[str, list[int], list[int]], text: Text | No
 def _different_fields(one: Checkpoint, other: Checkpoint) -> dict[str, tuple[Any, Any]]:
     ours, theirs = _comparable_fields(one), _comparable_fields(other)
     names = dict.fromkeys([*ours, *theirs])
+    if "keras" in (one.layout, other.layout):
+        names.pop("problem_type", None)
     return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
 
 
@@ -490,11 +512,14 @@ def _comparable_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     fields = asdict(checkpoint.architecture) | asdict(checkpoint.variant)
     head = checkpoint.head
     fields["head"] = head.description if head is not None else None
-    if head is not None and head.kind == "sequence_classification":
+    if head is not None and head.kind in ("sequence_classification", "token_classification"):
         fields["labels"] = head.label_names
+    if head is not None and head.kind not in ("masked_lm", "question_answering"):
         fields["classifier_dropout"] = head.dropout if head.dropout is not None else fields["dropout"]
-    if head is not None and head.kind in ("masked_lm", "pretraining"):
-        fields["masked_lm_layer_norm_epsilon"] = head.layer_norm_epsilon
+    if head is not None and checkpoint.layout != "keras":  # which has no place for it, or implies it
+        fields["problem_type"] = head.problem_type or IMPLIED_PROBLEM_TYPES[head.activation]
+    if checkpoint.head_epsilon is not None:
+        fields["masked_lm_layer_norm_epsilon"] = checkpoint.head_epsilon
     return fields
 
 

@@ -117,7 +117,7 @@ def convert(
     max_shard_size: Annotated[
         str | None,
         typer.Option(
-            help="Largest file of weights, such as 200MB; one file by default.", metavar="SIZE", callback=_check_size
+            help="Weights in one file, such as 200MB; one file by default.", metavar="SIZE", callback=_check_size
         ),
     ] = None,
     drop_head: Annotated[
@@ -344,6 +344,10 @@ def _print_losses(report: bridge.Inspection | bridge.Conversion | adapters.Adapt
         out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
         for tensor in report.dropped:
             out.print(f"  {escape(tensor.name)} {tensor.shape}: {escape(tensor.reason)}")
+    inspected = report.source if isinstance(report, bridge.Conversion) else report
+    if ignored := inspected.ignored:
+        names = ", ".join(dict.fromkeys(key.key for key in ignored))
+        out.print(f"[dim]Settings that are not carried over (--json says why): {escape(names)}.[/]")
     for note in report.notes:
         out.print(f"[yellow]Note:[/] {escape(note)}")
 
@@ -367,6 +371,8 @@ def _print_verification(report: bridge.Verification) -> None:
         difference = f"[{colour}]{value:.2e}[/] largest absolute difference, both on the source's ids"
         facts[name] = f"{difference} (at most {report.tolerance:.0e})"
     out.print(_two_columns(facts))
+    for note in report.notes:
+        out.print(f"[yellow]Note:[/] {escape(note)}")
     if report.first_difference is not None:
         out.print(
             _two_columns({f"first text that differs, {k}": escape(repr(v)) for k, v in report.first_difference.items()})

@@ -41,6 +41,9 @@ class Engine(Protocol):
             scores, or what the classifier's activation makes of them.
         """
 
+    def use_epsilon(self, epsilon: float) -> bool:
+        """Give the masked-LM head's layer norm another epsilon; return whether that is possible."""
+
 
 def pack(
     ids: Sequence[Sequence[int]], special_ids: Mapping[str, int], num_segments: int, longest: int
@@ -94,6 +97,10 @@ class GuardedEngine:
         """Compute with the engine."""
         return self._guard(self._engine.compute, inputs)
 
+    def use_epsilon(self, epsilon: float) -> bool:
+        """Change the engine's epsilon."""
+        return self._guard(self._engine.use_epsilon, epsilon)
+
     def _guard(self, step: Callable[[Any], Result], argument: Any) -> Result:
         try:
             return step(argument)
@@ -136,6 +143,10 @@ class KerasHubEngine:
             outputs["head_output"] = np.asarray(self._task.predict({**inputs, **positions}, verbose=0))
         return outputs
 
+    def use_epsilon(self, epsilon: float) -> bool:
+        """Refuse: KerasHub's epsilon is part of its graph."""
+        return False
+
 
 class BridgeEngine:
     """This package's own model of a source that no library here computes as it is."""
@@ -163,6 +174,10 @@ class BridgeEngine:
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute with this package's model."""
         return _compute(self._model.base_model, self._model if self._head is not None else None, self._head, inputs)
+
+    def use_epsilon(self, epsilon: float) -> bool:
+        """Change the epsilon of the model."""
+        return _use_epsilon(self._model, epsilon)
 
 
 class TransformersEngine:
@@ -198,6 +213,19 @@ class TransformersEngine:
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute with the repository's AutoModel, and with its AutoModelFor... where it has a head."""
         return _compute(self._model, self._with_head, self._head, inputs)
+
+    def use_epsilon(self, epsilon: float) -> bool:
+        """Change the epsilon of the model."""
+        return _use_epsilon(self._with_head, epsilon)
+
+
+def _use_epsilon(model: Any, epsilon: float) -> bool:
+    """Change the epsilon of a masked LM of this package, or of transformers."""
+    if hasattr(model, "masked_lm_head"):
+        model.masked_lm_head.intermediate_layer_norm.eps = epsilon
+    else:
+        model.predictions.LayerNorm.eps = epsilon
+    return True
 
 
 def _compute(encoder: Any, with_head: Any, head: Head | None, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -245,7 +273,7 @@ def epsilon_effect(checkpoint: Checkpoint, epsilon: float, texts: Sequence[str])
         special_ids = checkpoint.text.vocabulary.special_ids
     inputs = pack(rows, special_ids, checkpoint.architecture.num_segments, checkpoint.architecture.max_sequence_length)
     before = _compute(model.base_model, model, checkpoint.head, inputs)["head_output"]
-    model.masked_lm_head.intermediate_layer_norm.eps = epsilon
+    _use_epsilon(model, epsilon)
     after = _compute(model.base_model, model, checkpoint.head, inputs)["head_output"]
     return float(np.max(np.abs(after - before)))
 

@@ -45,6 +45,8 @@ def load_preset(model_class: type[PreTrainedModel], preset: str | Path, dtype: s
 
 def load_model(checkpoint: Checkpoint) -> Any:
     """Make this package's model of a checkpoint: `AlbertHubModel`, or one with a head; in float32, for inference."""
+    import torch
+
     import albert_hub_bridge
 
     head = checkpoint.head
@@ -52,10 +54,11 @@ def load_model(checkpoint: Checkpoint) -> Any:
     if head is not None:
         fields |= head_fields(head)
     config = albert_hub_bridge.AlbertHubConfig(**fields)
-    if head is None:
-        model: Any = albert_hub_bridge.AlbertHubModel(config, add_pooling_layer=checkpoint.has_pooler)
-    else:
-        model = getattr(albert_hub_bridge, HEADS[head.kind].bridge)(config)
+    with torch.device("meta"):  # no random weights are drawn that would be replaced at once
+        if head is None:
+            model: Any = albert_hub_bridge.AlbertHubModel(config, add_pooling_layer=checkpoint.has_pooler)
+        else:
+            model = getattr(albert_hub_bridge, HEADS[head.kind].bridge)(config)
     prefix = "" if head is None else "backbone."
     names = {rule.bridge: prefix + rule.bridge for rule in checkpoint.encoder_rules}
     names |= {rule.bridge: rule.bridge for rule in checkpoint.head_rules}
@@ -65,7 +68,8 @@ def load_model(checkpoint: Checkpoint) -> Any:
         for name, weight in checkpoint.weights.items()
         if names[name] in present
     }
-    tied = set(model.load_state_dict(state, strict=False).missing_keys)
-    if tied - set(getattr(model, "_tied_weights_keys", None) or {}):
-        raise ValueError(f"{checkpoint.folder} leaves {', '.join(sorted(tied))} without values.")
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    if empty := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
+        raise ValueError(f"{checkpoint.folder} leaves {', '.join(empty)} without values.")
     return model.eval()

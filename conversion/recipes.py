@@ -77,9 +77,11 @@ def convert_entry(entry: Entry, source: Path, target: Path, to: Layout, overwrit
         typer.Exit: With code 1, the result differs from the source.
     """
     entry.check(bridge.inspect(source))
-    report = bridge.convert(source, target, to=to, overwrite=overwrite)
+    report = bridge.convert(source, target, to=to, overwrite=overwrite, drop_head=True)
     console.print(f"{entry.name}: {entry.parameters:,} parameters, {report.source.dtype}, converted to {target}")
-    for note in report.source.notes:
+    for tensor in report.dropped:
+        console.print(f"  left out: {tensor.name} {tensor.shape}: {tensor.reason}")
+    for note in report.notes:
         console.print(f"  note: {note}")
     verify_entry(entry, source, target)
 

@@ -123,7 +123,7 @@ def test_absent_keys_mean_what_transformers_means() -> None:
         ({"layer_norm_eps": 0.0}, "refused value", "layer_norm_eps", "expected a positive number below 1, found 0.0"),
         ({"classifier_dropout_prob": 1}, "refused value", "classifier_dropout_prob", "found 1"),
         ({"problem_type": "ranking"}, "refused value", "problem_type", "multi_label_classification, found 'ranking'"),
-        ({"id2label": {"0": "a", "2": "b"}}, "refused value", "id2label", "a text for each of 0, 1, 2"),
+        ({"id2label": ["a", "b"]}, "refused value", "id2label", "expected an object"),
         ({"num_labels": 0}, "refused value", "num_labels", "expected a positive integer, found 0"),
         ({"position_embedding_type": "relative_key"}, "refused value", "position_embedding_type", "absolute"),
         ({"net_structure_type": 1}, "refused value", "net_structure_type", "expected 0, found 1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,18 @@ def test_a_scale_that_is_missing_or_does_not_fit_is_refused(preset: Path) -> Non
         inspect(preset)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_an_int8_preset_with_half_precision_beside_it_becomes_float32(tmp_path: Path) -> None:
+    import keras_hub
+
+    backbone = keras_hub.models.AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype="bfloat16")
+    backbone.quantize("int8")
+    backbone.save_to_preset(str(tmp_path / "preset"))
+    report = convert(tmp_path / "preset", tmp_path / "bridge", to="bridge")
+    assert report.dtype == "float32"
+    assert any("quantized to int8" in note for note in report.notes)
+
+
 @pytest.mark.parametrize(
     ("policy", "found"),
     [
@@ -313,8 +326,10 @@ def test_a_masked_lm_with_only_the_decoders_bias_is_read(tmp_path: Path) -> None
 def test_the_first_of_several_formats_is_read_and_the_others_are_named(stock: Path) -> None:
     torch.save({}, stock / "pytorch_model.bin")
     (stock / "tf_model.h5").write_bytes(b"")
-    report = inspect(stock)
-    assert "Files that are not carried over: pytorch_model.bin, tf_model.h5." in report.notes
+    (stock / "model.onnx").write_bytes(b"")
+    (stock / "model-00001-of-00002.safetensors").write_bytes(b"")
+    names = "model-00001-of-00002.safetensors, model.onnx, pytorch_model.bin, tf_model.h5"
+    assert f"Files that are not carried over: {names}." in inspect(stock).notes
 
 
 def test_a_save_without_a_pooler_gets_one_of_zeros_for_kerashub(tmp_path: Path) -> None:

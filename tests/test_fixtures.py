@@ -217,6 +217,9 @@ def test_the_stock_layout_computes_what_the_writer_computed(name: str, source: S
     recorded = _recorded(name)
     expected = _expected(recorded)
     report = convert(source(name), tmp_path / "stock", to="stock")
+    pooled = ALL[name] in (None, "sequence_classification", "pretraining", "multiple_choice")
+    has_pooler = "The source has no pooler." not in report.notes
+    assert any("has no pooler, and reports" in note for note in report.notes) == (has_pooler and not pooled)
     if (
         name in EPSILON_OF_KERAS and ALL[name] == "masked_lm"
     ):  # another epsilon in its layer norm, which the report measures

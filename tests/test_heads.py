@@ -15,7 +15,7 @@ import transformers
 from transformers import AlbertConfig, pipeline
 
 import albert_hub_bridge
-from albert_hub_bridge import AlbertHubConfig, convert, inspect
+from albert_hub_bridge import AlbertHubConfig, convert, inspect, verify
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, WeightsError
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind
 from albert_hub_bridge.model.architecture import Variant
@@ -287,7 +287,10 @@ def test_a_head_that_is_named_and_not_there_is_refused(kind: HeadKind, stock: Pa
     tensors["qa_outputs.weight"], tensors["qa_outputs.bias"] = torch.zeros(2, 32), torch.zeros(2)
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
     with pytest.raises(ConfigurationError, match="found those of: question-answering head"):
-        convert(stock, tmp_path / "again", to="bridge", drop_head=True)
+        convert(stock, tmp_path / "again", to="bridge")
+    report = convert(stock, tmp_path / "again", to="bridge", drop_head=True)
+    assert report.head is None
+    assert {tensor.name for tensor in report.dropped} == {"qa_outputs.weight", "qa_outputs.bias"}
 
 
 @pytest.mark.parametrize("kind", ["sequence_classification"])
@@ -295,6 +298,11 @@ def test_numbers_of_labels_that_disagree_are_refused(kind: HeadKind, stock: Path
     config = json.loads((stock / "config.json").read_text())
     for changes, error, message in (
         ({"num_labels": 4}, ConfigurationError, "num_labels += 4, but id2label has 3"),
+        (
+            {"id2label": {"0": "a", "2": "b", "3": "c"}},
+            ConfigurationError,
+            "id2label +expected a text for each of 0, 1",
+        ),
         ({"id2label": {"0": "a"}}, WeightsError, r"classifier.weight +expected \(1, 32\), found \(3, 32\)"),
     ):
         (stock / "config.json").write_text(json.dumps({**config, **changes}))
@@ -313,6 +321,34 @@ def test_a_masked_lm_that_is_not_tied_is_refused(kind: HeadKind, stock: Path) ->
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"not tied +predictions.decoder.weight"):
         inspect(stock)
+    report = convert(stock, stock.parent / "alone", to="keras", drop_head=True)
+    assert report.head is None
+    assert "predictions.decoder.weight" in {tensor.name for tensor in report.dropped}
+
+
+@pytest.mark.parametrize("kind", ["sequence_classification"])
+def test_labels_that_are_numbers_become_texts(kind: HeadKind, stock: Path) -> None:
+    config = json.loads((stock / "config.json").read_text())
+    (stock / "config.json").write_text(json.dumps({**config, "id2label": {"0": 0, "1": 1, "2": 2}}))
+    with read_checkpoint(stock) as checkpoint:
+        assert checkpoint.head is not None
+        assert checkpoint.head.labels == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("to", ["bridge", "stock"])
+def test_what_is_written_is_opened_by_transformers_without_a_word(kind: HeadKind, to: Any, tmp_path: Path) -> None:
+    """The classifier's dropout of None is the encoder's; nothing is missing, and nothing is left over but a pooler."""
+    checkpoint = _checkpoint(kind, dropout=None)
+    write_repository(checkpoint, tmp_path, to)
+    auto = getattr(transformers, HEADS[kind].auto)
+    model, info = auto.from_pretrained(tmp_path, output_loading_info=True)
+    unexpected = set(info.pop("unexpected_keys"))
+    without_pooler = to == "stock" and kind in ("masked_lm", "token_classification", "question_answering")
+    assert unexpected == ({"albert.pooler.weight", "albert.pooler.bias"} if without_pooler else set())
+    assert not any(info.values()), info
+    dropouts = [module.p for name, module in model.named_modules() if name in ("dropout", "classifier_dropout")]
+    assert all(rate == ARCHITECTURE.dropout for rate in dropouts)
 
 
 def test_the_reports_measure_of_another_epsilon_is_what_the_models_differ_by(vocabulary: bytes, tmp_path: Path) -> None:
@@ -370,6 +406,45 @@ def test_a_task_that_contradicts_its_backbone_is_refused(tmp_path: Path) -> None
     with pytest.raises(ConfigurationError, match=r"missing +task.weights.h5 +expected the weights of the head"):
         inspect(preset)
     assert convert(preset, tmp_path / "alone", to="stock", drop_head=True).head is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "field"),
+    [
+        ("token_classification", {"labels": ("I", "B", "O")}, "labels"),
+        ("sequence_classification", {"problem_type": "regression"}, "problem_type"),
+        ("multiple_choice", {"dropout": 0.5}, "classifier_dropout"),
+    ],
+)
+def test_verify_sees_heads_that_differ_in_their_settings(
+    kind: HeadKind, options: dict[str, Any], field: str, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder, changes in zip(folders, ({}, options), strict=True):
+        folder.mkdir()
+        write_repository(_checkpoint(kind, **changes), folder, "bridge")
+    report = verify(*folders)
+    assert set(report.different_fields) == {field}
+    assert not report.passed
+    assert verify(folders[0], folders[0]).passed
+
+
+def test_verify_compares_masked_lms_with_one_epsilon_where_libraries_have_two(
+    vocabulary: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "bridge").mkdir()
+    checkpoint = random_checkpoint(ARCHITECTURE, vocabulary, head=_checkpoint("masked_lm").head)
+    write_repository(checkpoint, tmp_path / "bridge", "bridge")
+    for layout in ("keras", "stock"):
+        convert(tmp_path / "bridge", tmp_path / layout, to=layout)  # type: ignore[arg-type]
+    for one, other in (("keras", "stock"), ("stock", "keras"), ("bridge", "stock")):
+        report = verify(tmp_path / one, tmp_path / other)
+        assert report.passed, report
+        assert report.max_abs_difference["head_output"] < 1e-5
+        assert "as each layout's library has it; compared with 1e-05 on both sides." in report.notes[0]
+    report = verify(tmp_path / "bridge", tmp_path / "keras")
+    assert report.passed
+    assert not report.notes
 
 
 def test_kerashub_loads_a_task_that_has_labels(vocabulary: bytes, tmp_path: Path) -> None:

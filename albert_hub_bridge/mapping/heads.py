@@ -58,6 +58,9 @@ HEADS: Mapping[HeadKind, HeadClass] = {
 
 KERAS_EPSILON = 1e-5  # of the masked-LM head's layer norm: keras_hub/src/layers/modeling/masked_lm_head.py
 
+# The loss, and the activation of transformers' pipeline, that go with KerasHub's activation of a classifier.
+IMPLIED_PROBLEM_TYPES = {None: None, "softmax": "single_label_classification", "sigmoid": "multi_label_classification"}
+
 ClassifierActivation = Literal["softmax", "sigmoid"]
 
 

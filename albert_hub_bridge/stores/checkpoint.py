@@ -126,6 +126,12 @@ class Checkpoint:
         return head_rules(self.head.kind) if self.head is not None else ()
 
     @property
+    def head_epsilon(self) -> float | None:
+        """The epsilon of the masked-LM head's layer norm, where there is one."""
+        masked_lm = self.head is not None and self.head.kind in ("masked_lm", "pretraining")
+        return self.head.layer_norm_epsilon if self.head is not None and masked_lm else None
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The size of every axis of the weights."""
         return axis_sizes(self.architecture, self.head.num_labels if self.head is not None else 2)

@@ -49,13 +49,15 @@ _NAMES = (
     (r"^cls/predictions/output_bias$", "predictions/bias"),
     (r"^cls/seq_relationship/output_weights$", "sop_classifier/classifier/weight"),
     (r"^cls/seq_relationship/output_bias$", "sop_classifier/classifier/bias"),
+    (r"^cls/squad/output_weights$", "qa_outputs/weight"),
+    (r"^cls/squad/output_bias$", "qa_outputs/bias"),
     (r"^output_weights$", "classifier/weight"),
     (r"^output_bias$", "classifier/bias"),
     (r"_embeddings$", "_embeddings/weight"),
     (r"/(kernel|gamma)$", "/weight"),
     (r"/beta$", "/bias"),
 )
-_TRAINING = re.compile(r"(^global_step$)|(/(adam|lamb)_[mv](_\d+)?$)|(/Adam(_1)?$)")
+_TRAINING = re.compile(r"(^(global_step|beta[12]_power)$)|(/(adam|lamb)_[mv](_\d+)?$)|(/Adam(_1)?$)")
 
 
 def read_google(folder: Path) -> Checkpoint:
@@ -116,7 +118,7 @@ def read_config(folder: Path) -> Configuration:
 
 def is_known_file(name: str) -> bool:
     """Tell whether a file of that name is part of a release."""
-    return name == CONFIG or name.endswith((".model", ".vocab", ".meta")) or ".ckpt" in name
+    return name in (CONFIG, "checkpoint") or name.endswith((".model", ".vocab", ".meta")) or ".ckpt" in name
 
 
 def _index(folder: Path) -> Path:
@@ -171,6 +173,8 @@ def _head(found: dict[str, Weight]) -> Head | None:
         kind = "masked_lm"
     elif "classifier.weight" in found:
         kind = "sequence_classification"
+    elif "qa_outputs.weight" in found:
+        kind = "question_answering"
     if kind is None:
         return None
     scores = found.get("classifier.weight", found.get("sop_classifier.classifier.weight"))

@@ -16,7 +16,7 @@ from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyErro
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, write_keys
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
-from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind, kind_of_class
+from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, Head, HeadKind, kind_of_class
 from albert_hub_bridge.mapping.vocabulary import proto_from_tokenizer
 from albert_hub_bridge.mapping.weights import ENCODERS, POOLER, Dialect, TorchDialect, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
@@ -65,12 +65,10 @@ _BARE = {"bridge": ("albert_hub", "AlbertHubModel"), "stock": ("albert", "Albert
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 # Names that are there twice: transformers ties them, and old versions saved both.
 _COPIES = {
-    "stock": {
-        "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
-        "predictions.decoder.bias": "predictions.bias",
-    },
-    "bridge": {"masked_lm_head.decoder.weight": "backbone.token_embedding.weight"},
+    "stock": {"weight": "embeddings.word_embeddings.weight", "bias": "predictions.bias"},
+    "bridge": {"weight": "token_embedding.weight"},
 }
+_DECODERS = {"stock": "predictions.decoder.", "bridge": "masked_lm_head.decoder."}
 
 
 def is_known_file(name: str) -> bool:
@@ -90,9 +88,35 @@ def read_repository(folder: Path, layout: RepositoryLayout, drop_head: bool = Fa
         ConfigurationError, WeightsError, VocabularyError: The repository is wrong; all problems are listed.
     """
     configuration = read_config(folder, layout)
-    architecture, dialect = configuration.architecture, _DIALECTS[layout]
     resources = ExitStack()
-    file, found = open_weights(folder, resources)
+    try:
+        file, found = open_weights(folder, resources)
+        try:
+            return _read(folder, layout, configuration, file, found, resources, drop_head)
+        except (ConfigurationError, WeightsError):
+            if not drop_head:
+                raise
+            encoder = {name: weight for name, weight in found.items() if name.startswith(_PREFIXES[layout])}
+            if len(encoder) in (0, len(found)):
+                raise  # it is not the head that is wrong
+            checkpoint = _read(folder, layout, configuration, file, encoder, resources, drop_head)
+            head = [DroppedTensor(n, w.shape, "its head is dropped") for n, w in found.items() if n not in encoder]
+            return replace(checkpoint, dropped=[*checkpoint.dropped, *head])
+    except BaseException:
+        resources.close()
+        raise
+
+
+def _read(
+    folder: Path,
+    layout: RepositoryLayout,
+    configuration: Configuration,
+    file: Path,
+    found: dict[str, Weight],
+    resources: ExitStack,
+    drop_head: bool,
+) -> Checkpoint:
+    architecture, dialect = configuration.architecture, _DIALECTS[layout]
     unused: list[DroppedTensor] = []
     oldest = "model_type" not in read_json(folder / CONFIG)
     if layout == "stock":
@@ -149,7 +173,8 @@ def _without_copies(
 ) -> tuple[dict[str, Weight], list[DroppedTensor]]:
     """Leave out buffers, and the masked LM's decoder, which has to be what it is tied to."""
     kept, dropped, problems = dict(found), [], []
-    for copy, original in _COPIES[layout].items():
+    for leaf, tied in _COPIES[layout].items():
+        copy, original = _DECODERS[layout] + leaf, prefix + tied if leaf == "weight" else tied
         if copy in kept and original in kept:
             if same_values(kept[copy], kept[original]):
                 dropped.append(DroppedTensor(copy, kept.pop(copy).shape, f"a copy of {original}"))
@@ -182,6 +207,8 @@ def _kind_of_head(file: Path, names: set[str], dialect: Dialect, drop_head: bool
         detail = f"says {HEADS[named].name(dialect)}, and the tensors of its head are missing; found those of: {found}"
         advice = "" if present else "Pass --drop-head (drop_head=True) to convert the encoder alone."
         raise ConfigurationError(file, "configuration", [Problem("missing head", "architectures", detail)], advice)
+    if named in present and named not in ("masked_lm", "pretraining"):
+        return named
     if "pretraining" in present and "masked_lm" in present:  # whichever is named, the tensors say what is there
         sentence_order = {rule.name(dialect) for rule in head_rules("pretraining")[-2:]}
         return "pretraining" if sentence_order & names else "masked_lm"
@@ -197,10 +224,14 @@ def _read_head(kind: HeadKind, configuration: Configuration, file: Path) -> Head
     head = replace(head, problem_type=fields["problem_type"], activation=fields["classifier_activation"])
     labels, count = fields["id2label"], fields["num_labels"]
     if labels is not None:
+        named = {str(index) for index in labels} == {str(index) for index in range(len(labels))}
+        if not named or not all(isinstance(label, str | int) for label in labels.values()):
+            detail = f"expected a text for each of 0, 1, 2, ..., found {dict(labels)!r}"
+            raise ConfigurationError(file, "configuration", [Problem("refused value", "id2label", detail)])
         if count is not None and count != len(labels):
             problem = Problem("contradiction", "num_labels", f"= {count}, but id2label has {len(labels)}")
             raise ConfigurationError(file, "configuration", [problem])
-        by_index = {int(index): label for index, label in labels.items()}
+        by_index = {int(index): str(label) for index, label in labels.items()}
         names = tuple(by_index[index] for index in range(len(by_index)))
         head = replace(head, num_labels=len(names), labels=names)
         if head.labels == replace(head, labels=None).label_names:
@@ -285,6 +316,8 @@ def write_repository(
         fields["attention_dropout"] = checkpoint.architecture.dropout
     if head is not None:
         fields |= head_fields(head)
+        if layout == "stock" and head.dropout is None:  # transformers' ALBERT wants a number
+            fields["classifier_dropout"] = checkpoint.architecture.dropout
     config: dict[str, Any] = {"architectures": [class_name], "model_type": model_type}
     config |= write_keys(_TABLES[layout], fields) | {"dtype": checkpoint.dtype}
     if "id2label" in config:
@@ -306,15 +339,11 @@ def head_fields(head: Head) -> dict[str, Any]:
         fields["masked_lm_layer_norm_epsilon"] = head.layer_norm_epsilon
     if head.activation is not None:
         fields["classifier_activation"] = head.activation
-    if problem_type := head.problem_type or _PROBLEM_TYPES.get(head.activation or ""):
+    if problem_type := head.problem_type or IMPLIED_PROBLEM_TYPES[head.activation]:
         fields["problem_type"] = problem_type
     if head.labels is not None or head.num_labels != 2:
         fields["id2label"] = {str(index): label for index, label in enumerate(head.label_names)}
     return fields
-
-
-# The loss, and the activation of transformers' pipeline, that go with KerasHub's activation of a classifier.
-_PROBLEM_TYPES = {"softmax": "single_label_classification", "sigmoid": "multi_label_classification"}
 
 
 def _write_text(text: Text, folder: Path, layout: RepositoryLayout, architecture: Architecture) -> None:

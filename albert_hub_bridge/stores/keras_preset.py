@@ -119,6 +119,11 @@ def read_preset(folder: Path, drop_head: bool = False) -> Checkpoint:
     except BaseException:
         resources.close()
         raise
+    if (policy := _policy_name(read_object(folder / CONFIG, "config").get("dtype"))).startswith("mixed_"):
+        half = policy.removeprefix("mixed_")
+        notes.append(
+            f"The preset's policy {policy} computes in {half}; the target computes in {dtype}, its weights' own."
+        )
     if quantized:
         notes.append(
             "The preset is quantized to int8. Its weights are dequantized to float32, as Keras computes them; Keras "
@@ -283,6 +288,14 @@ def _write_text(text: Text, head: Head | None, folder: Path) -> dict[str, Any] |
     preprocessor = serialized(module, f"{task}Preprocessor", config)
     write_json(folder / PREPROCESSING, preprocessor)
     return preprocessor
+
+
+def _policy_name(policy: Any) -> str:
+    """Return the name of a serialized dtype policy; empty where it has none."""
+    if isinstance(policy, dict):
+        config = policy.get("config")
+        policy = config.get("name") if isinstance(config, dict) else None
+    return policy if isinstance(policy, str) else ""
 
 
 def _policy(name: str) -> dict[str, Any]:

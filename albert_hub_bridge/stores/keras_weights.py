@@ -138,7 +138,8 @@ def dequantized(file: Path, found: Mapping[str, Weight]) -> tuple[dict[str, Weig
         found: Every dataset, by name.
 
     Returns:
-        The weights without the scales, and whether there was anything to do.
+        The weights without the scales, and whether there was anything to do. Where there was, biases and layer norms
+        in half precision become float32 too, which holds them exactly: a checkpoint has one dtype.
 
     Raises:
         WeightsError: A scale is missing, or does not fit.
@@ -161,7 +162,14 @@ def dequantized(file: Path, found: Mapping[str, Weight]) -> tuple[dict[str, Weig
         weights[name] = Weight(quantized.shape, "float32", partial(_divide, quantized, scale, shape))
     if problems:
         raise WeightsError(file, "weights", problems)
-    return weights, len(weights) < len(found)
+    if len(weights) == len(found):
+        return weights, False
+    halves = {name: weight for name, weight in weights.items() if weight.dtype in ("bfloat16", "float16")}
+    return weights | {name: _widened(weight) for name, weight in halves.items()}, True
+
+
+def _widened(weight: Weight) -> Weight:
+    return Weight(weight.shape, "float32", lambda: weight.read().astype(np.float32))
 
 
 def _fits(scale: tuple[int, ...], shape: tuple[int, ...]) -> bool:

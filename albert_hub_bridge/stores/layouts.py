@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -80,17 +79,21 @@ def read_checkpoint(folder: Path, drop_head: bool = False) -> Checkpoint:
     """Read a folder of any layout; close the checkpoint when done. `drop_head` leaves out a head without weights."""
     layout = detect_layout(folder)
     if layout == "keras":
-        checkpoint, is_known = keras_preset.read_preset(folder, drop_head), keras_preset.is_known_file
+        checkpoint, settings = keras_preset.read_preset(folder, drop_head), keras_preset.SETTINGS
     elif layout == "google":
-        checkpoint, is_known = google_checkpoint.read_google(folder), google_checkpoint.is_known_file
+        checkpoint, settings = google_checkpoint.read_google(folder), frozenset()
     else:
-        checkpoint, is_known = hf_repository.read_repository(folder, layout, drop_head), hf_repository.is_known_file
+        checkpoint, settings = hf_repository.read_repository(folder, layout, drop_head), hf_repository.SETTINGS
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    kind = checkpoint.weights_file.name.split(".")[0] if checkpoint.weights_file is not None else ""
-    read = re.compile(rf"{kind}(-\d{{5}}-of-\d{{5}})?\.[\w.]+")  # what has the weights, in one file or in shards
+    read = set(settings)
+    if checkpoint.weights_file is not None and checkpoint.weights_file.suffix == ".json":  # and its shards
+        read |= set(keras_weights.weights_among(found) or repository_weights.weights_among(found))
+    elif checkpoint.weights_file is not None:
+        read |= {checkpoint.weights_file.name, "task.weights.h5"}
     # The record and the card of an earlier conversion; the new folder gets its own.
     papers = ("conversion.json", "README.md") if "conversion.json" in found else ()
-    if others := [n for n in found if n not in papers and not is_known(n) and not read.fullmatch(n)]:
+    read |= set(papers) | {name for name in found if layout == "google" and google_checkpoint.is_known_file(name)}
+    if others := [name for name in found if name not in read]:
         note = f"Files that are not carried over: {first_few(others, 10)}."
         return replace(checkpoint, notes=[*checkpoint.notes, note])
     return checkpoint

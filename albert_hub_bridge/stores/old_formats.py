@@ -84,7 +84,10 @@ def _transposed(weight: Weight) -> Weight:
 
 def same_values(one: Weight, other: Weight) -> bool:
     """Tell whether two tensors are the same, which reads both."""
-    return (one.shape, one.dtype) == (other.shape, other.dtype) and np.array_equal(one.read(), other.read())
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    ours, theirs = (np.ascontiguousarray(weight.read()) for weight in (one, other))
+    return ours.tobytes() == theirs.tobytes()  # NaN and -0.0 too must be themselves
 
 
 def read_pytorch(file: Path, resources: ExitStack) -> dict[str, Weight]:
@@ -105,6 +108,9 @@ def read_pytorch(file: Path, resources: ExitStack) -> dict[str, Weight]:
         raise WeightsError(file, "weights", [Problem("not tensors", file.name, detail)]) from error
     if not isinstance(content, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
         raise WeightsError(file, "weights", [Problem("not tensors", file.name, "expected a table of tensors")])
+    if odd := [str(name) for name, tensor in content.items() if tensor.layout != torch.strided or tensor.is_meta]:
+        problems = [Problem("not tensors", name, "expected values, found a sparse tensor, or none") for name in odd]
+        raise WeightsError(file, "weights", problems)
     return {str(name): as_weight(tensor) for name, tensor in content.items()}
 
 
@@ -127,7 +133,7 @@ def read_flax(file: Path, resources: ExitStack) -> dict[str, Weight]:
 
     try:
         tree = msgpack.unpackb(file.read_bytes(), ext_hook=_flax_array)
-    except (ValueError, msgpack.UnpackException, OSError) as error:
+    except (ValueError, TypeError, msgpack.UnpackException, OSError) as error:
         raise WeightsError(file, "weights", [Problem("not msgpack", file.name, str(error))]) from error
     weights: dict[str, Weight] = {}
 
