@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from functools import cache
 from itertools import product
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 from tokenizers import AddedToken
@@ -25,6 +27,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
     parse_vocabulary,
 )
 from conversion.sample import CORPUS, train_vocabulary
+from tests import lines
 from tests.conftest import TEXTS
 
 
@@ -77,15 +80,30 @@ def test_ids_are_those_of_sentencepiece(normalization: str) -> None:
         assert pipeline.encode(line, add_special_tokens=False).ids == processor.encode(line), line
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.text(max_size=60))
-def test_any_text_has_sentencepieces_ids_and_offsets_within_it(text: str, tokenizer: AlbertHubTokenizer) -> None:
+@cache
+def _on(normalization: str) -> tuple[AlbertHubTokenizer, sentencepiece.SentencePieceProcessor]:
+    proto = train_vocabulary(normalization_rule_name=normalization)
+    with NamedTemporaryFile(suffix=".model") as file:
+        Path(file.name).write_bytes(proto)
+        return AlbertHubTokenizer(file.name), sentencepiece.SentencePieceProcessor(model_proto=proto)
+
+
+OF_EVERY_CATEGORY = [st.text(st.characters(categories=[category]), max_size=20) for category in lines.CATEGORIES]
+
+
+@pytest.mark.parametrize("normalization", ["nmt_nfkc", "nmt_nfkc_cf", "identity"])
+@settings(max_examples=300, deadline=None)
+@given(text=st.one_of(st.text(max_size=60), st.lists(st.one_of(OF_EVERY_CATEGORY), max_size=6).map("".join)))
+def test_any_text_has_sentencepieces_ids_and_offsets_within_it(normalization: str, text: str) -> None:
+    tokenizer, processor = _on(normalization)
     found = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    assert found["input_ids"] == sentencepiece.SentencePieceProcessor(model_file=tokenizer.vocab_file).encode(text)
+    assert found["input_ids"] == processor.encode(text)
     places = [position for place in found["offset_mapping"] for position in place]
     assert places == sorted(places)
     assert all(0 <= position <= len(text) for position in places)
-    assert len(found.tokens()) == len(found["input_ids"])
+    assert len(found.tokens()) == len(found.word_ids()) == len(found["input_ids"])
+    for token, (first, last) in zip(found.tokens(), found["offset_mapping"], strict=True):
+        assert not (token.startswith("▁") and text[first:last][:1].isspace())
 
 
 def test_ids_are_those_of_keras_hub(vocabulary: bytes, tokenizer: AlbertHubTokenizer) -> None:

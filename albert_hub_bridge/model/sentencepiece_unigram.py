@@ -55,6 +55,12 @@ NAMED_RULES = {"sentencepiece": TextRules(), "uncased": TextRules(True, True, Tr
 AFTER = " after "
 
 
+def baked_rules(normalization: str) -> TextRules:
+    """Read from the name of a normalization which text rules are compiled into it."""
+    name = normalization.partition(AFTER)[2]
+    return NAMED_RULES.get(name) or TextRules(*(rule.name in name.split(" + ") for rule in fields(TextRules)))
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """A parsed SentencePiece unigram vocabulary with ALBERT's special pieces."""
@@ -71,12 +77,6 @@ class Vocabulary:
     def size(self) -> int:
         """Number of pieces."""
         return len(self.pieces)
-
-    @property
-    def baked_rules(self) -> TextRules:
-        """The text rules that are compiled into the normalization, as its name says."""
-        name = self.normalization.partition(AFTER)[2]
-        return NAMED_RULES.get(name) or TextRules(*(rule.name in name.split(" + ") for rule in fields(TextRules)))
 
 
 def parse_vocabulary(proto: bytes) -> Vocabulary:
@@ -110,13 +110,13 @@ def parse_vocabulary(proto: bytes) -> Vocabulary:
             normalizers.Precompiled(charsmap)
         except Exception as error:  # the library raises nothing more precise
             raise ValueError(f"the precompiled charsmap does not parse: {error}") from error
+    ids = {piece: index for index, (piece, _) in enumerate(pieces)}
+    if missing := [piece for piece in SPECIAL_PIECES.values() if piece not in ids]:
+        raise ValueError(f"the special pieces {', '.join(missing)} are missing")
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     except RuntimeError as error:
         raise ValueError(f"SentencePiece refuses the model: {error}") from error
-    ids = {piece: index for index, (piece, _) in enumerate(pieces)}
-    if missing := [piece for piece in SPECIAL_PIECES.values() if piece not in ids]:
-        raise ValueError(f"the special pieces {', '.join(missing)} are missing")
     if processor.unk_id() != ids[UNK]:
         raise ValueError(f"the unknown piece is {pieces[processor.unk_id()][0]}, not {UNK}")
     return Vocabulary(
@@ -166,7 +166,7 @@ def build_tokenizer(vocabulary: Vocabulary, rules: TextRules) -> Tokenizer:
     """Build the pipeline: text rules, the vocabulary's normalization, unigram, and `[CLS] a [SEP] b [SEP]`."""
     # A map is applied to one cluster of characters at a time here, and never sees two quotes, or a letter apart from
     # its marks. So rules that are compiled into the map come before it once more.
-    steps: list[normalizers.Normalizer] = [rule_normalizer(rules | vocabulary.baked_rules)]
+    steps: list[normalizers.Normalizer] = [rule_normalizer(rules | baked_rules(vocabulary.normalization))]
     if vocabulary.charsmap:
         steps.append(normalizers.Precompiled(vocabulary.charsmap))
     spaces, pre_tokenizer = handle_spaces(vocabulary.add_dummy_prefix, vocabulary.remove_extra_whitespaces)
