@@ -121,7 +121,15 @@ class SentencePieceSplitter:
         self._pattern = re.compile("|".join(patterns)) if patterns else None
 
     def split(self, texts: Sequence[str], with_offsets: bool) -> list[Pieces]:
-        """Split texts; all at once, because one by one takes SentencePiece longer."""
+        """Split texts, some hundred at once.
+
+        One by one takes SentencePiece longer. Of all at once too much would be alive: collecting garbage would take
+        longer than SentencePiece.
+        """
+        some = (texts[first : first + 256] for first in range(0, len(texts), 256))
+        return [pieces for batch in some for pieces in self._split(batch, with_offsets)]
+
+    def _split(self, texts: Sequence[str], with_offsets: bool) -> list[Pieces]:
         cuts = [self._cut(text) for text in texts]
         if with_offsets:
             rows = zip(texts, cuts, self._mappings(cuts), strict=True)
@@ -153,14 +161,10 @@ class SentencePieceSplitter:
 
     def _encode(self, cuts: Sequence[list[Part]], kind: Any) -> Iterator[Any]:
         plain = [part for cut in cuts for part, index, _, _ in cut if index is None]
-        # For a list SentencePiece starts threads, which takes as long as a few dozen texts do. Of a long list too much
-        # would be alive at once: collecting garbage would take longer than SentencePiece.
-        for first in range(0, len(plain), 256):
-            batch = plain[first : first + 256]
-            if len(batch) > 32:
-                yield from self._processor.encode(batch, return_type=kind)
-            else:
-                yield from (self._processor.encode(part, return_type=kind) for part in batch)
+        if len(plain) > 32:
+            return iter(self._processor.encode(plain, return_type=kind))
+        # For a list SentencePiece starts threads, which takes as long as these do.
+        return (self._processor.encode(part, return_type=kind) for part in plain)
 
     def _cut(self, text: str) -> list[Part]:
         parts: list[Part] = []
