@@ -9,6 +9,7 @@ needs neither torch nor transformers.
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Pieces:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What finds the details has a vocabulary with it, and no batch of texts should carry that to another process.
-        return Pieces, (self.ids, self.details)
+        return Pieces, (self.ids, pickle.dumps(self.details), pickle.loads)
 
 
 def _details_of_part(source: tuple[Pieces, int, int]) -> Details:
@@ -199,9 +200,12 @@ def _places(cut: list[Part], mappings: Sequence[Mapping[str, Any]]) -> list[Offs
     for (part, _, start, _), mapping in zip(cut, mappings, strict=True):
         places = mapping["offsets"]
         for position, piece in enumerate(mapping["pieces"]):
+            first, last = places[position]
             if piece[0] == "▁":  # a word lies without the space before it
-                first, last = places[position]
-                places[position] = (last - len(part[first:last].lstrip()), last)
+                first = last - len(part[first:last].lstrip())
+            if first == last and piece != "▁":  # one of the pieces that a single character was made into
+                last += 1
+            places[position] = first, last
         offsets += [(start + first, start + last) for first, last in places] if start else places
     return offsets
 
