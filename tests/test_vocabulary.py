@@ -14,7 +14,7 @@ from transformers import AlbertTokenizer
 
 from albert_hub_bridge import AlbertHubTokenizer, convert, inspect, verify
 from albert_hub_bridge.errors import VocabularyError
-from albert_hub_bridge.mapping.vocabulary import bake_rules, proto_from_tokenizer
+from albert_hub_bridge.mapping.vocabulary import added_tokens, bake_rules, proto_from_tokenizer
 from albert_hub_bridge.model.sentencepiece_unigram import (
     NAMED_RULES,
     SPECIAL_PIECES,
@@ -387,12 +387,25 @@ def test_a_model_that_is_not_alberts_is_refused(model: dict[str, object], messag
         proto_from_tokenizer(_file(vocabulary, [], [], _SPLIT, **model))
 
 
-@pytest.mark.parametrize("token", ["<new>", "("])  # beyond the vocabulary, and in it
-def test_added_tokens_are_not_lost_silently(token: str, vocabulary: bytes) -> None:
+def test_tokens_beyond_the_vocabulary_are_not_lost_silently(vocabulary: bytes) -> None:
     pipeline = build_tokenizer(parse_vocabulary(vocabulary), TextRules())
-    pipeline.add_tokens([token])
-    with pytest.raises(ValueError, match=re.escape(f"as is done with {token}")):
-        proto_from_tokenizer(json.loads(pipeline.to_str()))
+    pipeline.add_tokens(["<new>", "(", "[MASK]"])
+    content = json.loads(pipeline.to_str())
+    assert added_tokens(content) == ["(", "<new>"]
+    with pytest.raises(ValueError, match="tokens beyond its vocabulary, as <new>"):
+        proto_from_tokenizer(content)
+
+
+def test_what_transformers_5_makes_of_a_sentencepiece_model_has_its_ids_again(vocabulary_file: Path) -> None:
+    theirs = AlbertTokenizer.from_pretrained(vocabulary_file.parent)
+    content = json.loads(theirs.backend_tokenizer.to_str())
+    assert added_tokens(content) == ["(", ")", '"', "-", ".", "–", "£", "€"]
+    made, rules = proto_from_tokenizer(content)
+    assert rules.name == "uncased"
+    texts = [*lines.documentation(2000), "3.0 (a-b)"]
+    one, other = (sentencepiece.SentencePieceProcessor(model_proto=p) for p in (vocabulary_file.read_bytes(), made))
+    assert one.encode(texts) == other.encode(texts)
+    assert theirs("a(b", add_special_tokens=False)["input_ids"] != one.encode("a(b")
 
 
 @pytest.mark.parametrize(
