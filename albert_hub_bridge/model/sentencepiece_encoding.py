@@ -22,9 +22,7 @@ import tokenizers
 
 Value = TypeVar("Value")
 Offset = tuple[int, int]
-Details = tuple[
-    list[str], list[Offset], list[int | None]
-]  # pieces, where each lies in its text, and the number of its word
+Details = tuple[list[str], list[Offset], list[int | None]]  # pieces, where each lies, the number of its word
 Mark = tuple[str, int]  # a special token and its id
 
 
