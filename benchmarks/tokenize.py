@@ -1,7 +1,7 @@
 """Lines per second of four tokenizers on the same lines, in one run: `python -m benchmarks.tokenize VOCABULARY`.
 
 The vocabulary is any ALBERT SentencePiece model; without one a small one is trained. Each tokenizer gets the lines as
-one batch, and the best of the repeats counts.
+one batch, or one by one where it says so, and the best of the repeats counts.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def tokenizers(vocabulary: Path, lines: list[str]) -> dict[str, Callable[[], obj
         "AlbertHubTokenizer, padded": lambda: ours(lines, **padded),
         "transformers AlbertTokenizer, offsets": lambda: stock(lines, return_offsets_mapping=True),
         "AlbertHubTokenizer, offsets": lambda: ours(lines, return_offsets_mapping=True),
+        "transformers AlbertTokenizer, one by one": lambda: [stock(line) for line in lines],
+        "AlbertHubTokenizer, one by one": lambda: [ours(line) for line in lines],
         "sentencepiece, ids alone": lambda: processor.encode(lines),
         "keras_hub AlbertTokenizer, ids alone": lambda: keras(lines),
     }

@@ -19,14 +19,19 @@ from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES
 WHITE = " \t\n\r\x0b\x0c\x00\x1c\x85\xa0\u1680\u2000\u2001\u2009\u200b\u2028\u2029\u202f\u205f\u3000\ufeff▁"
 
 
-def documentation(count: int) -> list[str]:
-    """Return lines of the descriptions of installed packages."""
+@cache
+def _documentation() -> list[str]:
     texts = [package.read_text("METADATA") or "" for package in distributions()]
     texts += [file.read_text("utf-8") for file in sorted(Path(torch.__file__).parent.glob("_*docs.py"))]
     texts += [file.read_text("utf-8") for file in sorted(Path(transformers.__file__).parent.glob("*.py"))]
     lines = sorted({line for text in texts for line in text.splitlines()})
     random.Random(0).shuffle(lines)
-    return lines[:count]
+    return lines
+
+
+def documentation(count: int) -> list[str]:
+    """Return lines of the descriptions of installed packages."""
+    return _documentation()[:count]
 
 
 @cache
@@ -38,15 +43,18 @@ def _by_category() -> dict[str, list[str]]:
     return found
 
 
+CATEGORIES = tuple(sorted(_by_category()))
+
+
+@cache
 def unicode(count: int, ascii_share: float) -> list[str]:
     """Return texts of characters of every general category, with a share of ASCII between them."""
     draw, characters = random.Random(1), _by_category()
-    categories = sorted(characters)
 
     def character() -> str:
         if draw.random() < ascii_share:
             return chr(draw.randint(32, 126))
-        return draw.choice(characters[draw.choice(categories)])
+        return draw.choice(characters[draw.choice(CATEGORIES)])
 
     return ["".join(character() for _ in range(draw.randint(0, 30))) for _ in range(count)]
 

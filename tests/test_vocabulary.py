@@ -1,24 +1,31 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
+from tokenizers import Tokenizer
 from transformers import AlbertTokenizer
 
 from albert_hub_bridge import AlbertHubTokenizer, convert, inspect, verify
 from albert_hub_bridge.errors import VocabularyError
-from albert_hub_bridge.mapping.vocabulary import bake_rules, proto_from_tokenizer
+from albert_hub_bridge.mapping.vocabulary import added_tokens, bake_rules, proto_from_tokenizer
 from albert_hub_bridge.model.sentencepiece_unigram import (
     NAMED_RULES,
     SPECIAL_PIECES,
     TextRules,
     Vocabulary,
+    baked_rules,
     build_tokenizer,
     parse_vocabulary,
 )
-from conversion.sample import train_vocabulary, write_sample_preset
+from albert_hub_bridge.stores.keras_preset import write_preset
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests import lines
 
 
@@ -28,6 +35,7 @@ MOST_TIES = 1 / 200
 ENGLISH = Path(__file__).parent.parent.parent / "shared" / "vocab" / "albert-english-30k.model"
 
 
+@cache
 def _proto(name: str) -> bytes:
     if name == "english":
         if not ENGLISH.is_file():
@@ -117,19 +125,41 @@ def test_the_real_keras_tokenizer_gives_transformers_ids(tmp_path: Path) -> None
 
     proto = _proto("nmt_nfkc")
     vocabulary, rules = parse_vocabulary(proto), NAMED_RULES["uncased"]
-    (tmp_path / "vocabulary.spm").write_bytes(bake_rules(proto, rules))
-    texts = _lines(vocabulary, 300)
-    keras = keras_hub.models.AlbertTokenizer(str(tmp_path / "vocabulary.spm"))
-    ours = [[int(index) for index in keras(text)] for text in texts if "\x00" not in text]
-    texts = [text for text in texts if "\x00" not in text]
+    checkpoint = random_checkpoint(replace(SAMPLE_ARCHITECTURE, vocabulary_size=vocabulary.size), proto)
+    assert checkpoint.text is not None
+    write_preset(replace(checkpoint, text=replace(checkpoint.text, rules=rules)), tmp_path)
+    texts = [*_lines(vocabulary, 4000), "\x00", "a\x00b", "x\x00", "\x00É"]
+    keras = keras_hub.models.AlbertTokenizer.from_preset(str(tmp_path))
+    ours = [[int(index) for index in row] for row in keras(texts)]
     theirs = _transformers(vocabulary, rules)(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     ties, _, rest = _differences(texts, ours, theirs, vocabulary)
     assert ties <= len(texts) * MOST_TIES
     assert rest == [], (len(rest), [ascii(t[:60]) for t in rest[:4]])
 
 
-def test_rules_that_are_none_change_nothing(vocabulary: bytes) -> None:
+def test_rules_that_are_none_or_there_already_change_nothing(vocabulary: bytes) -> None:
     assert bake_rules(vocabulary, TextRules()) is vocabulary
+    baked = bake_rules(vocabulary, NAMED_RULES["uncased"])
+    assert bake_rules(baked, NAMED_RULES["uncased"]) is baked
+    assert bake_rules(baked, TextRules(lower_case=True)) is baked
+
+
+def test_rules_can_be_baked_one_after_the_other(vocabulary: bytes) -> None:
+    proto, texts = vocabulary, [*lines.documentation(2000), "``À La''", "E\u0301 ``'' \u1e9b\u0323"]
+    for rules, name in (
+        (TextRules(replace_quotes=True), "replace_quotes"),
+        (TextRules(lower_case=True), "replace_quotes + lower_case"),
+        (TextRules(strip_accents=True), "uncased"),
+    ):
+        proto = bake_rules(proto, rules)
+        assert parse_vocabulary(proto).normalization == f"nmt_nfkc after {name}"
+        assert baked_rules(f"nmt_nfkc after {name}").name == name
+    stepwise, at_once = (
+        sentencepiece.SentencePieceProcessor(model_proto=model).encode(texts)
+        for model in (proto, bake_rules(vocabulary, NAMED_RULES["uncased"]))
+    )
+    assert stepwise == at_once
+    assert baked_rules("nmt_nfkc") == TextRules()
 
 
 def test_what_is_baked_is_said_and_keeps_the_pieces(vocabulary: bytes) -> None:
@@ -191,16 +221,17 @@ def test_our_tokenizer_gives_sentencepieces_ids_for_every_text(name: str, tmp_pa
     (tmp_path / "spiece.model").write_bytes(proto)
     tokenizer = AlbertHubTokenizer(str(tmp_path / "spiece.model"))
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
-    texts = _lines(parse_vocabulary(proto), 10_000)
-    assert len(texts) > 50_000
+    texts = _lines(parse_vocabulary(proto), 20_000)
+    assert len(texts) > 100_000
     ours = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert ours == processor.encode(texts)
 
 
+@pytest.mark.parametrize("rules", ["sentencepiece", "uncased"])
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc"])
-def test_the_pipeline_alone_comes_close(name: str) -> None:
+def test_the_pipeline_alone_comes_close(name: str, rules: str) -> None:
     """What a stock repository has to do with: `tokenizer.json` and nothing else."""
-    proto = _proto(name)
+    proto = bake_rules(_proto(name), NAMED_RULES[rules])
     vocabulary = parse_vocabulary(proto)
     pipeline = build_tokenizer(vocabulary, TextRules())
     pipeline.encode_special_tokens = True
@@ -242,6 +273,141 @@ def test_what_transformers_5_saves_is_converted(tmp_path: Path) -> None:
     assert verify(tmp_path / "stock", tmp_path / "keras", texts=["The River, à (LA) ''x'' - 2.50", "a"]).passed
 
 
+@pytest.mark.parametrize("remove_extra_whitespaces", [True, False])
+@pytest.mark.parametrize("add_dummy_prefix", [True, False])
+def test_what_is_done_with_spaces_goes_into_the_pipeline_and_back(
+    add_dummy_prefix: bool, remove_extra_whitespaces: bool
+) -> None:
+    proto = train_vocabulary(
+        add_dummy_prefix=add_dummy_prefix, remove_extra_whitespaces=remove_extra_whitespaces, character_coverage=1.0
+    )
+    vocabulary = parse_vocabulary(proto)
+    pipeline = build_tokenizer(vocabulary, TextRules())
+    made, _ = proto_from_tokenizer(json.loads(pipeline.to_str()))
+    one, other = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (proto, made))
+    texts = ["a  bridge   (of) a", " a river", "   a. ", "a b ", "", "A Bridge é", *lines.documentation(2000)]
+    assert one.encode(texts) == other.encode(texts)
+    found = [encoding.ids for encoding in pipeline.encode_batch(texts, add_special_tokens=False)]
+    assert _differences(texts, found, one.encode(texts), vocabulary)[2] == []
+
+
+def _step(kind: str, **fields: object) -> dict[str, object]:
+    return {"type": kind, **fields}
+
+
+_METASPACE = _step("Metaspace", replacement="▁", prepend_scheme="always", split=True)
+_OLD_METASPACE = _step("Metaspace", replacement="▁", str_rep="▁", add_prefix_space=True)
+_SPACES = _step("Replace", pattern={"Regex": " {2,}"}, content=" ")
+_QUOTES = [_step("Replace", pattern={"String": quotes}, content='"') for quotes in ("``", "''")]
+
+
+def _file(
+    vocabulary: bytes, before: list[object], after: list[object], pre_tokenizer: object, **model: object
+) -> dict[str, Any]:
+    """Lay out a `tokenizer.json` of the vocabulary, with other steps before and after its map, and another end."""
+    content = json.loads(build_tokenizer(parse_vocabulary(vocabulary), TextRules()).to_str())
+    steps = content["normalizer"]["normalizers"]
+    content["normalizer"]["normalizers"] = [*before, *steps, *after]
+    return {**content, "pre_tokenizer": pre_tokenizer, "model": {**content["model"], **model}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "pre_tokenizer", "rules"),
+    [
+        # transformers 5; the files of 2020 on the Hub; what transformers 4 made of a SentencePiece model
+        ([*_QUOTES, _step("NFKD"), _step("StripAccents"), _step("Lowercase")], [], "Split", "uncased"),
+        ([*_QUOTES, _step("Lowercase")], [], "Split", "replace_quotes + lower_case"),
+        ([*_QUOTES, _step("NFKD"), _step("StripAccents"), _step("Lowercase")], [], "Old", "uncased"),
+        (_QUOTES, [_SPACES], _METASPACE, "replace_quotes"),
+    ],
+)
+def test_what_transformers_writes_is_understood(
+    before: list[object], after: list[object], pre_tokenizer: object, rules: str, vocabulary: bytes
+) -> None:
+    if isinstance(pre_tokenizer, str):
+        parts = [_step("WhitespaceSplit"), _OLD_METASPACE if pre_tokenizer == "Old" else _METASPACE]
+        pre_tokenizer = _step("Sequence", pretokenizers=parts)
+    content = _file(vocabulary, before, after, pre_tokenizer)
+    made, found = proto_from_tokenizer(content)
+    assert found.name == rules
+    texts = [text.strip() for text in (*lines.documentation(2000), "``À  La'' (2.50)")]
+    pipeline = Tokenizer.from_str(json.dumps(content))
+    pipeline.encode_special_tokens = True
+    theirs = [encoding.ids for encoding in pipeline.encode_batch(texts, add_special_tokens=False)]
+    ours = sentencepiece.SentencePieceProcessor(model_proto=bake_rules(made, found)).encode(texts)
+    assert _differences(texts, ours, theirs, parse_vocabulary(vocabulary))[2] == []
+
+
+_SPLIT = _step(
+    "Sequence", pretokenizers=[_step("Split", pattern={"String": " "}, behavior="Removed", invert=False), _METASPACE]
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "pre_tokenizer", "named"),
+    [
+        ([_step("Replace", pattern={"String": "-"}, content=" ")], [], _SPLIT, '"String": "-"'),
+        ([_step("Replace", pattern={"String": "A"}, content='"')], [], _SPLIT, '"String": "A"'),
+        (_QUOTES[:1], [], _SPLIT, "``"),
+        ([_step("NFKD")], [], _SPLIT, "NFKD"),
+        ([_step("StripAccents")], [], _SPLIT, "StripAccents"),
+        ([_step("Lowercase"), *_QUOTES], [], _SPLIT, "``"),
+        ([], [_step("Lowercase")], _SPLIT, "Lowercase"),
+        ([], [_step("Strip", strip_left=True, strip_right=True)], _SPLIT, "Strip"),
+        ([], [], None, "no pre-tokenizer at all"),
+        ([], [], _METASPACE, "Metaspace"),
+        ([], [], {**_METASPACE, "prepend_scheme": "first"}, "first"),
+        ([], [], {**_METASPACE, "split": False, "prepend_scheme": "never"}, '"split": false'),
+        (
+            [],
+            [],
+            _step("Sequence", pretokenizers=[_step("Digits", individual_digits=True), *_SPLIT["pretokenizers"]]),
+            "Digits",
+        ),
+    ],
+)
+def test_what_no_sentencepiece_model_does_is_refused(
+    before: list[object], after: list[object], pre_tokenizer: object, named: str, vocabulary: bytes
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(named)) as error:
+        proto_from_tokenizer(_file(vocabulary, before, after, pre_tokenizer))
+    assert "no SentencePiece model does this" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"unk_id": None}, "no unknown piece"),
+        ({"byte_fallback": True}, "falls back to bytes"),
+        ({"unk_id": 50_000}, "not a file that the tokenizers library reads"),
+    ],
+)
+def test_a_model_that_is_not_alberts_is_refused(model: dict[str, object], message: str, vocabulary: bytes) -> None:
+    with pytest.raises(ValueError, match=message):
+        proto_from_tokenizer(_file(vocabulary, [], [], _SPLIT, **model))
+
+
+def test_tokens_beyond_the_vocabulary_are_not_lost_silently(vocabulary: bytes) -> None:
+    pipeline = build_tokenizer(parse_vocabulary(vocabulary), TextRules())
+    pipeline.add_tokens(["<new>", "(", "[MASK]"])
+    content = json.loads(pipeline.to_str())
+    assert added_tokens(content) == ["(", "<new>"]
+    with pytest.raises(ValueError, match="tokens beyond its vocabulary, as <new>"):
+        proto_from_tokenizer(content)
+
+
+def test_what_transformers_5_makes_of_a_sentencepiece_model_has_its_ids_again(vocabulary_file: Path) -> None:
+    theirs = AlbertTokenizer.from_pretrained(vocabulary_file.parent)
+    content = json.loads(theirs.backend_tokenizer.to_str())
+    assert added_tokens(content) == ["(", ")", '"', "-", ".", "–", "£", "€"]
+    made, rules = proto_from_tokenizer(content)
+    assert rules.name == "uncased"
+    texts = [*lines.documentation(2000), "3.0 (a-b)"]
+    one, other = (sentencepiece.SentencePieceProcessor(model_proto=p) for p in (vocabulary_file.read_bytes(), made))
+    assert one.encode(texts) == other.encode(texts)
+    assert theirs("a(b", add_special_tokens=False)["input_ids"] != one.encode("a(b")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -250,10 +416,16 @@ def test_what_transformers_5_saves_is_converted(tmp_path: Path) -> None:
         ({"model": {"type": "WordLevel", "vocab": [], "unk_id": 0}}, "expected a Unigram model, found WordLevel"),
         ({"model": {"type": "Unigram", "vocab": [["a", "b"]], "unk_id": 0}}, "not the tokenizer.json"),
         (
-            {"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0}, "normalizer": {"type": "BertNormalizer"}},
-            "no SentencePiece model normalizes with BertNormalizer",
+            {"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0}, "normalizer": {"type": "X"}},
+            "not a file that",
         ),
-        ({"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0}}, r"special pieces .* are missing"),
+        (
+            {
+                "model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0},
+                "pre_tokenizer": {**_METASPACE, "prepend_scheme": "never"},
+            },
+            r"special pieces .* are missing",
+        ),
     ],
 )
 def test_a_tokenizer_file_that_is_something_else_is_refused(content: object, message: str, tmp_path: Path) -> None:

@@ -9,17 +9,25 @@ and lets sentencepiece compile it.
 from __future__ import annotations
 
 import base64
-import binascii
+import json
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto_types
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
-from albert_hub_bridge.model.sentencepiece_unigram import AFTER, SPECIAL_PIECES, TextRules, rule_normalizer
+from albert_hub_bridge.model.sentencepiece_unigram import (
+    AFTER,
+    SPECIAL_PIECES,
+    TextRules,
+    baked_rules,
+    handle_spaces,
+    rule_normalizer,
+)
 
 
 # transformers' AlbertTokenizer splits a text at all of Unicode's White_Space, and at the sign that stands for a space
@@ -37,13 +45,15 @@ def bake_rules(proto: bytes, rules: TextRules) -> bytes:
         rules: What happens to a text before it.
 
     Returns:
-        The same model with another normalizer; `proto` itself where there are no rules.
+        The same model with another normalizer; `proto` itself where the rules are in it, or there are none.
     """
-    if rules == TextRules():
-        return proto
     model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
     model.ParseFromString(proto)
     spec = model.normalizer_spec
+    inside = baked_rules(spec.name)
+    if rules | inside == inside:
+        return proto
+    rules |= inside  # what is inside changes nothing when it comes first, too
     compiled: Any = proto_types.NormalizerSpec()  # type: ignore[attr-defined]
     sentencepiece.set_min_log_level(2)
     with_rules = _with_rules(_decompile(spec.precompiled_charsmap), rules)
@@ -51,7 +61,7 @@ def bake_rules(proto: bytes, rules: TextRules) -> bytes:
         sentencepiece.SentencePieceNormalizer(norm_map=list(with_rules.items())).serialized_normalizer_spec()
     )
     spec.precompiled_charsmap = compiled.precompiled_charsmap
-    spec.name = f"{spec.name or 'identity'}{AFTER}{rules.name}"
+    spec.name = f"{spec.name.partition(AFTER)[0] or 'identity'}{AFTER}{rules.name}"
     return bytes(model.SerializeToString())
 
 
@@ -119,31 +129,49 @@ def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextRules]:
     """Turn a `tokenizer.json` back into a SentencePiece model, which transformers 5 no longer saves beside it.
 
     Args:
-        content: The parsed file: a unigram model with ALBERT's special pieces.
+        content: The parsed file: what this package or transformers writes for ALBERT.
 
     Returns:
         The serialized model, and the text rules that the file applies before it.
 
     Raises:
-        ValueError: The file is not a unigram tokenizer, or has a normalizer that no SentencePiece model has.
+        ValueError: The file is not a unigram tokenizer, or does something that no SentencePiece model does.
     """
     try:
         if (kind := content["model"]["type"]) != "Unigram":
             raise ValueError(f"expected a Unigram model, found {kind}")
         pieces, unk_id = content["model"]["vocab"], content["model"]["unk_id"]
-        charsmap, rules = _read_normalizers(content.get("normalizer"))
+        if unk_id is None or content["model"].get("byte_fallback"):
+            raise ValueError("the model has no unknown piece, or falls back to bytes")
         model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
         for index, (piece, score) in enumerate(pieces):
             model.pieces.add(piece=piece, score=score, type=_piece_type(index, piece, score, unk_id))
-    except (KeyError, TypeError, AttributeError, binascii.Error) as error:
+        foreign = set(added_tokens(content)) - {piece for piece, _ in pieces}
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not the tokenizer.json of a unigram model: {error!r}") from error
-    model.trainer_spec.model_type = model.trainer_spec.UNIGRAM
-    model.trainer_spec.vocab_size = len(pieces)
-    model.trainer_spec.unk_id = unk_id
-    model.trainer_spec.bos_id = model.trainer_spec.eos_id = -1
-    model.normalizer_spec.name = "tokenizer.json"
-    model.normalizer_spec.precompiled_charsmap = charsmap
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps(content))  # which brings old spellings up to date
+    except Exception as error:  # the library raises nothing more precise
+        raise ValueError(f"not a file that the tokenizers library reads: {error}") from error
+    if foreign:
+        raise ValueError(f"no SentencePiece model has tokens beyond its vocabulary, as {', '.join(sorted(foreign))}")
+    spec = model.normalizer_spec
+    rules = _read_normalization(tokenizer, spec)
+    spec.name = "tokenizer.json"
+    trainer = model.trainer_spec
+    trainer.model_type, trainer.vocab_size, trainer.unk_id = trainer.UNIGRAM, len(pieces), unk_id
+    trainer.bos_id = trainer.eos_id = -1
     return bytes(model.SerializeToString()), rules
+
+
+def added_tokens(content: Mapping[str, Any]) -> list[str]:
+    """List the tokens that a `tokenizer.json` cuts out of a text before the vocabulary sees it, special ones aside.
+
+    transformers makes them of the pieces that the trainer of a SentencePiece model had defined, as `(` and `.`. What
+    comes after one then begins a word, and `3.0` has other ids than the model was trained with.
+    """
+    tokens = [token["content"] for token in content.get("added_tokens") or ()]
+    return [token for token in tokens if token not in SPECIAL_PIECES.values()]
 
 
 def _piece_type(index: int, piece: str, score: float, unk_id: int) -> Any:
@@ -156,21 +184,55 @@ def _piece_type(index: int, piece: str, score: float, unk_id: int) -> Any:
     return types.USER_DEFINED if score == 0.0 else types.NORMAL
 
 
-def _read_normalizers(tree: Mapping[str, Any] | None) -> tuple[bytes, TextRules]:
-    """Tell text rules from a vocabulary's own normalization in a pipeline of `tokenizers`."""
-    charsmap, found = b"", set()
-    for step in [] if tree is None else tree["normalizers"] if tree["type"] == "Sequence" else [tree]:
-        if step["type"] == "Sequence":
-            _, nested = _read_normalizers(step)
-            found |= {name for name in ("replace_quotes", "strip_accents", "lower_case") if getattr(nested, name)}
-        elif step["type"] == "Precompiled":
-            charsmap = base64.b64decode(step["precompiled_charsmap"], validate=True)
-        elif step["type"] == "Replace" and step["content"] == '"':
-            found.add("replace_quotes")
-        elif step["type"] in ("NFKD", "StripAccents"):
-            found.add("strip_accents")
-        elif step["type"] == "Lowercase":
-            found.add("lower_case")
-        elif step["type"] not in ("Replace", "Strip") or step.get("content", " ").strip():
-            raise ValueError(f"no SentencePiece model normalizes with {step['type']}")
-    return charsmap, TextRules(**dict.fromkeys(found, True))
+def _read_normalization(tokenizer: Tokenizer, spec: Any) -> TextRules:
+    """Find out which rules, map and handling of spaces a pipeline is made of, in this order and of nothing else.
+
+    Args:
+        tokenizer: The pipeline.
+        spec: A NormalizerSpec, which gets the map and the handling of spaces.
+
+    Returns:
+        The rules.
+    """
+    steps, splits = _steps(tokenizer.normalizer), _steps(tokenizer.pre_tokenizer)
+    rules = TextRules()
+    for rule in fields(TextRules):
+        one = TextRules(**{rule.name: True})
+        parts = _steps(rule_normalizer(one))
+        if steps[: len(parts)] == parts:
+            rules, steps = rules | one, steps[len(parts) :]
+    if steps and steps[0]["type"] == "Precompiled":
+        spec.precompiled_charsmap = base64.b64decode(steps.pop(0)["precompiled_charsmap"])
+    for (spec.add_dummy_prefix, spec.remove_extra_whitespaces), last, pre_tokenizer in _ways_with_spaces():
+        if (steps, splits) == (_steps(normalizers.Sequence(last)), _steps(pre_tokenizer)):
+            return rules
+    wrong = splits if steps in [_steps(normalizers.Sequence(last)) for _, last, _ in _ways_with_spaces()] else steps
+    what = ", ".join(json.dumps(step, ensure_ascii=False)[:100] for step in wrong) or "no pre-tokenizer at all"
+    raise ValueError(f"no SentencePiece model does this, or at this place: {what}")
+
+
+def _ways_with_spaces() -> Iterator[
+    tuple[tuple[bool, bool], list[normalizers.Normalizer], pre_tokenizers.PreTokenizer]
+]:
+    """Yield add_dummy_prefix and remove_extra_whitespaces, and with what a pipeline ends and splits to do the same."""
+    for add_dummy_prefix, remove_extra_whitespaces in product((True, False), repeat=2):
+        choice = add_dummy_prefix, remove_extra_whitespaces
+        yield choice, *handle_spaces(*choice)
+    always = pre_tokenizers.Metaspace(prepend_scheme="always")
+    # transformers' AlbertTokenizer.
+    yield (True, True), [], pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), always])
+    # What transformers 4 makes of a SentencePiece model: the same but for a space at the end of a text.
+    yield (True, True), [normalizers.Replace(Regex(" {2,}"), " ")], always
+
+
+def _steps(part: Any) -> list[dict[str, Any]]:
+    """Return the steps of a normalizer or a pre-tokenizer, as they are written in `tokenizer.json`."""
+    tree = {"type": "Sequence"} if part is None else json.loads(part.__getstate__())
+    return list(_flat(tree))
+
+
+def _flat(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if tree["type"] != "Sequence":
+        yield tree
+    for step in tree.get("normalizers", tree.get("pretokenizers", [])):
+        yield from _flat(step)

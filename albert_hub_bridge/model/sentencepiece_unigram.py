@@ -5,10 +5,11 @@ Pure like `architecture.py`: needs `tokenizers` and `sentencepiece`, neither tor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field, fields
 from math import isfinite
 from typing import Any
 
+import sentencepiece
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -38,8 +39,11 @@ class TextRules:
         for name, rules in NAMED_RULES.items():
             if self == rules:
                 return name
-        chosen = [field for field in ("replace_quotes", "strip_accents", "lower_case") if getattr(self, field)]
-        return " + ".join(chosen)
+        return " + ".join(rule.name for rule in fields(self) if getattr(self, rule.name))
+
+    def __or__(self, other: TextRules) -> TextRules:
+        """Return the rules of both."""
+        return TextRules(*(one or another for one, another in zip(astuple(self), astuple(other), strict=True)))
 
 
 # `sentencepiece` is what KerasHub computes: the vocabulary's own normalization and nothing else. `uncased` is what
@@ -49,6 +53,12 @@ NAMED_RULES = {"sentencepiece": TextRules(), "uncased": TextRules(True, True, Tr
 
 # In the name of a normalization: "nmt_nfkc after uncased" is one that has text rules compiled in.
 AFTER = " after "
+
+
+def baked_rules(normalization: str) -> TextRules:
+    """Read from the name of a normalization which text rules are compiled into it."""
+    name = normalization.partition(AFTER)[2]
+    return NAMED_RULES.get(name) or TextRules(*(rule.name in name.split(" + ") for rule in fields(TextRules)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,7 @@ class Vocabulary:
     normalization: str  # what the model calls its own normalization: "nmt_nfkc", ...
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
+    processor: sentencepiece.SentencePieceProcessor = field(repr=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -81,31 +92,41 @@ def parse_vocabulary(proto: bytes) -> Vocabulary:
         raise ValueError(f"not a SentencePiece model: {error}") from error
     if not model.pieces:
         raise ValueError("not a SentencePiece model: it has no pieces")
+    # Pieces come first in the file, so one that was cut between two of them still parses. The number of pieces that the
+    # trainer was asked for tells nothing: others add pieces and leave it as it is.
+    if not (model.HasField("trainer_spec") and model.HasField("normalizer_spec")):
+        raise ValueError(f"the model ends after {len(model.pieces)} pieces: was the file cut off?")
     trainer = model.trainer_spec
     if trainer.model_type != trainer.UNIGRAM:
         found = trainer.ModelType.Name(trainer.model_type)
         raise ValueError(f"expected a UNIGRAM model, found {found}")
     if trainer.byte_fallback or trainer.treat_whitespace_as_suffix or not model.normalizer_spec.escape_whitespaces:
         raise ValueError("byte_fallback, treat_whitespace_as_suffix or raw whitespace, which ALBERT never uses")
-    if not all(isfinite(piece.score) for piece in model.pieces):
+    pieces = tuple((piece.piece, piece.score) for piece in model.pieces)
+    if not all(isfinite(score) for _, score in pieces):
         raise ValueError("a score is not a number")
-    if len({piece.piece for piece in model.pieces}) < len(model.pieces) or not all(p.piece for p in model.pieces):
-        raise ValueError("pieces are empty or occur twice")
     if charsmap := model.normalizer_spec.precompiled_charsmap:
         try:
             normalizers.Precompiled(charsmap)
         except Exception as error:  # the library raises nothing more precise
             raise ValueError(f"the precompiled charsmap does not parse: {error}") from error
-    ids = {piece.piece: index for index, piece in enumerate(model.pieces)}
+    ids = {piece: index for index, (piece, _) in enumerate(pieces)}
     if missing := [piece for piece in SPECIAL_PIECES.values() if piece not in ids]:
         raise ValueError(f"the special pieces {', '.join(missing)} are missing")
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
+    except RuntimeError as error:
+        raise ValueError(f"SentencePiece refuses the model: {error}") from error
+    if processor.unk_id() != ids[UNK]:
+        raise ValueError(f"the unknown piece is {pieces[processor.unk_id()][0]}, not {UNK}")
     return Vocabulary(
-        pieces=tuple((piece.piece, piece.score) for piece in model.pieces),
+        pieces=pieces,
         special_ids={name: ids[piece] for name, piece in SPECIAL_PIECES.items()},
         charsmap=charsmap,
         normalization=model.normalizer_spec.name or "identity",
         add_dummy_prefix=model.normalizer_spec.add_dummy_prefix,
         remove_extra_whitespaces=model.normalizer_spec.remove_extra_whitespaces,
+        processor=processor,
     )
 
 
@@ -121,19 +142,39 @@ def rule_normalizer(rules: TextRules) -> normalizers.Normalizer:
     return normalizers.Sequence(steps)
 
 
+def handle_spaces(
+    add_dummy_prefix: bool, remove_extra_whitespaces: bool
+) -> tuple[list[normalizers.Normalizer], pre_tokenizers.PreTokenizer]:
+    """Build what a vocabulary does with spaces, and nothing else that Unicode calls white: SentencePiece keeps that.
+
+    Returns:
+        What comes last in the normalizer, and the pre-tokenizer.
+    """
+    if add_dummy_prefix and remove_extra_whitespaces:
+        # As transformers' AlbertTokenizer does it: offsets are those of words, without the space before them.
+        words = pre_tokenizers.Split(" ", "removed")
+        return [], pre_tokenizers.Sequence([words, pre_tokenizers.Metaspace(prepend_scheme="always")])
+    steps: list[normalizers.Normalizer] = []
+    if remove_extra_whitespaces:
+        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex("^ | $"), "")]
+    if add_dummy_prefix:
+        steps.append(normalizers.Prepend(" "))
+    return steps, pre_tokenizers.Metaspace(prepend_scheme="never")
+
+
 def build_tokenizer(vocabulary: Vocabulary, rules: TextRules) -> Tokenizer:
     """Build the pipeline: text rules, the vocabulary's normalization, unigram, and `[CLS] a [SEP] b [SEP]`."""
-    steps: list[normalizers.Normalizer] = [rule_normalizer(rules)]
+    # A map is applied to one cluster of characters at a time here, and never sees two quotes, or a letter apart from
+    # its marks. So rules that are compiled into the map come before it once more.
+    steps: list[normalizers.Normalizer] = [rule_normalizer(rules | baked_rules(vocabulary.normalization))]
     if vocabulary.charsmap:
         steps.append(normalizers.Precompiled(vocabulary.charsmap))
-    if vocabulary.remove_extra_whitespaces:
-        # Only spaces: SentencePiece keeps whatever else Unicode calls white.
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex("^ | $"), "")]
+    spaces, pre_tokenizer = handle_spaces(vocabulary.add_dummy_prefix, vocabulary.remove_extra_whitespaces)
 
     tokenizer = Tokenizer(models.Unigram(list(vocabulary.pieces), unk_id=vocabulary.special_ids["unk"]))
-    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.normalizer = normalizers.Sequence(steps + spaces)
+    tokenizer.pre_tokenizer = pre_tokenizer
     prepend = "always" if vocabulary.add_dummy_prefix else "never"
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend)
     tokenizer.decoder = decoders.Metaspace(prepend_scheme=prepend)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{CLS}:0 $A:0 {SEP}:0",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import sentencepiece
 from tokenizers import AddedToken
@@ -16,19 +14,31 @@ from transformers.tokenization_utils_base import BatchEncoding, TruncationStrate
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from transformers.utils import PaddingStrategy
 
-from .sentencepiece_encoding import Encoding, Offset, Pieces, budgets
+from .sentencepiece_encoding import (
+    Encoding,
+    Mark,
+    Padding,
+    Pieces,
+    PipelineSplitter,
+    SentencePieceSplitter,
+    budgets,
+    join_words,
+    windows,
+)
 from .sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer, parse_vocabulary
 
 
 TRUNCATION_RULES = ("round_robin", "waterfall", "longest_first")
+Text = str | Sequence[str]  # or its words
 
 
 class AlbertHubTokenizer(TokenizersBackend):
     """ALBERT's tokenizer: `[CLS] a [SEP] b [SEP]`, segment ids, padding mask, offsets.
 
-    Ids come from SentencePiece itself, so they are those of KerasHub for every text. The `tokenizers` pipeline is what
-    is saved as `tokenizer.json`, and what encodes where SentencePiece cannot: texts that are split into words,
-    overflowing tokens, and texts with rules before the vocabulary.
+    Ids come from SentencePiece itself, so they are those of KerasHub for every text. Only where there are rules before
+    the vocabulary, or `tokenizer.json` alone, they come from the `tokenizers` pipeline that is saved under that name.
+    Offsets are those of words, without the space before them. Tokens that are added to a tokenizer without rules are
+    found as they are typed, before any normalization.
 
     Args:
         vocab_file: A SentencePiece model (`spiece.model`, `vocabulary.spm`). It is saved beside `tokenizer.json`.
@@ -36,8 +46,9 @@ class AlbertHubTokenizer(TokenizersBackend):
         replace_quotes: Whether to replace two back-ticks or two apostrophes by a double quote.
         strip_accents: Whether to remove accents.
         do_lower_case: Whether to lower-case. KerasHub never does, whatever a preset's name says.
-        truncate: How pairs are cut by `truncation=True`: `round_robin` or `waterfall`, as a preset says and KerasHub
-            does, or `longest_first`, as transformers does. Other strategies can be named in the call.
+        truncate: How pairs are cut by `truncation=True`, or `"longest_first"`, which transformers takes for the same:
+            `round_robin` or `waterfall`, as a preset says and KerasHub does, or `longest_first`, as transformers does.
+            `only_first` and `only_second` can be named in the call, and have to be for overflowing tokens of pairs.
         **kwargs: What every transformers tokenizer takes: `model_max_length`, `split_special_tokens`, ...
 
     Raises:
@@ -71,16 +82,16 @@ class AlbertHubTokenizer(TokenizersBackend):
             raise ValueError(f"truncate must be one of {', '.join(TRUNCATION_RULES)}, not {truncate!r}.")
         rules = TextRules(replace_quotes, strip_accents, do_lower_case)
         self._processor: sentencepiece.SentencePieceProcessor | None = None
+        self._has_rules = rules != TextRules()
+        self._splitters: dict[bool, SentencePieceSplitter | PipelineSplitter] = {}
         backend: dict[str, Any] = {"tokenizer_file": tokenizer_file}
         if vocab_file is not None:
-            proto = Path(vocab_file).read_bytes()
             try:
-                vocabulary = parse_vocabulary(proto)
+                vocabulary = parse_vocabulary(Path(vocab_file).read_bytes())
             except ValueError as error:
                 raise ValueError(f"{vocab_file}: {error}") from error
             backend = {"tokenizer_object": build_tokenizer(vocabulary, rules)}
-            if rules == TextRules():
-                self._processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
+            self._processor = vocabulary.processor
         elif tokenizer_file is None and "tokenizer_object" not in kwargs:
             raise ValueError("AlbertHubTokenizer needs a vocab_file (SentencePiece) or a tokenizer_file.")
         special = {f"{name}_token": piece for name, piece in SPECIAL_PIECES.items()}
@@ -93,11 +104,31 @@ class AlbertHubTokenizer(TokenizersBackend):
             **{**special, **backend, **kwargs},
         )
         self.truncate = truncate
+        # A saved pipeline may cut and pad; here that is done afterwards.
+        self.backend_tokenizer.no_truncation()
+        self.backend_tokenizer.no_padding()
 
     @classmethod
     def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
         """Leave the files to `__init__`; transformers' own conversion would rebuild the pipeline from parts."""
         return kwargs
+
+    def _add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+        self._splitters.clear()
+        if self._processor is not None and not self._has_rules:
+            new_tokens = [_as_typed(token, special_tokens) for token in new_tokens]
+        return super()._add_tokens(new_tokens, special_tokens)
+
+    def train_new_from_iterator(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: transformers would train a pipeline, and the ids would go on coming from the old vocabulary.
+
+        Raises:
+            NotImplementedError: Always; it says what to do.
+        """
+        raise NotImplementedError(
+            "AlbertHubTokenizer trains no vocabularies. Train a SentencePiece unigram model with pad_id=0, unk_id=1, "
+            "bos_id=-1, eos_id=-1 and control_symbols=['[CLS]', '[SEP]', '[MASK]'], and load it as vocab_file."
+        )
 
     def _encode_plus(  # type: ignore[override]
         self,
@@ -113,74 +144,92 @@ class AlbertHubTokenizer(TokenizersBackend):
         padding_side: str | None = None,
         return_tensors: Any = None,
         return_overflowing_tokens: bool = False,
+        return_offsets_mapping: bool = False,
         split_special_tokens: bool | None = None,
         verbose: bool = True,
         **kwargs: Any,
     ) -> BatchEncoding:
-        if (
-            self._processor is None
-            or is_split_into_words
-            or return_overflowing_tokens
-            or not _are_texts(text, text_pair)
-        ):
-            return super()._encode_plus(
-                text,
-                text_pair,
-                add_special_tokens=add_special_tokens,
-                padding_strategy=padding_strategy,
-                truncation_strategy=truncation_strategy,
-                max_length=max_length,
-                stride=stride,
-                is_split_into_words=is_split_into_words,
-                pad_to_multiple_of=pad_to_multiple_of,
-                padding_side=padding_side,
-                return_tensors=return_tensors,
-                return_overflowing_tokens=return_overflowing_tokens,
-                split_special_tokens=split_special_tokens,
-                verbose=verbose,
-                **kwargs,
-            )
+        texts = _rows(text, text_pair, is_split_into_words)
         split = self.split_special_tokens if split_special_tokens is None else split_special_tokens
-        rows = _rows(text, text_pair)
-        pieces = _in_pieces(rows, self._processor, AddedTokens(self.added_tokens_decoder, split))
+        rows = self._in_pieces(texts, split, return_offsets_mapping)
+        samples = list(range(len(rows)))  # which text each row comes from
         if truncation_strategy != TruncationStrategy.DO_NOT_TRUNCATE and max_length is not None:
-            pieces = [self._cut(row, max_length, truncation_strategy, add_special_tokens) for row in pieces]
-        special_ids = {"cls": self.cls_token_id, "sep": self.sep_token_id} if add_special_tokens else None
-        encodings = [Encoding(row, special_ids) for row in pieces]
-        self._pad_all(encodings, padding_strategy, max_length, pad_to_multiple_of, padding_side)
+            rule = (
+                self.truncate if truncation_strategy == TruncationStrategy.LONGEST_FIRST else truncation_strategy.value
+            )
+            if return_overflowing_tokens and rule in TRUNCATION_RULES and any(len(row) > 1 for row in rows):
+                raise ValueError(
+                    "Of a pair only one text can overflow: truncation must be 'only_first' or 'only_second'."
+                )
+            parts = stride if return_overflowing_tokens else None
+            cut = [self._cut(row, max_length - (len(row) + 1) * add_special_tokens, rule, parts) for row in rows]
+            samples = [sample for sample, found in zip(samples, cut, strict=True) for _ in found]
+            rows = [row for found in cut for row in found]
+        marks = (
+            ((self.cls_token, self.cls_token_id), (self.sep_token, self.sep_token_id)) if add_special_tokens else None
+        )
+        padding = self._padding(rows, marks, padding_strategy, max_length, pad_to_multiple_of, padding_side)
+        encodings = [Encoding(row, marks, padding) for row in rows]
         for encoding in encodings:
             self._eventual_warn_about_too_long_sequence(encoding.ids, max_length, verbose)
-        data = self._as_lists(encodings, **kwargs)
-        if isinstance(text, str) and return_tensors is None:
+        data = self._as_lists(encodings, return_offsets_mapping=return_offsets_mapping, **kwargs)
+        if return_overflowing_tokens:
+            data["overflow_to_sample_mapping"] = samples
+        elif return_tensors is None and _is_text(text, is_split_into_words):
             return BatchEncoding({name: values[0] for name, values in data.items()}, encodings)  # type: ignore[arg-type]
         return BatchEncoding(data, encodings, tensor_type=return_tensors)  # type: ignore[arg-type]
 
-    def _cut(self, row: list[Pieces], max_length: int, strategy: TruncationStrategy, special: bool) -> list[Pieces]:
-        budget = max_length - (len(row) + 1 if special else 0)
-        if sum(len(part.ids) for part in row) <= budget:
-            return row
-        rule = self.truncate if strategy == TruncationStrategy.LONGEST_FIRST else strategy.value
-        kept = budgets([len(part.ids) for part in row], budget, rule)
-        return [part.cut(length, self.truncation_side == "left") for part, length in zip(row, kept, strict=True)]
+    def _in_pieces(self, rows: Sequence[Sequence[Text]], split_special: bool, with_offsets: bool) -> list[list[Pieces]]:
+        if split_special not in self._splitters:
+            self._splitters[split_special] = (
+                PipelineSplitter(self.backend_tokenizer, split_special)
+                if self._processor is None or self._has_rules
+                else SentencePieceSplitter(self._processor, self.added_tokens_decoder, split_special)
+            )
+        plain = [part for row in rows for text in row for part in ([text] if isinstance(text, str) else text)]
+        found = iter(self._splitters[split_special].split(plain, with_offsets))
+        return [
+            [next(found) if isinstance(text, str) else join_words([next(found) for _ in text]) for text in row]
+            for row in rows
+        ]
 
-    def _pad_all(
+    def _cut(self, row: list[Pieces], budget: int, rule: str, stride: int | None) -> list[list[Pieces]]:
+        """Cut a row that is too long; into several that share `stride` pieces, or to one where there is no stride."""
+        lengths = [len(text.ids) for text in row]
+        if sum(lengths) <= budget:
+            return [row]
+        sizes = budgets(lengths, budget, rule)
+        left = self.truncation_side == "left"
+        if stride is None:
+            spans = [
+                (length - size, length) if left else (0, size) for length, size in zip(lengths, sizes, strict=True)
+            ]
+            return [[text.part(*span) for text, span in zip(row, spans, strict=True)]]
+        parts = [
+            [text] if size == length else [text.part(*span) for span in windows(length, size, stride, left)]
+            for text, length, size in zip(row, lengths, sizes, strict=True)
+        ]
+        return [list(choice) for choice in product(*parts)]  # of which one text only has several parts
+
+    def _padding(
         self,
-        encodings: Sequence[Encoding],
+        rows: Sequence[Sequence[Pieces]],
+        marks: tuple[Mark, Mark] | None,
         strategy: PaddingStrategy,
         max_length: int | None,
         multiple: int | None,
         side: str | None,
-    ) -> None:
-        if strategy == PaddingStrategy.DO_NOT_PAD or not encodings:
-            return
-        length = max_length if strategy == PaddingStrategy.MAX_LENGTH else max(map(len, encodings))
-        length = length if length is not None else max(map(len, encodings))
+    ) -> Padding | None:
+        if strategy == PaddingStrategy.DO_NOT_PAD or not rows:
+            return None
+        if strategy == PaddingStrategy.MAX_LENGTH and max_length is not None:
+            length = max_length
+        else:
+            length = max(sum(len(text.ids) for text in row) + (len(row) + 1 if marks else 0) for row in rows)
         if multiple:
             length = -(-length // multiple) * multiple
-        token, index, segment = self.pad_token, self.pad_token_id, self.pad_token_type_id
         left = (side or self.padding_side) == "left"
-        for encoding in encodings:
-            encoding.pad(length, token, index, segment, left)
+        return Padding(length, (self.pad_token, self.pad_token_id), self.pad_token_type_id, left)
 
     def _as_lists(
         self,
@@ -210,11 +259,10 @@ class AlbertHubTokenizer(TokenizersBackend):
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:  # type: ignore[override]
         """Write the SentencePiece model as `spiece.model`, where there is one; KerasHub can read nothing else."""
-        if self.vocab_file is None:
+        if self._processor is None:
             return ()
         target = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}spiece.model"
-        if Path(self.vocab_file).resolve() != target.resolve():
-            shutil.copyfile(self.vocab_file, target)
+        target.write_bytes(self._processor.serialized_model_proto())
         return (str(target),)
 
     def _save_pretrained(
@@ -229,97 +277,39 @@ class AlbertHubTokenizer(TokenizersBackend):
         return saved + self.save_vocabulary(str(save_directory), filename_prefix)
 
 
-class AddedTokens:
-    """What is cut out of a text before the vocabulary sees it: special tokens, and those that a user added.
+def _as_typed(token: str | AddedToken, special: bool) -> AddedToken:
+    """Let a token be found in a text as it is typed: SentencePiece gives no normalized text to look for it in."""
+    token = AddedToken(token, special=special) if isinstance(token, str) else token
+    flags = {name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip", "special")}
+    return AddedToken(token.content, normalized=False, **flags)
 
-    Args:
-        tokens: By their ids.
-        split_special: Whether special tokens that are written in a text are text.
+
+def _is_text(text: Any, as_words: bool) -> bool:
+    if as_words:
+        return isinstance(text, list | tuple) and all(isinstance(word, str) for word in text)
+    return isinstance(text, str)
+
+
+def _rows(text: Any, pair: Any, as_words: bool) -> list[tuple[Text, ...]]:
+    """Bring the forms in which transformers takes texts and pairs into one: a tuple of one or two texts for each.
+
+    Raises:
+        ValueError: There is something else, or another number of second texts.
     """
-
-    def __init__(self, tokens: Mapping[int, AddedToken], split_special: bool) -> None:
-        self.ids = {token.content: i for i, token in tokens.items() if not (split_special and token.special)}
-        wanted = [token for token in tokens.values() if token.content in self.ids]
-        parts = [
-            (r"\s*" if token.lstrip else "")
-            + (r"(?<!\w)" if token.single_word else "")
-            + f"({re.escape(token.content)})"
-            + (r"(?!\w)" if token.single_word else "")
-            + (r"\s*" if token.rstrip else "")
-            for token in sorted(wanted, key=lambda token: -len(token.content))
-        ]
-        self.pattern = re.compile("|".join(parts)) if parts else None
-
-    def find(self, text: str) -> list[tuple[int, int, str]]:
-        """Return where each added token begins and ends in a text, with its content."""
-        if self.pattern is None:
-            return []
-        return [(*match.span(), match[match.lastindex or 0]) for match in self.pattern.finditer(text)]
-
-
-def _in_pieces(
-    rows: Sequence[Sequence[str]], processor: sentencepiece.SentencePieceProcessor, added: AddedTokens
-) -> list[list[Pieces]]:
-    """Cut texts at added tokens, and give all that lies between them to SentencePiece at once."""
-    # Few objects are kept for each text: with millions alive, collecting garbage costs more than SentencePiece.
-    details = partial(_details, processor, added)
-    cuts = [_cut_at(text, added) for row in rows for text in row]
-    found = iter(processor.encode([part for cut in cuts for part, token, _, _ in cut if not token]))
-    ids = iter(
-        [[i for part, token, _, _ in cut for i in ([added.ids[part]] if token else next(found))] for cut in cuts]
-    )
-    return [[Pieces(next(ids), text, details) for text in row] for row in rows]
-
-
-Part = tuple[str, bool, int, int]  # a part of a text, or an added token; which of them; where it begins and ends
-
-
-def _cut_at(text: str, added: AddedTokens) -> list[Part]:
-    parts, start = [], 0
-    for first, last, token in added.find(text):
-        if start < first:
-            parts.append((text[start:first], False, start, first))
-        parts.append((token, True, first, last))
-        start = last
-    if start < len(text):
-        parts.append((text[start:], False, start, len(text)))
-    return parts
-
-
-def _details(
-    processor: sentencepiece.SentencePieceProcessor, added: AddedTokens, text: str
-) -> tuple[list[str], list[Offset]]:
-    """Return the pieces of a text, and where each lies in it."""
-    tokens: list[str] = []
-    offsets: list[Offset] = []
-    for part, is_token, start, end in _cut_at(text, added):
-        if is_token:
-            tokens.append(part)
-            offsets.append((start, end))
-        else:
-            found = processor.encode_as_offset_mapping(part)
-            tokens += found["pieces"]
-            offsets += [(start + first, start + last) for first, last in found["offsets"]]
-    return tokens, offsets
-
-
-def _are_texts(text: Any, pair: Any) -> bool:
-    """Tell plain texts from the other forms that transformers takes, or refuses with its own words."""
-    if isinstance(text, str):
-        return pair is None or isinstance(pair, str)
-    if not isinstance(text, list | tuple) or not text:
-        return False
-    one = all(isinstance(part, str) or (isinstance(part, tuple) and len(part) == 2) for part in text)
-    both = pair is None or (isinstance(pair, list | tuple) and len(pair) == len(text))
-    return one and both and all(isinstance(part, str) for part in (pair or ()))
-
-
-def _rows(text: Any, pair: Any) -> list[tuple[str, ...]]:
-    if isinstance(text, str):
-        return [(text, pair)] if pair else [(text,)]
-    if pair is not None:
-        return list(zip(text, pair, strict=True))
-    return [part if isinstance(part, tuple) else (part,) for part in text]
+    is_batch = isinstance(text, list | tuple) and not _is_text(text, as_words)
+    rows: list[tuple[Any, ...]]
+    if is_batch and pair is not None:
+        if not isinstance(pair, list | tuple) or len(pair) != len(text):
+            raise ValueError("The second texts of a batch must be a list, as long as that of the first.")
+        rows = list(zip(text, pair, strict=True))
+    elif is_batch:
+        rows = [tuple(row) if isinstance(row, list | tuple) and not _is_text(row, as_words) else (row,) for row in text]
+    else:
+        rows = [(text, pair)] if pair else [(text,)]  # an empty second text is none, as in transformers
+    if not all(1 <= len(row) <= 2 and all(_is_text(part, as_words) for part in row) for row in rows):
+        one = "list[str], its words" if as_words else "str"
+        raise ValueError(f"A text input must be of type {one}; or a pair of them; or a list of either.")
+    return rows
 
 
 __all__ = ["AlbertHubTokenizer"]
