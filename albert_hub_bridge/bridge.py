@@ -17,9 +17,16 @@ from albert_hub_bridge import __version__
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON
+from albert_hub_bridge.mapping.vocabulary import bake_rules
 from albert_hub_bridge.mapping.weights import POOLER
 from albert_hub_bridge.model.architecture import Architecture, Variant
-from albert_hub_bridge.model.sentencepiece_unigram import AFTER, NAMED_RULES, TextRules, build_tokenizer
+from albert_hub_bridge.model.sentencepiece_unigram import (
+    AFTER,
+    NAMED_RULES,
+    TextRules,
+    build_tokenizer,
+    parse_vocabulary,
+)
 from albert_hub_bridge.model_card import write_card, written_by_hand
 from albert_hub_bridge.provenance import CARD, RECORD, changed_files, file_list, read_record, write_record
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, DroppedTensor, Layout, Progress, SourceLayout, Text
@@ -242,7 +249,8 @@ def convert(
             converted = with_heads_of_keras(converted)
         changed, rules = None, None
         if checkpoint.text is not None and converted.text is not None:
-            changed = _changed_texts(checkpoint.text, converted.text)
+            before, after = _ids(checkpoint.text, checkpoint.layout), _ids(converted.text, to)
+            changed = sum(one != other for one, other in zip(before, after, strict=True))
             rules = _vocabulary_summary(converted.text).text_rules
         summary = _summary(checkpoint)
         report = Conversion(
@@ -449,12 +457,15 @@ def verify(
     )
 
 
-def _changed_texts(before: Text, after: Text) -> int:
-    """Count the sample texts that become other ids under other rules."""
-    if before.rules == after.rules:
-        return 0
-    one, other = (build_tokenizer(text.vocabulary, text.rules) for text in (before, after))
-    return sum(one.encode(text).ids != other.encode(text).ids for text in SAMPLE_TEXTS)
+def _ids(text: Text, layout: SourceLayout) -> list[list[int]]:
+    """Return what a layout's own library makes of the sample texts."""
+    processor = text.vocabulary.processor
+    if layout == "keras":  # which has no rules but those in the vocabulary
+        processor = parse_vocabulary(bake_rules(text.proto, text.rules)).processor
+    elif layout == "stock" or text.rules != TextRules():
+        pipeline = build_tokenizer(text.vocabulary, text.rules)
+        return [row.ids for row in pipeline.encode_batch(SAMPLE_TEXTS, add_special_tokens=False)]
+    return [list(row) for row in processor.encode(list(SAMPLE_TEXTS))]
 
 
 def _vocabulary_summary(text: Text) -> VocabularySummary:

@@ -13,6 +13,7 @@ import json
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -37,6 +38,7 @@ _WHITE_SPACE = frozenset(
 )
 
 
+@lru_cache(maxsize=1)  # a report asks for what was just written
 def bake_rules(proto: bytes, rules: TextRules) -> bytes:
     """Put text rules into a vocabulary: what comes out gives, without rules, the ids that `proto` gave with them.
 

@@ -17,7 +17,7 @@ from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, write_keys
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, Head, HeadKind, kind_of_class
-from albert_hub_bridge.mapping.vocabulary import proto_from_tokenizer
+from albert_hub_bridge.mapping.vocabulary import added_tokens, proto_from_tokenizer
 from albert_hub_bridge.mapping.weights import ENCODERS, POOLER, Dialect, TorchDialect, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer
@@ -250,12 +250,18 @@ def _read_text(
         vocabulary = fitting_vocabulary(folder / VOCABULARY, proto, architecture)
     elif (folder / TOKENIZER).is_file():
         try:
-            proto, found_rules = proto_from_tokenizer(read_json(folder / TOKENIZER))
+            content = read_json(folder / TOKENIZER)
+            proto, found_rules = proto_from_tokenizer(content)
         except ValueError as error:
             problem = Problem("unusable", TOKENIZER, str(error))
             raise VocabularyError(folder / TOKENIZER, "vocabulary", [problem]) from error
         vocabulary = fitting_vocabulary(folder / TOKENIZER, proto, architecture)
         notes.append(f"The repository has no {VOCABULARY}: the vocabulary was made from {TOKENIZER}.")
+        if cut_out := added_tokens(content):
+            notes.append(
+                f"{TOKENIZER} cuts {' '.join(cut_out)} out of a text first, so that what follows begins a word there. "
+                "In the result it does not, as when the vocabulary was trained."
+            )
     else:
         return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer."]
     file = folder / TOKENIZER_CONFIG
@@ -358,6 +364,7 @@ def _write_text(text: Text, folder: Path, layout: RepositoryLayout, architecture
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         "replace_quotes": text.rules.replace_quotes,
         "strip_accents": text.rules.strip_accents,
+        "keep_accents": not text.rules.strip_accents,  # what AlbertTokenizer calls it, where somebody asks for that
         "do_lower_case": text.rules.lower_case,
         "truncate": text.truncate,
     }
