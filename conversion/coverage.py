@@ -22,6 +22,8 @@ _REMARKS = {
     "has epsilon": "other epsilon in the head, its effect measured",
     "will be zeros": "a pooler of zeros",
     "quantized to int8": "dequantized",
+    "as unexpected": "a pooler that the class reports as unexpected",
+    "computes in": "without the mixed policy",
     "no place for problem_type": "without problem_type",
 }
 
