@@ -19,7 +19,7 @@ import wrapt
 if TYPE_CHECKING:
     from albert_hub_bridge.adapters import convert_adapter
     from albert_hub_bridge.backbone import AlbertBackbone
-    from albert_hub_bridge.bridge import convert, inspect, verify
+    from albert_hub_bridge.bridge import convert, inspect
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
     from albert_hub_bridge.model.modeling_albert_hub import (
         AlbertHubForMaskedLM,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from albert_hub_bridge.model.tokenization_albert_hub import AlbertHubTokenizer
     from albert_hub_bridge.publish import card, push
+    from albert_hub_bridge.verification import verify
 
 __version__ = "0.1.0"
 
@@ -51,7 +52,7 @@ _HOMES = {
     "convert_adapter": "adapters",
     "inspect": "bridge",
     "push": "publish",
-    "verify": "bridge",
+    "verify": "verification",
 }
 
 __all__ = [

@@ -1,25 +1,18 @@
-"""The public verbs: convert, inspect, verify. Each returns a report that says everything it found."""
+"""The public verbs `convert` and `inspect`; `verification` has `verify`, and `publish` those that push."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import takewhile
-from math import isfinite, prod
+from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import numpy as np
-
-from albert_hub_bridge import __version__
 from albert_hub_bridge.errors import SourceError, TargetError
-from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON
 from albert_hub_bridge.mapping.vocabulary import bake_rules
-from albert_hub_bridge.mapping.weights import POOLER
-from albert_hub_bridge.model.architecture import Architecture, Variant
+from albert_hub_bridge.model.architecture import Variant
 from albert_hub_bridge.model.sentencepiece_unigram import (
     AFTER,
     NAMED_RULES,
@@ -28,149 +21,24 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
     parse_vocabulary,
 )
 from albert_hub_bridge.model_card import write_card, written_by_hand
-from albert_hub_bridge.provenance import CARD, RECORD, changed_files, file_list, read_record, write_record
-from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, DroppedTensor, Layout, Progress, SourceLayout, Text
+from albert_hub_bridge.provenance import (
+    CARD,
+    RECORD,
+    changed_files,
+    make_record,
+    public_handle,
+    read_record,
+    write_record,
+)
+from albert_hub_bridge.reports import Conversion, Inspection, VocabularySummary
+from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Layout, Progress, SourceLayout, Text
 from albert_hub_bridge.stores.folders import check_target, new_folder
-from albert_hub_bridge.stores.hub import Source
 from albert_hub_bridge.stores.keras_preset import with_heads_of_keras
 from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, write_checkpoint
-from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
+from albert_hub_bridge.verification import SAMPLE_TEXTS
 
 
 TextRulesChoice = Literal["keep", "sentencepiece", "uncased"]
-
-
-@dataclass(frozen=True, slots=True)
-class VocabularySummary:
-    """What a vocabulary is, and what happens to texts before it."""
-
-    pieces: int
-    text_rules: str  # what happens first: "sentencepiece" for nothing, "uncased", ...
-    rules_in_vocabulary: bool  # whether that is part of the vocabulary's own normalization, where it stays
-    normalization: str  # what the vocabulary does then
-    sequence_length: int | None
-    truncate: str
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What a folder holds."""
-
-    source: str
-    layout: SourceLayout
-    architecture: Architecture
-    variant: dict[str, Any]  # what it does otherwise than KerasHub's
-    parameters: int
-    tensors: int
-    bytes: int
-    dtype: str
-    head: str | None
-    vocabulary: VocabularySummary | None
-    dropped: Sequence[DroppedTensor]
-    ignored: Sequence[IgnoredKey]
-    notes: Sequence[str]
-    made_by: str | None = None  # what `conversion.json` says of where it comes from
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """What was converted, and what was not.
-
-    Args:
-        source: What was read.
-        target: The folder that was made.
-        layout: Its layout.
-        dtype: Of its weights.
-        head: What is on its encoder, or None.
-        text_rules: Of the target: the source's, or those that were asked for.
-        changed_texts: How many of `SAMPLE_TEXTS` become other ids than in the source; None without a vocabulary.
-        dropped: Tensors of the source that are not in the target.
-        notes: What else the user should know, of the source and of the conversion.
-    """
-
-    source: Inspection
-    target: str
-    layout: Layout
-    dtype: str
-    head: str | None
-    text_rules: str | None
-    changed_texts: int | None
-    dropped: Sequence[DroppedTensor]
-    notes: Sequence[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """How far two folders agree: configurations, tensors, ids, numbers.
-
-    Args:
-        source: The first folder.
-        target: The second folder.
-        source_engine: What computed the first side: library and version.
-        target_engine: What computed the second side.
-        texts: Number of texts that went in.
-        different_fields: Fields of the architecture and the head that differ, with both values; not the epsilon of the
-            masked-LM head, of which KerasHub and the stock layout have only one each.
-        different_tensors: Tensors whose bits differ, by bridge names; empty where all are identical. A pooler that
-            only one side has is not compared.
-        vocabularies: Whether each side has one.
-        different_ids: Texts that become different ids.
-        first_difference: The first such text, with both sides' pieces from where they part.
-        max_abs_difference: Of `sequence_output`, `pooled_output` and `head_output`, as far as both sides have them,
-            computed in float32 on the source's ids; empty where the architectures differ, so that there is nothing
-            to compare.
-        tolerance: What is allowed of it.
-        notes: What was done to compare the two.
-    """
-
-    source: str
-    target: str
-    source_engine: str
-    target_engine: str
-    texts: int
-    different_fields: dict[str, tuple[Any, Any]]
-    different_tensors: Sequence[str]
-    vocabularies: tuple[bool, bool]
-    different_ids: int
-    first_difference: dict[str, Any] | None
-    max_abs_difference: dict[str, float]
-    tolerance: float
-    notes: Sequence[str] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing differs that must not."""
-        exact = not self.different_fields and not self.different_tensors and not self.different_ids
-        same_vocabularies = self.vocabularies[0] == self.vocabularies[1]
-        return (
-            exact and same_vocabularies and all(value <= self.tolerance for value in self.max_abs_difference.values())
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
-        finite = {name: value if isfinite(value) else None for name, value in self.max_abs_difference.items()}
-        return {"passed": self.passed, **asdict(self), "max_abs_difference": finite}  # JSON has no NaN
-
-
-# Texts that tell libraries apart: case, accents, quotes, numbers, spaces, several scripts, unknown characters.
-SAMPLE_TEXTS = (
-    "ALBERT shares one set of weights between all of its layers.",
-    "the river rose by two feet overnight, and nobody slept.",
-    "Prices went from £3.50 to €4.20 (about 20 % more).",
-    "Crème brûlée, façade, Ångström, naïve: accents everywhere!",
-    "``Old quotes'' and \"new ones\" are not the same.",
-    "two  spaces,\ta tab\nand a line break",
-    "日本語と русский текст 🙂",
-    "a",
-)
 
 
 def inspect(source: str | Path) -> Inspection:
@@ -261,6 +129,7 @@ def convert(
             head=converted.head.description if converted.head is not None else None,
             text_rules=rules,
             changed_texts=changed,
+            sample_size=len(SAMPLE_TEXTS),
             dropped=tuple(converted.dropped),
             notes=(*summary.notes, *_conversion_notes(checkpoint, converted, to)),
         )
@@ -271,7 +140,9 @@ def convert(
             command += "" if text_rules == "keep" else f" --text-rules {text_rules}"
             command += "" if dtype is None else f" --dtype {dtype}"
             command += "" if max_shard_size is None else f" --max-shard-size {max_shard_size}"
-            record = _record(pulled, converted, report, command + (" --drop-head" if drop_head else ""), draft)
+            command += " --drop-head" if drop_head else ""
+            summarized = _vocabulary_summary(converted.text) if converted.text is not None else None
+            record = make_record(pulled, converted, report, summarized, command, draft)
             write_record(draft, record)
             write_card(draft, record, folder.name, by_hand)
         return report
@@ -279,52 +150,6 @@ def convert(
 
 def _is_known_with_papers(name: str) -> bool:
     return name in (RECORD, CARD) or is_known_file(name)
-
-
-def _record(source: Source, target: Checkpoint, report: Conversion, command: str, draft: Path) -> dict[str, Any]:
-    """Say of a conversion what `conversion.json` keeps."""
-    vocabulary = None
-    if target.text is not None:
-        rules = NAMED_RULES["sentencepiece"] if report.layout == "keras" else target.text.rules
-        summary = _vocabulary_summary(target.text)
-        lower_cases = target.text.rules.lower_case or "uncased" in summary.text_rules
-        vocabulary = asdict(summary) | {
-            "lower_cases": lower_cases or target.text.vocabulary.normalization.endswith("_cf"),
-            "rules_in_vocabulary": summary.rules_in_vocabulary or rules != target.text.rules,
-        }
-    handle = public_handle(source)
-    published = next((p for p in PUBLISHED_PRESETS.values() if handle.startswith(f"kaggle://{p.kaggle[:-2]}")), None)
-    official = handle.startswith("hf://albert/albert-")
-    return {
-        "tool": f"albert-hub-bridge {__version__}",
-        "command": command,
-        "source": {
-            "handle": handle,
-            "revision": source.revision,
-            "layout": report.source.layout,
-            "dtype": report.source.dtype,
-            "files": file_list(source.folder),
-        },
-        "target": {"layout": report.layout, "dtype": report.dtype, "files": file_list(draft)},
-        "published": {"license": "apache-2.0", "language": "en"} if published or official else None,
-        "architecture": asdict(target.architecture),
-        "variant": report.source.variant,
-        "head": report.head,
-        "head_kind": target.head.kind if target.head is not None else None,
-        "parameters": sum(prod(weight.shape) for weight in target.weights.values()),
-        "vocabulary": vocabulary,
-        "changed_texts": report.changed_texts,
-        "sample_size": len(SAMPLE_TEXTS),
-        "ignored": [asdict(key) for key in report.source.ignored],
-        "dropped": [asdict(tensor) for tensor in report.dropped],
-        "notes": list(report.notes),
-        "verification": None,
-    }
-
-
-def public_handle(source: Source) -> str:
-    """Return what a source is called elsewhere: of a folder only its name, because its path is nobody's business."""
-    return source.handle if "://" in source.handle else source.folder.resolve().name
 
 
 def _made_by(folder: Path) -> str | None:
@@ -348,6 +173,17 @@ def parse_size(size: int | str) -> int:
     if number < 1:
         raise ValueError(f"A size is a number of bytes, or such as 200MB, not {size!r}.")
     return number
+
+
+def _ids(text: Text, layout: SourceLayout) -> list[list[int]]:
+    """Return what a layout's own library makes of the sample texts."""
+    processor = text.vocabulary.processor
+    if layout == "keras":  # which has no rules but those in the vocabulary
+        processor = parse_vocabulary(bake_rules(text.proto, text.rules)).processor
+    elif layout == "stock" or text.rules != TextRules():
+        pipeline = build_tokenizer(text.vocabulary, text.rules)
+        return [row.ids for row in pipeline.encode_batch(SAMPLE_TEXTS, add_special_tokens=False)]
+    return [list(row) for row in processor.encode(list(SAMPLE_TEXTS))]
 
 
 def _conversion_notes(source: Checkpoint, target: Checkpoint, to: Layout) -> list[str]:
@@ -389,85 +225,6 @@ def _conversion_notes(source: Checkpoint, target: Checkpoint, to: Layout) -> lis
     return notes
 
 
-def verify(
-    source: str | Path, target: str | Path, *, texts: Sequence[str] = SAMPLE_TEXTS, tolerance: float = 1e-5
-) -> Verification:
-    """Compare two presets or repositories: configurations, tensors bit by bit, ids, and the numbers they compute.
-
-    Each side is computed by the library that its layout is meant for: keras_hub for a preset (or this package's
-    `AlbertBackbone`, where keras_hub is not installed), `AutoModel` with this package for the bridge layout, and
-    transformers alone for the stock layout. Both compute in float32, on the source's ids, padded to the longest.
-
-    Args:
-        source: A folder.
-        target: A folder.
-        texts: What goes in.
-        tolerance: The largest absolute difference of outputs that passes.
-
-    Raises:
-        SourceError, CheckpointError: A folder cannot be found, or is wrong.
-        EngineError: A side's own library cannot load or compute it.
-        ValueError: There are no texts.
-    """
-    from albert_hub_bridge.engines import open_engine, pack
-
-    if not texts:
-        raise ValueError("verify needs at least one text.")
-    with read_checkpoint(pull(source).folder) as one, read_checkpoint(pull(target).folder) as other:
-        different_fields = _different_fields(one, other)
-        epsilons = [checkpoint.head_epsilon for checkpoint in (one, other)]
-        different_tensors = _different_tensors(one, other)
-        engines = open_engine(one), open_engine(other)
-        longest = min(_longest(one), _longest(other))
-    notes = []
-    if different_fields.pop("masked_lm_layer_norm_epsilon", None) and epsilons[0] and epsilons[1]:
-        # A layout's own library forces it, which convert said; all the rest still has to be the same.
-        common = epsilons[0] if engines[1].use_epsilon(epsilons[0]) else epsilons[1]
-        engines[0].use_epsilon(common)
-        notes.append(
-            f"The masked-LM head's epsilon is {epsilons[0]:g} and {epsilons[1]:g}, as each layout's library has it; "
-            f"compared with {common:g} on both sides."
-        )
-    ids, other_ids = (engine.tokenize(texts) for engine in engines)
-    differences: dict[str, float] = {}
-    if one.architecture == replace(other.architecture, dropout=one.architecture.dropout):  # else not one function
-        # Where neither side has a vocabulary, any ids will do to compare the numbers.
-        size = one.architecture.vocabulary_size
-        rows = ids or other_ids or [[index % size for index in range(40)], [size - 1]]
-        inputs = pack(rows, _special_ids(one, other), one.architecture.num_segments, longest)
-        outputs, other_outputs = (engine.compute(inputs) for engine in engines)
-        comparable = [n for n in outputs if n in other_outputs and outputs[n].shape == other_outputs[n].shape]
-        differences = {name: float(np.max(np.abs(outputs[name] - other_outputs[name]))) for name in comparable}
-    compared = list(zip(texts, ids or [], other_ids or [], strict=False))
-    differing = [(text, row, other_row) for text, row, other_row in compared if row != other_row]
-    return Verification(
-        source=str(source),
-        target=str(target),
-        source_engine=engines[0].name,
-        target_engine=engines[1].name,
-        texts=len(texts),
-        different_fields=different_fields,
-        different_tensors=different_tensors,
-        vocabularies=(ids is not None, other_ids is not None),
-        different_ids=len(differing),
-        first_difference=_piece_by_piece(differing[0], one.text or other.text) if differing else None,
-        max_abs_difference=differences,
-        tolerance=tolerance,
-        notes=tuple(notes),
-    )
-
-
-def _ids(text: Text, layout: SourceLayout) -> list[list[int]]:
-    """Return what a layout's own library makes of the sample texts."""
-    processor = text.vocabulary.processor
-    if layout == "keras":  # which has no rules but those in the vocabulary
-        processor = parse_vocabulary(bake_rules(text.proto, text.rules)).processor
-    elif layout == "stock" or text.rules != TextRules():
-        pipeline = build_tokenizer(text.vocabulary, text.rules)
-        return [row.ids for row in pipeline.encode_batch(SAMPLE_TEXTS, add_special_tokens=False)]
-    return [list(row) for row in processor.encode(list(SAMPLE_TEXTS))]
-
-
 def _vocabulary_summary(text: Text) -> VocabularySummary:
     normalization, _, inside = text.vocabulary.normalization.partition(AFTER)
     rules = text.rules.name if text.rules != TextRules() or not inside else inside
@@ -500,70 +257,3 @@ def _summary(checkpoint: Checkpoint) -> Inspection:
         ignored=tuple(checkpoint.ignored),
         notes=tuple(notes),
     )
-
-
-def _piece_by_piece(differing: tuple[str, list[int], list[int]], text: Text | None) -> dict[str, Any]:
-    """Show a text and both sides' pieces, from the first that differs on."""
-    typed, *sides = differing
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*sides, strict=False)))
-    pieces = text.vocabulary.pieces if text is not None else ()
-    named = [[pieces[i][0] if i < len(pieces) else str(i) for i in side[same : same + 8]] for side in sides]
-    return {"text": typed, "from piece": same, "source": named[0], "target": named[1]}
-
-
-def _different_fields(one: Checkpoint, other: Checkpoint) -> dict[str, tuple[Any, Any]]:
-    ours, theirs = _comparable_fields(one), _comparable_fields(other)
-    names = dict.fromkeys([*ours, *theirs])
-    if "keras" in (one.layout, other.layout):
-        names.pop("problem_type", None)
-    return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
-
-
-def _comparable_fields(checkpoint: Checkpoint) -> dict[str, Any]:
-    fields = asdict(checkpoint.architecture) | asdict(checkpoint.variant)
-    head = checkpoint.head
-    fields["head"] = head.description if head is not None else None
-    if head is not None and head.kind in ("sequence_classification", "token_classification"):
-        fields["labels"] = head.label_names
-    if head is not None and head.kind not in ("masked_lm", "question_answering"):
-        fields["classifier_dropout"] = head.dropout if head.dropout is not None else fields["dropout"]
-    if head is not None and checkpoint.layout != "keras":  # which has no place for it, or implies it
-        fields["problem_type"] = head.problem_type or IMPLIED_PROBLEM_TYPES[head.activation]
-    if checkpoint.head_epsilon is not None:
-        fields["masked_lm_layer_norm_epsilon"] = checkpoint.head_epsilon
-    return fields
-
-
-def _different_tensors(one: Checkpoint, other: Checkpoint) -> list[str]:
-    """Name the tensors that are not the same, bit for bit."""
-
-    def differs(name: str) -> bool:
-        if name not in one.weights or name not in other.weights:
-            return True
-        ours, theirs = one.weights[name], other.weights[name]
-        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
-            return True
-        bits = f"V{DTYPES[ours.dtype].itemsize}"  # NaN and -0.0 too must be themselves
-        return not np.array_equal(
-            np.ascontiguousarray(ours.read()).view(bits), np.ascontiguousarray(theirs.read()).view(bits)
-        )
-
-    compared = {*one.weights, *other.weights}
-    if one.has_pooler != other.has_pooler:
-        compared -= POOLER
-    return sorted(name for name in compared if differs(name))
-
-
-def _longest(checkpoint: Checkpoint) -> int:
-    """Return how many ids a packed input of a checkpoint can have."""
-    limits = [checkpoint.architecture.max_sequence_length]
-    if checkpoint.text is not None and checkpoint.text.sequence_length is not None:
-        limits.append(checkpoint.text.sequence_length)
-    return min(limits)
-
-
-def _special_ids(*checkpoints: Checkpoint) -> dict[str, int]:
-    for checkpoint in checkpoints:
-        if checkpoint.text is not None:
-            return checkpoint.text.vocabulary.special_ids
-    return {"pad": 0, "cls": 0, "sep": 0}

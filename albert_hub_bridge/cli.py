@@ -21,9 +21,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from albert_hub_bridge import __version__, adapters, bridge, publish
+from albert_hub_bridge import __version__, adapters, bridge, publish, verification
 from albert_hub_bridge.errors import AlbertHubBridgeError, first_few
+from albert_hub_bridge.reports import Conversion, Inspection, Verification
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
+from albert_hub_bridge.verification import SAMPLE_TEXTS
 
 
 class Layout(str, Enum):
@@ -150,9 +152,7 @@ def convert(
     size = f"{report.source.parameters:,} parameters, {report.dtype}" + (f", {report.head}" if report.head else "")
     out.print(f"[bold]{names[0]}[/] ({report.source.layout}) to [bold]{names[1]}[/] ({report.layout}): {size}")
     if report.changed_texts is not None:
-        changed = (
-            f"{report.changed_texts} of {len(bridge.SAMPLE_TEXTS)} sample texts become other ids than in the source"
-        )
+        changed = f"{report.changed_texts} of {report.sample_size} sample texts become other ids than in the source"
         out.print(f"Text rules of the target: {escape(str(report.text_rules))}; {changed}.")
     _print_losses(report)
 
@@ -253,9 +253,9 @@ def verify(
 ) -> None:
     """Put texts into both sides and compare configurations, tensors, ids and numbers."""
     with _errors_as_messages(as_json):
-        lines = bridge.SAMPLE_TEXTS if texts is None else _read_texts(texts)
+        lines = SAMPLE_TEXTS if texts is None else _read_texts(texts)
         with err.status("Loading both sides, and computing"):
-            report = bridge.verify(source, target, texts=lines, tolerance=tolerance)
+            report = verification.verify(source, target, texts=lines, tolerance=tolerance)
         recorded = publish.record_verification(Path(target), report)
     if as_json:
         _print_json(report.as_dict())
@@ -319,7 +319,7 @@ def _print_json(content: dict[str, Any]) -> None:
     sys.stdout.write("\n")
 
 
-def _print_inspection(report: bridge.Inspection) -> None:
+def _print_inspection(report: Inspection) -> None:
     facts = {name: str(value) for name, value in {**asdict(report.architecture), **report.variant}.items()}
     facts["parameters"] = f"{report.parameters:,} in {report.tensors} tensors"
     facts["size"] = f"{report.bytes / 1e6:,.1f} MB, {report.dtype}"
@@ -339,12 +339,12 @@ def _print_inspection(report: bridge.Inspection) -> None:
     _print_losses(report)
 
 
-def _print_losses(report: bridge.Inspection | bridge.Conversion | adapters.AdapterConversion) -> None:
+def _print_losses(report: Inspection | Conversion | adapters.AdapterConversion) -> None:
     if report.dropped:
         out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
         for tensor in report.dropped:
             out.print(f"  {escape(tensor.name)} {tensor.shape}: {escape(tensor.reason)}")
-    inspected = report.source if isinstance(report, bridge.Conversion) else report
+    inspected = report.source if isinstance(report, Conversion) else report
     if ignored := inspected.ignored:
         names = ", ".join(dict.fromkeys(key.key for key in ignored))
         out.print(f"[dim]Settings that are not carried over (--json says why): {escape(names)}.[/]")
@@ -352,7 +352,7 @@ def _print_losses(report: bridge.Inspection | bridge.Conversion | adapters.Adapt
         out.print(f"[yellow]Note:[/] {escape(note)}")
 
 
-def _print_verification(report: bridge.Verification) -> None:
+def _print_verification(report: Verification) -> None:
     facts = {
         "source": escape(f"{report.source}, computed by {report.source_engine}"),
         "target": escape(f"{report.target}, computed by {report.target_engine}"),

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from albert_hub_bridge import __version__
 from albert_hub_bridge.errors import ConfigurationError, Problem
+from albert_hub_bridge.model.sentencepiece_unigram import TextRules
+from albert_hub_bridge.reports import Conversion, VocabularySummary
+from albert_hub_bridge.stores.checkpoint import Checkpoint
 from albert_hub_bridge.stores.checksums import sha256_of
 from albert_hub_bridge.stores.configurations import read_json, write_json
+from albert_hub_bridge.stores.hub import Source
 from albert_hub_bridge.stores.layouts import is_known_file
+from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 
 
 RECORD, CARD = "conversion.json", "README.md"
@@ -59,3 +67,55 @@ def changed_files(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
     changes |= {name: "new" for name in found if name not in made}
     changes |= {name: "changed" for name in found if name in made and found[name]["sha256"] != made[name]["sha256"]}
     return dict(sorted(changes.items()))
+
+
+def make_record(
+    source: Source,
+    target: Checkpoint,
+    report: Conversion,
+    vocabulary: VocabularySummary | None,
+    command: str,
+    draft: Path,
+) -> dict[str, Any]:
+    """Say of a conversion what `conversion.json` keeps."""
+    rules: dict[str, Any] | None = None
+    if target.text is not None and vocabulary is not None:
+        baked = report.layout == "keras" and target.text.rules != TextRules()
+        lower_cases = target.text.rules.lower_case or "uncased" in vocabulary.text_rules
+        rules = asdict(vocabulary) | {
+            "lower_cases": lower_cases or target.text.vocabulary.normalization.endswith("_cf"),
+            "rules_in_vocabulary": vocabulary.rules_in_vocabulary or baked,
+        }
+    handle = public_handle(source)
+    published = next((p for p in PUBLISHED_PRESETS.values() if handle.startswith(f"kaggle://{p.kaggle[:-2]}")), None)
+    official = handle.startswith("hf://albert/albert-")
+    return {
+        "tool": f"albert-hub-bridge {__version__}",
+        "command": command,
+        "source": {
+            "handle": handle,
+            "revision": source.revision,
+            "layout": report.source.layout,
+            "dtype": report.source.dtype,
+            "files": file_list(source.folder),
+        },
+        "target": {"layout": report.layout, "dtype": report.dtype, "files": file_list(draft)},
+        "published": {"license": "apache-2.0", "language": "en"} if published or official else None,
+        "architecture": asdict(target.architecture),
+        "variant": report.source.variant,
+        "head": report.head,
+        "head_kind": target.head.kind if target.head is not None else None,
+        "parameters": sum(prod(weight.shape) for weight in target.weights.values()),
+        "vocabulary": rules,
+        "changed_texts": report.changed_texts,
+        "sample_size": report.sample_size,
+        "ignored": [asdict(key) for key in report.source.ignored],
+        "dropped": [asdict(tensor) for tensor in report.dropped],
+        "notes": list(report.notes),
+        "verification": None,
+    }
+
+
+def public_handle(source: Source) -> str:
+    """Return what a source is called elsewhere: of a folder only its name, because its path is nobody's business."""
+    return source.handle if "://" in source.handle else source.folder.resolve().name

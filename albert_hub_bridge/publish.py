@@ -10,10 +10,12 @@ from albert_hub_bridge import bridge
 from albert_hub_bridge.errors import ConfigurationError, Problem, TargetError
 from albert_hub_bridge.model_card import write_card, written_by_hand
 from albert_hub_bridge.provenance import CARD, RECORD, changed_files, read_record, write_record
+from albert_hub_bridge.reports import Verification
 from albert_hub_bridge.stores.push import push_to_hugging_face, push_to_kaggle
+from albert_hub_bridge.verification import verify as verify_folders
 
 
-def record_verification(folder: Path, report: bridge.Verification) -> bool:
+def record_verification(folder: Path, report: Verification) -> bool:
     """Write what was measured into a converted folder's record and card.
 
     Returns:
@@ -106,13 +108,13 @@ def convert_and_push(
         **push_options: For `push`.
 
     Raises:
-        AlbertHubBridgeError: As `bridge.convert`, `bridge.verify` and `push`.
+        AlbertHubBridgeError: As `bridge.convert`, `verification.verify` and `push`.
     """
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / target.rpartition("/")[2]
         bridge.convert(source, folder, **options)
         if verify:
-            record_verification(folder, bridge.verify(source, folder))
+            record_verification(folder, verify_folders(source, folder))
         return push(folder, target, verify=verify, **push_options)
 
 

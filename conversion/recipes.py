@@ -16,7 +16,9 @@ from rich.console import Console
 from albert_hub_bridge import bridge
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, Problem
 from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.reports import Inspection
 from albert_hub_bridge.stores.checkpoint import Layout
+from albert_hub_bridge.verification import verify
 
 
 if sys.version_info >= (3, 11):
@@ -42,7 +44,7 @@ class Entry:
     parameters: int
     golden: Mapping[str, Any] | None
 
-    def check(self, found: bridge.Inspection) -> None:
+    def check(self, found: Inspection) -> None:
         """Refuse a source that is not this entry.
 
         Raises:
@@ -94,7 +96,7 @@ def verify_entry(entry: Entry, source: Path, target: Path) -> None:
         typer.Exit: With code 1, something differs.
     """
     entry.check(bridge.inspect(source))
-    report = bridge.verify(source, target)
+    report = verify(source, target)
     for field, values in report.different_fields.items():
         console.print(f"  {field}: {values[0]} and {values[1]}")
     for tensor in report.different_tensors:

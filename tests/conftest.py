@@ -8,6 +8,8 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test goes past 127.0.0.1; those that speak to a server there say so
 
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,11 @@ import pytest
 from albert_hub_bridge import AlbertHubConfig
 from albert_hub_bridge.model.architecture import Architecture
 from conversion.sample import SAMPLE_ARCHITECTURE, train_vocabulary
+from tests.hub_server import HubServer
+from tests.local_server import client_environment
 
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 TEXTS = [
     "a bridge joins two banks of a river",
@@ -76,3 +82,30 @@ def keras_preset(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) ->
     tokenizer.save_to_preset(str(folder))
     outputs = {name: np.asarray(value) for name, value in backbone.predict(inputs, verbose=0).items()}
     return KerasPreset(folder, architecture, backbone, inputs, outputs)
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """Start a Hub, and see to it that nothing was asked of any other."""
+    with HubServer() as server:
+        yield server
+    assert not server.requests("CONNECT"), "a client wanted to leave the machine"
+
+
+@pytest.fixture
+def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
+    return client_environment(tmp_path / "home", hub)
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return what unpacks a fixture, once, and returns its folder."""
+    parent = tmp_path_factory.mktemp("fixtures")
+
+    def unpack(name: str) -> Path:
+        if not (parent / name).is_dir():
+            with zipfile.ZipFile(FIXTURES / f"{name}.zip") as archive:
+                archive.extractall(parent / name)
+        return parent / name
+
+    return unpack

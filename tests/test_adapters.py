@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -30,10 +29,9 @@ from albert_hub_bridge.mapping.adapters import KERAS_DEFAULT, Factors, LoraLayer
 from albert_hub_bridge.mapping.axes import axis_sizes, rearrange
 from albert_hub_bridge.mapping.peft import PEFT
 from albert_hub_bridge.model.architecture import Architecture
-from tests.conftest import stock_arguments
+from tests.conftest import FIXTURES, stock_arguments
 
 
-FIXTURES = Path(__file__).parent / "fixtures"
 TOLERANCE = 1e-5
 KERAS_ADAPTERS = ("default", "every")
 PEFT_FIXTURES = ("peft_model", "peft_model_every", "peft_classifier")
@@ -42,24 +40,10 @@ SIZES = {"vocabulary_size": 30, "embedding_dim": 4, "intermediate_dim": 20, "max
 Source = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """Return what unpacks a fixture, once, and returns its folder."""
-    parent = tmp_path_factory.mktemp("fixtures")
-
-    def unpack(name: str) -> Path:
-        if not (parent / name).is_dir():
-            with zipfile.ZipFile(FIXTURES / f"{name}.zip") as archive:
-                archive.extractall(parent / name)
-        return parent / name
-
-    return unpack
-
-
 @pytest.fixture
-def adapter(source: Source, tmp_path: Path) -> Path:
+def adapter(unpacked: Source, tmp_path: Path) -> Path:
     """A PEFT adapter of peft_model's base, to change."""
-    return Path(shutil.copytree(source("peft_model") / "adapter", tmp_path / "changed"))
+    return Path(shutil.copytree(unpacked("peft_model") / "adapter", tmp_path / "changed"))
 
 
 def _recorded(name: str) -> dict[str, np.ndarray]:
@@ -162,8 +146,8 @@ def test_layers_have_the_numbers_that_keras_gives_them(
 
 @pytest.mark.parametrize("name", KERAS_ADAPTERS)
 @pytest.mark.parametrize("to", ["bridge", "stock"])
-def test_peft_computes_what_keras_computed(name: str, to: Any, source: Source, tmp_path: Path) -> None:
-    folder, recorded = source("keras_hub_lora"), _recorded("keras_hub_lora")
+def test_peft_computes_what_keras_computed(name: str, to: Any, unpacked: Source, tmp_path: Path) -> None:
+    folder, recorded = unpacked("keras_hub_lora"), _recorded("keras_hub_lora")
     convert(folder, tmp_path / "base", to=to)
     report = convert_adapter(folder / f"{name}.lora.h5", tmp_path / "adapter", base=folder, to=to)
     # The numbers in the file mean the layers that Keras says.
@@ -181,8 +165,8 @@ def test_peft_computes_what_keras_computed(name: str, to: Any, source: Source, t
 
 
 @pytest.mark.parametrize("name", PEFT_FIXTURES)
-def test_keras_computes_what_peft_computed(name: str, source: Source, tmp_path: Path) -> None:
-    folder, recorded, target = source(name), _recorded(name), tmp_path / "a.lora.h5"
+def test_keras_computes_what_peft_computed(name: str, unpacked: Source, tmp_path: Path) -> None:
+    folder, recorded, target = unpacked(name), _recorded(name), tmp_path / "a.lora.h5"
     drop_head = name == "peft_classifier"
     convert(folder / "base", tmp_path / "base", to="keras")
     report = convert_adapter(folder / "adapter", target, base=tmp_path / "base", to="keras", drop_head=drop_head)
@@ -198,8 +182,8 @@ def test_keras_computes_what_peft_computed(name: str, source: Source, tmp_path: 
 
 @pytest.mark.parametrize("name", PEFT_FIXTURES)
 @pytest.mark.parametrize("to", ["bridge", "stock"])
-def test_peft_computes_the_same_on_either_layout(name: str, to: Any, source: Source, tmp_path: Path) -> None:
-    folder, recorded = source(name), _recorded(name)
+def test_peft_computes_the_same_on_either_layout(name: str, to: Any, unpacked: Source, tmp_path: Path) -> None:
+    folder, recorded = unpacked(name), _recorded(name)
     convert(folder / "base", tmp_path / "base", to=to)
     convert_adapter(folder / "adapter", tmp_path / "adapter", base=folder / "base", to=to)
     if name == "peft_classifier":
@@ -215,8 +199,8 @@ def test_peft_computes_the_same_on_either_layout(name: str, to: Any, source: Sou
 
 
 @pytest.mark.parametrize("name", KERAS_ADAPTERS)
-def test_round_trips_of_keras_are_bit_identical(name: str, source: Source, tmp_path: Path) -> None:
-    base = source("keras_hub_lora")
+def test_round_trips_of_keras_are_bit_identical(name: str, unpacked: Source, tmp_path: Path) -> None:
+    base = unpacked("keras_hub_lora")
     original = base / f"{name}.lora.h5"
     convert_adapter(original, tmp_path / "stock", base=base, to="stock")
     convert_adapter(tmp_path / "stock", tmp_path / "one.lora.h5", base=base, to="keras")
@@ -225,10 +209,10 @@ def test_round_trips_of_keras_are_bit_identical(name: str, source: Source, tmp_p
     assert _datasets(original) == _datasets(tmp_path / "one.lora.h5") == _datasets(tmp_path / "two.lora.h5")
 
 
-def test_a_keras_task_with_an_adapter_runs_in_peft_with_its_head(source: Source, tmp_path: Path) -> None:
+def test_a_keras_task_with_an_adapter_runs_in_peft_with_its_head(unpacked: Source, tmp_path: Path) -> None:
     import keras_hub
 
-    folder, recorded = source("keras_hub_classifier_sigmoid"), _recorded("keras_hub_classifier_sigmoid")
+    folder, recorded = unpacked("keras_hub_classifier_sigmoid"), _recorded("keras_hub_classifier_sigmoid")
     task = keras_hub.models.AlbertTextClassifier.from_preset(str(folder), preprocessor=None)
     task.backbone.enable_lora(2)
     random = np.random.default_rng(0)
@@ -296,8 +280,8 @@ def test_patterns_and_scales_are_pefts(stabilized: bool, tmp_path: Path) -> None
         assert "lora_B" in name or np.array_equal(before, after)
 
 
-def test_keras_loads_an_adapter_of_one_kind_of_layer(adapter: Path, source: Source, tmp_path: Path) -> None:
-    base, recorded = source("peft_model") / "base", _recorded("peft_model")
+def test_keras_loads_an_adapter_of_one_kind_of_layer(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+    base, recorded = unpacked("peft_model") / "base", _recorded("peft_model")
     tensors = load_file(adapter / WEIGHTS)
     save_file({name: value for name, value in tensors.items() if ".query." in name}, adapter / WEIGHTS)
     _edit(adapter, target_modules=["query"])
@@ -379,17 +363,17 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("to", ["keras", "bridge"])
 def test_what_keras_cannot_compute_is_refused(
-    name: str, to: Any, adapter: Path, source: Source, tmp_path: Path
+    name: str, to: Any, adapter: Path, unpacked: Source, tmp_path: Path
 ) -> None:
     changes, message = REFUSED[name]
     _edit(adapter, **changes)
     before = set(tmp_path.iterdir())
     with pytest.raises(CheckpointError, match=message):
-        convert_adapter(adapter, tmp_path / "a.lora.h5", base=source("peft_model") / "base", to=to)
+        convert_adapter(adapter, tmp_path / "a.lora.h5", base=unpacked("peft_model") / "base", to=to)
     assert set(tmp_path.iterdir()) == before
 
 
-def test_all_problems_are_listed(adapter: Path, source: Source, tmp_path: Path) -> None:
+def test_all_problems_are_listed(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
     _edit(adapter, use_dora=True, lora_bias=True)
     tensors = load_file(adapter / WEIGHTS)
     names = sorted(tensors)
@@ -399,24 +383,24 @@ def test_all_problems_are_listed(adapter: Path, source: Source, tmp_path: Path) 
     del tensors[names[3]]
     save_file(tensors, adapter / WEIGHTS)
     with pytest.raises(CheckpointError, match=r"^6 problems in the adapter") as caught:
-        convert_adapter(adapter, tmp_path / "a.lora.h5", base=source("peft_model") / "base", to="keras")
+        convert_adapter(adapter, tmp_path / "a.lora.h5", base=unpacked("peft_model") / "base", to="keras")
     kinds = [problem.kind for problem in caught.value.problems]
     assert sorted(kinds) == ["missing", "refused value", "refused value", "unexpected", "unexpected", "wrong dtype"]
     assert "Is that the base" in str(caught.value)
 
 
-def test_a_head_is_refused_for_keras_unless_it_is_dropped(source: Source, tmp_path: Path) -> None:
-    folder = source("peft_classifier")
+def test_a_head_is_refused_for_keras_unless_it_is_dropped(unpacked: Source, tmp_path: Path) -> None:
+    folder = unpacked("peft_classifier")
     with pytest.raises(CheckpointError, match=r"(?s)2 problems.*no place .*classifier.*--drop-head.*merge_and_unload"):
         convert_adapter(folder / "adapter", tmp_path / "a.lora.h5", base=folder / "base", to="keras")
     assert not list(tmp_path.iterdir())
 
 
-def test_lora_on_a_head_has_no_place_anywhere(adapter: Path, source: Source, tmp_path: Path) -> None:
+def test_lora_on_a_head_has_no_place_anywhere(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
     tensors = load_file(adapter / WEIGHTS)
     tensors["base_model.model.predictions.dense.lora_A.weight"] = np.zeros((4, 8), np.float32)
     save_file(tensors, adapter / WEIGHTS)
-    base = source("peft_model") / "base"
+    base = unpacked("peft_model") / "base"
     with pytest.raises(CheckpointError, match=r"no place .*predictions"):
         convert_adapter(adapter, tmp_path / "bridge", base=base, to="bridge")
     report = convert_adapter(adapter, tmp_path / "bridge", base=base, to="bridge", drop_head=True)
@@ -424,7 +408,7 @@ def test_lora_on_a_head_has_no_place_anywhere(adapter: Path, source: Source, tmp
 
 
 @pytest.mark.parametrize("wrong", ["fewer groups", "more groups", "wider"])
-def test_another_base_is_refused(wrong: str, source: Source, tmp_path: Path) -> None:
+def test_another_base_is_refused(wrong: str, unpacked: Source, tmp_path: Path) -> None:
     architecture = Architecture(
         num_layers=6,
         num_heads=2,
@@ -435,10 +419,10 @@ def test_another_base_is_refused(wrong: str, source: Source, tmp_path: Path) -> 
     )
     transformers.AlbertModel(transformers.AlbertConfig(**stock_arguments(architecture))).save_pretrained(tmp_path / "b")
     with pytest.raises(CheckpointError, match="Is that the base that the adapter was made for"):
-        convert_adapter(source("keras_hub_lora") / "every.lora.h5", tmp_path / "a", base=tmp_path / "b", to="stock")
+        convert_adapter(unpacked("keras_hub_lora") / "every.lora.h5", tmp_path / "a", base=tmp_path / "b", to="stock")
     if wrong != "more groups":  # PEFT may leave layers out
         with pytest.raises(CheckpointError, match="Is that the base that the adapter was made for"):
-            convert_adapter(source("peft_model") / "adapter", tmp_path / "a.lora.h5", base=tmp_path / "b", to="keras")
+            convert_adapter(unpacked("peft_model") / "adapter", tmp_path / "a.lora.h5", base=tmp_path / "b", to="keras")
 
 
 def _no_rank(h5: h5py.File) -> None:
@@ -478,9 +462,9 @@ def _nothing(h5: h5py.File) -> None:
     ],
 )
 def test_damaged_files_of_keras_are_refused(
-    change: Callable[[h5py.File], None], message: str, source: Source, tmp_path: Path
+    change: Callable[[h5py.File], None], message: str, unpacked: Source, tmp_path: Path
 ) -> None:
-    base = source("keras_hub_lora")
+    base = unpacked("keras_hub_lora")
     file = Path(shutil.copy(base / "default.lora.h5", tmp_path))
     with h5py.File(file, "r+") as h5:
         change(h5)
@@ -489,8 +473,8 @@ def test_damaged_files_of_keras_are_refused(
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_old_and_half_precision_adapters_are_read(adapter: Path, source: Source, tmp_path: Path) -> None:
-    base = source("peft_model") / "base"
+def test_old_and_half_precision_adapters_are_read(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+    base = unpacked("peft_model") / "base"
     tensors = {name: torch.from_numpy(value).bfloat16() for name, value in load_file(adapter / WEIGHTS).items()}
     (adapter / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=r"missing +adapter_model.safetensors"):
@@ -502,8 +486,8 @@ def test_old_and_half_precision_adapters_are_read(adapter: Path, source: Source,
     assert all(np.array_equal(found[name], tensor.float().numpy()) for name, tensor in tensors.items())
 
 
-def test_targets_are_replaced_only_when_asked(adapter: Path, source: Source, tmp_path: Path) -> None:
-    base = source("peft_model") / "base"
+def test_targets_are_replaced_only_when_asked(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+    base = unpacked("peft_model") / "base"
     for target, to in ((tmp_path / "a.lora.h5", "keras"), (tmp_path / "folder", "bridge")):
         convert_adapter(adapter, target, base=base, to=to)
         with pytest.raises(TargetError, match="exists"):
@@ -530,7 +514,7 @@ def test_targets_are_replaced_only_when_asked(adapter: Path, source: Source, tmp
 
 
 def test_a_write_that_fails_leaves_nothing(
-    adapter: Path, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adapter: Path, unpacked: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise OSError("disk full")
@@ -540,12 +524,12 @@ def test_a_write_that_fails_leaves_nothing(
     before = sorted(os.listdir(tmp_path))
     for target, to in (("a.lora.h5", "keras"), ("folder", "bridge")):
         with pytest.raises(OSError, match="disk full"):
-            convert_adapter(adapter, tmp_path / target, base=source("peft_model") / "base", to=to)  # type: ignore[arg-type]
+            convert_adapter(adapter, tmp_path / target, base=unpacked("peft_model") / "base", to=to)  # type: ignore[arg-type]
         assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_sources_that_are_no_adapters_are_said(adapter: Path, source: Source, tmp_path: Path) -> None:
-    base = source("peft_model") / "base"
+def test_sources_that_are_no_adapters_are_said(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+    base = unpacked("peft_model") / "base"
     with pytest.raises(SourceError, match="Of PEFT, pass the folder"):
         convert_adapter(adapter / WEIGHTS, tmp_path / "a", base=base, to="bridge")
     with pytest.raises(SourceError, match=r"has no adapter_config\.json"):
@@ -558,8 +542,8 @@ def test_sources_that_are_no_adapters_are_said(adapter: Path, source: Source, tm
         convert_adapter(adapter, tmp_path / "a", base=base, to="peft")  # type: ignore[arg-type]
 
 
-def test_the_command_says_what_it_did(source: Source, tmp_path: Path) -> None:
-    runner, folder = CliRunner(), source("peft_classifier")
+def test_the_command_says_what_it_did(unpacked: Source, tmp_path: Path) -> None:
+    runner, folder = CliRunner(), unpacked("peft_classifier")
     command = ["convert-adapter", str(folder / "adapter"), str(tmp_path / "a.lora.h5"), "--base", str(folder / "base")]
     result = runner.invoke(app, [*command, "--to", "keras"])
     assert result.exit_code == 2

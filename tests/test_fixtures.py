@@ -8,7 +8,6 @@ those are exact in float32.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,10 +20,9 @@ from albert_hub_bridge import convert, verify
 from albert_hub_bridge.errors import CheckpointError
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.stores.layouts import read_checkpoint
-from tests.conftest import TEXTS
+from tests.conftest import FIXTURES, TEXTS
 
 
-FIXTURES = Path(__file__).parent / "fixtures"
 TOLERANCE = 1e-5
 
 # name -> head
@@ -98,19 +96,16 @@ def test_every_fixture_is_tested() -> None:
     assert {path.stem for path in FIXTURES.glob("*.zip")} == {*ALL, *adapters}
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """Return what unpacks a fixture, once, and returns its folder."""
-    parent = tmp_path_factory.mktemp("fixtures")
+@pytest.fixture
+def source(unpacked: Source) -> Source:
+    """Return what unpacks a fixture, without what no reader takes."""
 
     def unpack(name: str) -> Path:
-        if not (parent / name).is_dir():
-            with zipfile.ZipFile(FIXTURES / f"{name}.zip") as archive:
-                archive.extractall(parent / name)
-            if name == "keras_nlp_0_6_4":
-                # It had no presets to save; its tokenizer has the vocabulary inside, which is not read.
-                (parent / name / "tokenizer.json").unlink()
-        return parent / name
+        folder = unpacked(name)
+        if name == "keras_nlp_0_6_4":
+            # It had no presets to save; its tokenizer has the vocabulary inside, which is not read.
+            (folder / "tokenizer.json").unlink(missing_ok=True)
+        return folder
 
     return unpack
 

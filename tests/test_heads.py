@@ -352,7 +352,7 @@ def test_what_is_written_is_opened_by_transformers_without_a_word(kind: HeadKind
 
 
 def test_the_reports_measure_of_another_epsilon_is_what_the_models_differ_by(vocabulary: bytes, tmp_path: Path) -> None:
-    from albert_hub_bridge.bridge import SAMPLE_TEXTS
+    from albert_hub_bridge.verification import SAMPLE_TEXTS
 
     (tmp_path / "bridge").mkdir()
     write_repository(

@@ -6,7 +6,6 @@ keras_hub tries it in test_kaggle_server.py, together with Kaggle, because it ta
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,6 @@ from tests.local_server import client_environment, run_client
 
 WEIGHTS = bytes(range(256)) * 1000
 FILES = {"config.json": b'{"model_type": "albert"}\n', "model.safetensors": WEIGHTS, "onnx/é x.txt": b"text\n"}
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-    assert not server.requests("CONNECT"), "a client wanted to leave the machine"
-
-
-@pytest.fixture
-def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
-    return client_environment(tmp_path / "home", hub)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,18 +28,6 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("preset") / "sample"
     write_sample_preset(folder)
     return folder
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-    assert not server.requests("CONNECT"), "a client wanted to leave the machine"
-
-
-@pytest.fixture
-def environment(hub: HubServer, tmp_path: Path) -> dict[str, str]:
-    return client_environment(tmp_path / "home", hub)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -81,8 +81,11 @@ def _pull_hugging_face(name: str, needed: Callable[[Iterable[str]], list[str]]) 
         try:
             info = HfApi().model_info(repo_id, revision=revision or None, files_metadata=True)
         except OfflineModeIsEnabled:
-            folder = Path(snapshot_download(repo_id, revision=revision or None, local_files_only=True))
-            return Source(folder, handle, folder.name)
+            # Not snapshot_download, for which a snapshot without the files that are not needed is incomplete.
+            config = try_to_load_from_cache(repo_id, "config.json", revision=revision or None)
+            if not isinstance(config, str):
+                raise
+            return Source(Path(config).parent, handle, Path(config).parent.name)
         files = {file.rfilename: file for file in info.siblings or ()}
         names = needed(files)
         if not names:

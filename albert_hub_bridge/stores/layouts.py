@@ -35,7 +35,7 @@ def needed_files(names: Iterable[str]) -> list[str]:
     present = set(names)
     if "config.json" not in present:
         return []
-    settings = present & (keras_preset.SETTINGS | hf_repository.SETTINGS)
+    settings = present & (keras_preset.SETTINGS | hf_repository.SETTINGS | {"conversion.json"})
     return sorted(settings) + (keras_weights.weights_among(present) or repository_weights.weights_among(present))
 
 

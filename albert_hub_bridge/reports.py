@@ -1,0 +1,134 @@
+"""What the public verbs return: everything they found, and as JSON can hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+from albert_hub_bridge.mapping.configs import IgnoredKey
+from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.stores.checkpoint import DroppedTensor, Layout, SourceLayout
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularySummary:
+    """What a vocabulary is, and what happens to texts before it."""
+
+    pieces: int
+    text_rules: str  # what happens first: "sentencepiece" for nothing, "uncased", ...
+    rules_in_vocabulary: bool  # whether that is part of the vocabulary's own normalization, where it stays
+    normalization: str  # what the vocabulary does then
+    sequence_length: int | None
+    truncate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a folder holds."""
+
+    source: str
+    layout: SourceLayout
+    architecture: Architecture
+    variant: dict[str, Any]  # what it does otherwise than KerasHub's
+    parameters: int
+    tensors: int
+    bytes: int
+    dtype: str
+    head: str | None
+    vocabulary: VocabularySummary | None
+    dropped: Sequence[DroppedTensor]
+    ignored: Sequence[IgnoredKey]
+    notes: Sequence[str]
+    made_by: str | None = None  # what `conversion.json` says of where it comes from
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was converted, and what was not.
+
+    Args:
+        source: What was read.
+        target: The folder that was made.
+        layout: Its layout.
+        dtype: Of its weights.
+        head: What is on its encoder, or None.
+        text_rules: Of the target: the source's, or those that were asked for.
+        changed_texts: How many of the sample texts become other ids than in the source; None without a vocabulary.
+        sample_size: How many sample texts there are.
+        dropped: Tensors of the source that are not in the target.
+        notes: What else the user should know, of the source and of the conversion.
+    """
+
+    source: Inspection
+    target: str
+    layout: Layout
+    dtype: str
+    head: str | None
+    text_rules: str | None
+    changed_texts: int | None
+    sample_size: int
+    dropped: Sequence[DroppedTensor]
+    notes: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How far two folders agree: configurations, tensors, ids, numbers.
+
+    Args:
+        source: The first folder.
+        target: The second folder.
+        source_engine: What computed the first side: library and version.
+        target_engine: What computed the second side.
+        texts: Number of texts that went in.
+        different_fields: Fields of the architecture and the head that differ, with both values; not the epsilon of the
+            masked-LM head, of which KerasHub and the stock layout have only one each.
+        different_tensors: Tensors whose bits differ, by bridge names; empty where all are identical. A pooler that
+            only one side has is not compared.
+        vocabularies: Whether each side has one.
+        different_ids: Texts that become different ids.
+        first_difference: The first such text, with both sides' pieces from where they part.
+        max_abs_difference: Of `sequence_output`, `pooled_output` and `head_output`, as far as both sides have them,
+            computed in float32 on the source's ids; empty where the architectures differ, so that there is nothing
+            to compare.
+        tolerance: What is allowed of it.
+        notes: What was done to compare the two.
+    """
+
+    source: str
+    target: str
+    source_engine: str
+    target_engine: str
+    texts: int
+    different_fields: dict[str, tuple[Any, Any]]
+    different_tensors: Sequence[str]
+    vocabularies: tuple[bool, bool]
+    different_ids: int
+    first_difference: dict[str, Any] | None
+    max_abs_difference: dict[str, float]
+    tolerance: float
+    notes: Sequence[str] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing differs that must not."""
+        exact = not self.different_fields and not self.different_tensors and not self.different_ids
+        same_vocabularies = self.vocabularies[0] == self.vocabularies[1]
+        return (
+            exact and same_vocabularies and all(value <= self.tolerance for value in self.max_abs_difference.values())
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        finite = {name: value if isfinite(value) else None for name, value in self.max_abs_difference.items()}
+        return {"passed": self.passed, **asdict(self), "max_abs_difference": finite}  # JSON has no NaN
