@@ -17,6 +17,7 @@ import wrapt
 
 
 if TYPE_CHECKING:
+    from albert_hub_bridge.adapters import convert_adapter
     from albert_hub_bridge.backbone import AlbertBackbone
     from albert_hub_bridge.bridge import convert, inspect, verify
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         AlbertHubModel,
     )
     from albert_hub_bridge.model.tokenization_albert_hub import AlbertHubTokenizer
+    from albert_hub_bridge.publish import card, push
 
 __version__ = "0.1.0"
 
@@ -44,8 +46,11 @@ _HOMES = {
     "AlbertHubForTokenClassification": "model.modeling_albert_hub",
     "AlbertHubModel": "model.modeling_albert_hub",
     "AlbertHubTokenizer": "model.tokenization_albert_hub",
+    "card": "publish",
     "convert": "bridge",
+    "convert_adapter": "adapters",
     "inspect": "bridge",
+    "push": "publish",
     "verify": "bridge",
 }
 
@@ -60,8 +65,11 @@ __all__ = [
     "AlbertHubForTokenClassification",
     "AlbertHubModel",
     "AlbertHubTokenizer",
+    "card",
     "convert",
+    "convert_adapter",
     "inspect",
+    "push",
     "verify",
 ]
 

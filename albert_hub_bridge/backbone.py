@@ -20,9 +20,9 @@ from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
 from albert_hub_bridge.model.modeling_albert_hub import AlbertHubModel
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint
 from albert_hub_bridge.stores.folders import new_folder
-from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS, resolve_source
 from albert_hub_bridge.stores.keras_preset import unrepresentable, with_pooler, write_preset
-from albert_hub_bridge.stores.layouts import is_known_file, read_checkpoint, read_configuration
+from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, read_configuration
+from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from albert_hub_bridge.stores.torch_tensors import as_tensor, as_weight
 
 
@@ -175,7 +175,7 @@ class AlbertBackbone(nn.Module):
         """Make a backbone from a preset, or from a Hub repository of either layout.
 
         Args:
-            preset: A folder.
+            preset: A folder, a published name, or a handle: as `bridge.convert` takes them.
             load_weights: Whether to read the weights; else they are new ones.
             **overrides: Constructor arguments that differ from the preset's: `dropout`, `dtype`, `name`, ... As in
                 KerasHub the dtype is float32 unless it is said here, whatever the preset is stored in.
@@ -185,7 +185,7 @@ class AlbertBackbone(nn.Module):
                 KerasHub cannot compute.
             ValueError: An override contradicts the weights.
         """
-        folder = resolve_source(preset)
+        folder = pull(preset).folder
         configuration = read_configuration(folder)
         architecture = configuration.architecture
         if problems := unrepresentable(configuration.variant, None):

@@ -13,17 +13,21 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from albert_hub_bridge import __version__
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.heads import KERAS_EPSILON
 from albert_hub_bridge.mapping.weights import POOLER
 from albert_hub_bridge.model.architecture import Architecture, Variant
 from albert_hub_bridge.model.sentencepiece_unigram import AFTER, NAMED_RULES, TextRules, build_tokenizer
+from albert_hub_bridge.model_card import write_card, written_by_hand
+from albert_hub_bridge.provenance import CARD, RECORD, changed_files, file_list, read_record, write_record
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, DroppedTensor, Layout, Progress, SourceLayout, Text
 from albert_hub_bridge.stores.folders import check_target, new_folder
-from albert_hub_bridge.stores.hub import resolve_source
+from albert_hub_bridge.stores.hub import Source
 from albert_hub_bridge.stores.keras_preset import with_heads_of_keras
-from albert_hub_bridge.stores.layouts import is_known_file, read_checkpoint, write_checkpoint
+from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, write_checkpoint
+from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 
 
 TextRulesChoice = Literal["keep", "sentencepiece", "uncased"]
@@ -58,6 +62,7 @@ class Inspection:
     dropped: Sequence[DroppedTensor]
     ignored: Sequence[IgnoredKey]
     notes: Sequence[str]
+    made_by: str | None = None  # what `conversion.json` says of where it comes from
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
@@ -167,8 +172,8 @@ def inspect(source: str | Path) -> Inspection:
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong.
     """
-    with read_checkpoint(resolve_source(source)) as checkpoint:
-        return _summary(checkpoint)
+    with read_checkpoint(pull(source).folder) as checkpoint:
+        return replace(_summary(checkpoint), made_by=_made_by(checkpoint.folder))
 
 
 def convert(
@@ -186,7 +191,9 @@ def convert(
     """Convert a preset or repository to any layout.
 
     Args:
-        source: A folder.
+        source: A folder; the name of a preset that KerasHub publishes; `kaggle://org/model/keras/name[/version]`,
+            `hf://user/repo[@revision]` or `modelscope://user/repo`; or `user/repo`, which is on Hugging Face unless
+            there is such a folder. What is needed is downloaded into the cache of the hub's own client.
         target: The folder to make. It appears when it is whole, or not at all.
         to: `keras` (a KerasHub preset), `bridge` (a repository for this package's classes) or `stock` (a repository
             for transformers alone).
@@ -215,8 +222,11 @@ def convert(
             raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
     max_shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
     folder = Path(os.path.abspath(os.path.expanduser(target)))
-    check_target(folder, overwrite, is_known_file)
-    origin = resolve_source(source)
+    # A card is replaced where a record beside it says that it was made here.
+    is_known = _is_known_with_papers if (folder / RECORD).is_file() else is_known_file
+    check_target(folder, overwrite, is_known)
+    pulled = pull(source)
+    origin = pulled.folder
     if folder.resolve() == origin.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
     with read_checkpoint(origin, drop_head) as checkpoint:
@@ -227,14 +237,12 @@ def convert(
             converted = replace(converted, text=replace(converted.text, rules=NAMED_RULES[text_rules]))
         if drop_head and to == "keras":
             converted = with_heads_of_keras(converted)
-        with new_folder(folder, overwrite, is_known_file) as draft:
-            write_checkpoint(converted, draft, to, progress, max_shard_bytes)
         changed, rules = None, None
         if checkpoint.text is not None and converted.text is not None:
             changed = _changed_texts(checkpoint.text, converted.text)
             rules = _vocabulary_summary(converted.text).text_rules
         summary = _summary(checkpoint)
-        return Conversion(
+        report = Conversion(
             source=summary,
             target=str(target),
             layout=to,
@@ -245,6 +253,77 @@ def convert(
             dropped=tuple(converted.dropped),
             notes=(*summary.notes, *_conversion_notes(checkpoint, converted, to)),
         )
+        by_hand = written_by_hand(folder)
+        with new_folder(folder, overwrite, is_known) as draft:
+            write_checkpoint(converted, draft, to, progress, max_shard_bytes)
+            command = f"albert-hub-bridge convert {public_handle(pulled)} {folder.name} --to {to}"
+            command += "" if text_rules == "keep" else f" --text-rules {text_rules}"
+            command += "" if dtype is None else f" --dtype {dtype}"
+            command += "" if max_shard_size is None else f" --max-shard-size {max_shard_size}"
+            record = _record(pulled, converted, report, command + (" --drop-head" if drop_head else ""), draft)
+            write_record(draft, record)
+            write_card(draft, record, folder.name, by_hand)
+        return report
+
+
+def _is_known_with_papers(name: str) -> bool:
+    return name in (RECORD, CARD) or is_known_file(name)
+
+
+def _record(source: Source, target: Checkpoint, report: Conversion, command: str, draft: Path) -> dict[str, Any]:
+    """Say of a conversion what `conversion.json` keeps."""
+    vocabulary = None
+    if target.text is not None:
+        rules = NAMED_RULES["sentencepiece"] if report.layout == "keras" else target.text.rules
+        summary = _vocabulary_summary(target.text)
+        lower_cases = target.text.rules.lower_case or "uncased" in summary.text_rules
+        vocabulary = asdict(summary) | {
+            "lower_cases": lower_cases or target.text.vocabulary.normalization.endswith("_cf"),
+            "rules_in_vocabulary": summary.rules_in_vocabulary or rules != target.text.rules,
+        }
+    handle = public_handle(source)
+    published = next((p for p in PUBLISHED_PRESETS.values() if handle.startswith(f"kaggle://{p.kaggle[:-2]}")), None)
+    official = handle.startswith("hf://albert/albert-")
+    return {
+        "tool": f"albert-hub-bridge {__version__}",
+        "command": command,
+        "source": {
+            "handle": handle,
+            "revision": source.revision,
+            "layout": report.source.layout,
+            "dtype": report.source.dtype,
+            "files": file_list(source.folder),
+        },
+        "target": {"layout": report.layout, "dtype": report.dtype, "files": file_list(draft)},
+        "published": {"license": "apache-2.0", "language": "en"} if published or official else None,
+        "architecture": asdict(target.architecture),
+        "variant": report.source.variant,
+        "head": report.head,
+        "head_kind": target.head.kind if target.head is not None else None,
+        "parameters": sum(prod(weight.shape) for weight in target.weights.values()),
+        "vocabulary": vocabulary,
+        "changed_texts": report.changed_texts,
+        "sample_size": len(SAMPLE_TEXTS),
+        "ignored": [asdict(key) for key in report.source.ignored],
+        "dropped": [asdict(tensor) for tensor in report.dropped],
+        "notes": list(report.notes),
+        "verification": None,
+    }
+
+
+def public_handle(source: Source) -> str:
+    """Return what a source is called elsewhere: of a folder only its name, because its path is nobody's business."""
+    return source.handle if "://" in source.handle else source.folder.resolve().name
+
+
+def _made_by(folder: Path) -> str | None:
+    record = read_record(folder)
+    if record is None:
+        return None
+    made = f"converted from {record['source']['handle']}"
+    made += f", revision {record['source']['revision']}" if record["source"].get("revision") else ""
+    changes = changed_files(folder, record)
+    return f"{made}, by {record['tool']}" + (f"; since then: {changes}" if changes else "")
 
 
 def parse_size(size: int | str) -> int:
@@ -317,7 +396,7 @@ def verify(
 
     if not texts:
         raise ValueError("verify needs at least one text.")
-    with read_checkpoint(resolve_source(source)) as one, read_checkpoint(resolve_source(target)) as other:
+    with read_checkpoint(pull(source).folder) as one, read_checkpoint(pull(target).folder) as other:
         different_fields = _different_fields(one, other)
         different_tensors = _different_tensors(one, other)
         engines = open_engine(one), open_engine(other)

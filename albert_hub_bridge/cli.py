@@ -21,8 +21,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from albert_hub_bridge import __version__, bridge
+from albert_hub_bridge import __version__, adapters, bridge, publish
 from albert_hub_bridge.errors import AlbertHubBridgeError, first_few
+from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 
 
 class Layout(str, Enum):
@@ -58,7 +59,13 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
-Source = Annotated[str, typer.Argument(help="Folder of a KerasHub preset or a Hub repository.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of a KerasHub preset or a Hub repository; name of a published preset; or kaggle://..., hf://..., "
+        "modelscope://..."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -89,7 +96,7 @@ def main_options(
 @app.command()
 def convert(
     source: Source,
-    target: Annotated[str, typer.Argument(help="Folder to make.")],
+    target: Annotated[str, typer.Argument(help="Folder to make; or hf://user/repo, to convert, verify and push.")],
     to: Annotated[
         Layout,
         typer.Option(
@@ -123,17 +130,19 @@ def convert(
 ) -> None:
     """Convert a preset or repository to any layout."""
     with _errors_as_messages(as_json), _progress_bar(hidden=as_json) as progress:
-        report = bridge.convert(
-            source,
-            target,
-            to=to.value,
-            text_rules=text_rules.value,
-            dtype=dtype.value if dtype is not None else None,
-            max_shard_size=max_shard_size,
-            drop_head=drop_head,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        options: dict[str, Any] = {
+            "to": to.value,
+            "text_rules": text_rules.value,
+            "dtype": dtype.value if dtype is not None else None,
+            "max_shard_size": max_shard_size,
+            "drop_head": drop_head,
+            "progress": progress,
+        }
+        if "://" in target:
+            url = publish.convert_and_push(source, target, options=options)
+            out.print(escape(url))
+            return
+        report = bridge.convert(source, target, overwrite=overwrite, **options)
     if as_json:
         _print_json(report.as_dict())
         return
@@ -149,6 +158,34 @@ def convert(
 
 
 @app.command()
+def convert_adapter(
+    source: Annotated[str, typer.Argument(help="KerasHub's file NAME.lora.h5, or the folder of a PEFT adapter.")],
+    target: Annotated[str, typer.Argument(help="File (keras) or folder (bridge, stock) to make.")],
+    base: Annotated[str, typer.Option(help="Folder of the model that the adapter is for, in any layout.")],
+    to: Annotated[
+        Layout, typer.Option(help="keras: a file for KerasHub. bridge, stock: a folder for PEFT on that layout.")
+    ],
+    drop_head: Annotated[
+        bool, typer.Option("--drop-head", help="Leave out what belongs to a head and has no place, and say so.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the adapter that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a LoRA adapter between KerasHub and PEFT."""
+    with _errors_as_messages(as_json):
+        report = adapters.convert_adapter(
+            source, target, base=base, to=to.value, drop_head=drop_head, overwrite=overwrite
+        )
+    if as_json:
+        _print_json(report.as_dict())
+        return
+    ranks = sorted(set(report.ranks.values()))
+    out.print(f"[bold]{escape(report.target)}[/]: a LoRA adapter for {_LAYOUT_NAMES[report.layout]}")
+    out.print(f"{len(report.ranks)} layers, rank {' to '.join(map(str, dict.fromkeys((ranks[0], ranks[-1]))))}")
+    _print_losses(report)
+
+
+@app.command()
 def inspect(source: Source, as_json: AsJson = False) -> None:
     """Say what a preset or repository holds."""
     with _errors_as_messages(as_json):
@@ -158,6 +195,48 @@ def inspect(source: Source, as_json: AsJson = False) -> None:
         return
     out.print(f"[bold]{escape(report.source)}[/]: {_LAYOUT_NAMES[report.layout]}")
     _print_inspection(report)
+
+
+@app.command()
+def card(folder: Annotated[str, typer.Argument(help="Folder that convert made.")]) -> None:
+    """Render a converted folder's model card again; what was written into it by hand stays."""
+    with _errors_as_messages(as_json=False):
+        out.print(escape(str(publish.card(folder))))
+
+
+@app.command()
+def push(
+    folder: Annotated[str, typer.Argument(help="Folder that convert made.")],
+    target: Annotated[str, typer.Argument(help="hf://user/repo or kaggle://user/model/keras/name.")],
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Push what verify has not passed; the card says so.")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to commit to.", metavar="BRANCH")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
+    message: Annotated[str | None, typer.Option(help="Of the commit.", metavar="TEXT")] = None,
+) -> None:
+    """Push a converted folder to a hub, in one commit."""
+    with _errors_as_messages(as_json=False):
+        url = publish.push(
+            folder,
+            target,
+            verify=not no_verify,
+            private=private or None,
+            revision=revision,
+            create_pr=create_pr,
+            message=message,
+        )
+    out.print(escape(url))
+
+
+@app.command(name="list")
+def list_published() -> None:
+    """List the presets that KerasHub publishes and the official stock checkpoints."""
+    for name, preset in PUBLISHED_PRESETS.items():
+        out.print(f"[bold]{name}[/]  {preset.parameters:,} parameters")
+        out.print(f"  kaggle://{preset.kaggle}  (KerasHub preset)")
+        out.print(f"  hf://{preset.stock}  (stock repository by Google)")
 
 
 @app.command()
@@ -177,10 +256,13 @@ def verify(
         lines = bridge.SAMPLE_TEXTS if texts is None else _read_texts(texts)
         with err.status("Loading both sides, and computing"):
             report = bridge.verify(source, target, texts=lines, tolerance=tolerance)
+        recorded = publish.record_verification(Path(target), report)
     if as_json:
         _print_json(report.as_dict())
     else:
         _print_verification(report)
+        if recorded:
+            out.print(f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]")
     raise typer.Exit(0 if report.passed else 1)
 
 
@@ -241,6 +323,8 @@ def _print_inspection(report: bridge.Inspection) -> None:
     facts = {name: str(value) for name, value in {**asdict(report.architecture), **report.variant}.items()}
     facts["parameters"] = f"{report.parameters:,} in {report.tensors} tensors"
     facts["size"] = f"{report.bytes / 1e6:,.1f} MB, {report.dtype}"
+    if report.made_by is not None:
+        facts["made by"] = escape(report.made_by)
     facts["head"] = escape(report.head or "none")
     if report.vocabulary is None:
         facts["vocabulary"] = "none"
@@ -255,7 +339,7 @@ def _print_inspection(report: bridge.Inspection) -> None:
     _print_losses(report)
 
 
-def _print_losses(report: bridge.Inspection | bridge.Conversion) -> None:
+def _print_losses(report: bridge.Inspection | bridge.Conversion | adapters.AdapterConversion) -> None:
     if report.dropped:
         out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
         for tensor in report.dropped:

@@ -15,8 +15,8 @@ from albert_hub_bridge import __version__
 from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.mapping.heads import HEADS, Head
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules, build_tokenizer
+from albert_hub_bridge.presets import load_model
 from albert_hub_bridge.stores.checkpoint import Checkpoint
-from albert_hub_bridge.stores.configurations import model_fields
 from albert_hub_bridge.stores.keras_preset import with_pooler
 
 
@@ -227,29 +227,6 @@ def _compute(encoder: Any, with_head: Any, head: Head | None, inputs: dict[str, 
                 elif head.activation == "sigmoid":
                     outputs["head_output"] = scores.logits.sigmoid()
     return {name: value.numpy() for name, value in outputs.items()}
-
-
-def load_model(checkpoint: Checkpoint) -> Any:
-    """Make this package's model of a checkpoint: `AlbertHubModel`, or one with a head; in float32, for inference."""
-    import albert_hub_bridge
-    from albert_hub_bridge.stores.torch_tensors import as_tensor
-
-    head = checkpoint.head
-    fields = model_fields(checkpoint.architecture, checkpoint.variant)
-    if head is not None:
-        fields |= {"masked_lm_layer_norm_epsilon": head.layer_norm_epsilon, "num_labels": head.num_labels}
-    config = albert_hub_bridge.AlbertHubConfig(**fields)
-    if head is None:
-        model: Any = albert_hub_bridge.AlbertHubModel(config, add_pooling_layer=checkpoint.has_pooler)
-    else:
-        model = getattr(albert_hub_bridge, HEADS[head.kind].bridge)(config)
-    prefix = "" if head is None else "backbone."
-    names = {rule.bridge: prefix + rule.bridge for rule in checkpoint.encoder_rules}
-    names |= {rule.bridge: rule.bridge for rule in checkpoint.head_rules}
-    state = {names[name]: as_tensor(weight.read()).float() for name, weight in checkpoint.weights.items()}
-    present = set(model.state_dict())
-    model.load_state_dict({name: tensor for name, tensor in state.items() if name in present}, strict=False)
-    return model.eval()
 
 
 def epsilon_effect(checkpoint: Checkpoint, epsilon: float, texts: Sequence[str]) -> float:

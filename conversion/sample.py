@@ -15,7 +15,8 @@ import numpy as np
 import sentencepiece
 
 from albert_hub_bridge.mapping.axes import axis_sizes
-from albert_hub_bridge.mapping.weights import WeightRule, weight_rules
+from albert_hub_bridge.mapping.heads import Head
+from albert_hub_bridge.mapping.weights import WeightRule, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules, parse_vocabulary
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Text, Weight
@@ -87,7 +88,12 @@ def train_vocabulary(size: int = 400, corpus: Sequence[str] = CORPUS, **options:
 
 
 def random_checkpoint(
-    architecture: Architecture, proto: bytes | None = None, dtype: str = "float32", seed: int = 0, std: float = 0.3
+    architecture: Architecture,
+    proto: bytes | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+    std: float = 0.3,
+    head: Head | None = None,
 ) -> Checkpoint:
     """Make a checkpoint with random weights; biases and layer norms too, so that a lost one shows.
 
@@ -97,14 +103,16 @@ def random_checkpoint(
         dtype: Of the weights.
         seed: Of the random numbers; every tensor has its own.
         std: Standard deviation of the weights.
+        head: What shall sit on the encoder.
     """
-    sizes = axis_sizes(architecture)
+    sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
+    rules = (*weight_rules(architecture), *(head_rules(head.kind) if head is not None else ()))
     weights = {}
-    for index, rule in enumerate(weight_rules(architecture)):
+    for index, rule in enumerate(rules):
         shape = rule.shape("bridge", sizes)
         weights[rule.bridge] = Weight(shape, dtype, partial(_draw, rule, shape, dtype, (seed, index), std))
     text = None if proto is None else Text(proto, parse_vocabulary(proto), TextRules())
-    return Checkpoint("bridge", Path("random"), architecture, weights, dtype, text=text)
+    return Checkpoint("bridge", Path("random"), architecture, weights, dtype, head=head, text=text)
 
 
 def _draw(rule: WeightRule, shape: tuple[int, ...], dtype: str, seed: tuple[int, int], std: float) -> np.ndarray:

@@ -157,8 +157,8 @@ def test_wrong_calls_are_refused_clearly(keras_preset: KerasPreset, tmp_path: Pa
         AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype="int8")
     with pytest.raises(ValueError, match="num_layers=4 must be divisible by num_groups=3"):
         AlbertBackbone(**{**asdict(SAMPLE_ARCHITECTURE), "num_groups": 3})
-    with pytest.raises(SourceError, match=r"kaggle://keras/albert/keras/albert_base_en_uncased/5 is on a hub"):
-        AlbertBackbone.from_preset("albert_base_en_uncased")
+    with pytest.raises(SourceError, match=r"should be kaggle://org/model/keras/name"):
+        AlbertBackbone.from_preset("kaggle://keras/albert")
     with pytest.raises(SourceError, match="does not exist"):
         AlbertBackbone.from_preset(tmp_path / "nowhere")
     with pytest.raises(TargetError, match="exists"):

@@ -97,7 +97,7 @@ def test_an_existing_repository_is_replaced_as_a_whole(sample: Path, tmp_path: P
     (target / "old.txt").unlink()
     shutil.rmtree(target / ".git")
     convert(sample, target, to="keras", overwrite=True)
-    assert _tree(target).keys() == _tree(sample).keys()
+    assert _tree(target).keys() == _tree(sample).keys() | {"conversion.json", "README.md"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sample", "target"]
 
 
@@ -146,6 +146,13 @@ def test_a_failed_move_brings_the_old_target_back(
 def test_files_that_are_not_carried_over_are_named(sample: Path, tmp_path: Path) -> None:
     (sample / "README.md").write_text("mine")
     assert inspect(sample).notes == ("Files that are not carried over: README.md.",)
+
+
+def test_a_card_that_nothing_here_wrote_is_not_replaced(sample: Path, tmp_path: Path) -> None:
+    convert(sample, tmp_path / "target", to="stock")
+    (tmp_path / "target" / "conversion.json").unlink()
+    with pytest.raises(TargetError, match=r"has README\.md, which nothing here writes"):
+        convert(sample, tmp_path / "target", to="stock", overwrite=True)
 
 
 def test_a_layout_that_is_none_is_refused(sample: Path, tmp_path: Path) -> None:
@@ -225,8 +232,10 @@ def test_a_folder_that_is_neither_kind_is_refused(config: object, message: str, 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("albert_base_en_uncased", "kaggle://keras/albert/keras/albert_base_en_uncased/5 is on a hub"),
-        ("hf://albert/albert-base-v2", "hf://albert/albert-base-v2 is on a hub"),
+        ("kaggle://keras/albert", "should be kaggle://org/model/keras/name"),
+        ("gs://bucket/preset", "begins with gs://, and hf://, kaggle:// and modelscope:// are known"),
+        ("modelscope://user/repo", "downloaded by modelscope, which is not installed: pip install modelscope"),
+        ("albert_base", "neither a preset that KerasHub publishes nor the name of something on a hub"),
         ("no/such/folder", "The folder no/such/folder does not exist"),
         (__file__, "is a file. Pass the folder"),
     ],

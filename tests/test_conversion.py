@@ -11,9 +11,10 @@ import pytest
 from albert_hub_bridge.mapping.weights import parameter_count, weights_as_markdown
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores.folders import new_folder
-from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS
 from albert_hub_bridge.stores.layouts import is_known_file, write_checkpoint
+from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from conversion import recipes
+from conversion.coverage import coverage_as_markdown
 from conversion.recipes import Entry, convert_entry, golden_difference, read_entries
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
 from tests.conftest import KerasPreset
@@ -22,8 +23,10 @@ from tests.conftest import KerasPreset
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_readmes_table_is_the_tables() -> None:
-    assert weights_as_markdown() in (ROOT / "conversion" / "README.md").read_text(encoding="utf-8")
+def test_the_readmes_tables_are_what_is_done() -> None:
+    readme = (ROOT / "conversion" / "README.md").read_text(encoding="utf-8")
+    assert weights_as_markdown() in readme
+    assert coverage_as_markdown() in readme
 
 
 def test_entries_are_the_published_checkpoints() -> None:

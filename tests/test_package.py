@@ -98,6 +98,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     top = {name.split("/")[0] for name in names}
     assert top == {"albert_hub_bridge", f"albert_hub_bridge-{albert_hub_bridge.__version__}.dist-info"}
     sources = {str(file.relative_to(ROOT)) for file in (ROOT / "albert_hub_bridge").rglob("*.py")}
-    assert {name for name in names if name.startswith("albert_hub_bridge/")} == {*sources, "albert_hub_bridge/py.typed"}
+    assert {name for name in names if name.startswith("albert_hub_bridge/")} == {
+        *sources,
+        "albert_hub_bridge/py.typed",
+        "albert_hub_bridge/templates/model_card.md",
+    }
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.10" in metadata

@@ -14,7 +14,7 @@ from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.weights import parameter_count, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.stores.hub import PUBLISHED_PRESETS
+from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from conversion.sample import SAMPLE_ARCHITECTURE
 from tests.conftest import KerasPreset, stock_arguments
 

@@ -20,6 +20,10 @@ from albert_hub_bridge.model.architecture import Architecture
 
 
 Dialect = Literal["keras", "bridge", "albert"]
+TorchDialect = Literal["bridge", "albert"]
+
+# What the encoder is called in a model that has a head; alone, it has no name.
+ENCODERS: Mapping[TorchDialect, str] = {"bridge": "backbone.", "albert": "albert."}
 
 
 @dataclass(frozen=True, slots=True)

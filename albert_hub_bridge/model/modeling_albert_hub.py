@@ -184,6 +184,18 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
         self.base_model.position_embedding = new
         self.config.max_sequence_length = new_num_position_embeddings
 
+    @classmethod
+    def from_preset(cls, preset: Any, dtype: str = "float32") -> Any:
+        """Make a model of a KerasHub preset, or of a repository of any layout; `albert_hub_bridge.presets` says how.
+
+        Args:
+            preset: A folder, the name of a published preset, or a handle (`kaggle://...`, `hf://...`).
+            dtype: `"float32"`, `"bfloat16"` or `"float16"`.
+        """
+        from albert_hub_bridge.presets import load_preset
+
+        return load_preset(cls, preset, dtype)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialize as KerasHub does: `TruncatedNormal(0.02)`, cut at two standard deviations, and zero biases."""

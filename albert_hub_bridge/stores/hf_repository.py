@@ -18,7 +18,7 @@ from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, write_
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind, kind_of_class
 from albert_hub_bridge.mapping.vocabulary import proto_from_tokenizer
-from albert_hub_bridge.mapping.weights import POOLER, Dialect, head_rules, weight_rules
+from albert_hub_bridge.mapping.weights import ENCODERS, POOLER, Dialect, TorchDialect, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import (
@@ -40,19 +40,25 @@ from albert_hub_bridge.stores.configurations import (
     write_json,
 )
 from albert_hub_bridge.stores.old_formats import in_todays_names, same_values
-from albert_hub_bridge.stores.repository_weights import INDEX, SHARD, WEIGHTS, lay_out_weights, open_weights
+from albert_hub_bridge.stores.repository_weights import (
+    INDEX,
+    SHARD,
+    WEIGHTS,
+    lay_out_weights,
+    open_weights,
+)
 from albert_hub_bridge.stores.tensors import write_weights
 
 
 CONFIG = "config.json"
 TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
-KNOWN_FILES = frozenset({CONFIG, WEIGHTS, INDEX, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
+SETTINGS = frozenset({CONFIG, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
 
 RepositoryLayout = Literal["bridge", "stock"]
 
 # layout -> dialect of its weights, what the names begin with, table of its configuration
-_DIALECTS: dict[RepositoryLayout, Dialect] = {"bridge": "bridge", "stock": "albert"}
-_PREFIXES = {"bridge": "backbone.", "stock": "albert."}
+_DIALECTS: dict[RepositoryLayout, TorchDialect] = {"bridge": "bridge", "stock": "albert"}
+_PREFIXES = {layout: ENCODERS[dialect] for layout, dialect in _DIALECTS.items()}
 _TABLES = {"bridge": BRIDGE, "stock": ALBERT}
 _BARE = {"bridge": ("albert_hub", "AlbertHubModel"), "stock": ("albert", "AlbertModel")}
 
@@ -69,7 +75,7 @@ _COPIES = {
 
 def is_known_file(name: str) -> bool:
     """Tell whether this module writes a file of that name."""
-    return name in KNOWN_FILES or SHARD.fullmatch(name) is not None
+    return name in {*SETTINGS, WEIGHTS, INDEX} or SHARD.fullmatch(name) is not None
 
 
 def read_repository(folder: Path, layout: RepositoryLayout, drop_head: bool = False) -> Checkpoint:
@@ -278,7 +284,7 @@ def write_repository(
     if layout == "stock" and variant.attention_dropout is None:
         fields["attention_dropout"] = checkpoint.architecture.dropout
     if head is not None:
-        fields |= _head_fields(head)
+        fields |= head_fields(head)
     config: dict[str, Any] = {"architectures": [class_name], "model_type": model_type}
     config |= write_keys(_TABLES[layout], fields) | {"dtype": checkpoint.dtype}
     if "id2label" in config:
@@ -293,7 +299,7 @@ def write_repository(
     write_weights(checkpoint, placed, dialect, progress)
 
 
-def _head_fields(head: Head) -> dict[str, Any]:
+def head_fields(head: Head) -> dict[str, Any]:
     """Return what a configuration says of a head; a library's own default is not written."""
     fields: dict[str, Any] = {"classifier_dropout": head.dropout}
     if head.kind in ("masked_lm", "pretraining"):

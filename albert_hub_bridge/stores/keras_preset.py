@@ -60,14 +60,12 @@ from albert_hub_bridge.stores.keras_task import (
     write_new_optimizer,
 )
 from albert_hub_bridge.stores.keras_weights import (
-    INDEX,
-    SHARD,
-    WEIGHTS,
     check_policy,
     dequantized,
     lay_out_file,
     lay_out_weights,
     open_weights,
+    weights_among,
     weights_file,
 )
 from albert_hub_bridge.stores.tensors import write_weights
@@ -75,7 +73,7 @@ from albert_hub_bridge.stores.tensors import write_weights
 
 METADATA, PREPROCESSING = "metadata.json", "preprocessor.json"
 TOKENIZER, VOCABULARY = "tokenizer.json", "assets/tokenizer/vocabulary.spm"
-KNOWN_FILES = frozenset({CONFIG, METADATA, PREPROCESSING, TASK, WEIGHTS, INDEX, TASK_WEIGHTS, TOKENIZER, VOCABULARY})
+SETTINGS = frozenset({CONFIG, METADATA, PREPROCESSING, TASK, TOKENIZER, VOCABULARY})
 
 # The versions whose format is written; `metadata.json` is where KerasHub looks for them.
 _FORMAT = {"keras_version": "3.15.1", "keras_hub_version": "0.32.0"}
@@ -83,7 +81,7 @@ _FORMAT = {"keras_version": "3.15.1", "keras_hub_version": "0.32.0"}
 
 def is_known_file(name: str) -> bool:
     """Tell whether this module writes a file of that name."""
-    return name in KNOWN_FILES or SHARD.fullmatch(name) is not None
+    return name in SETTINGS or bool(weights_among([name]))
 
 
 def read_preset(folder: Path, drop_head: bool = False) -> Checkpoint:
@@ -191,7 +189,8 @@ def unrepresentable(variant: Variant, head: Head | None) -> list[Problem]:
         if value != usual[name]
     ]
     if head is not None and not HEADS[head.kind].keras:
-        problems.append(Problem("no place", "head", f"KerasHub's ALBERT has no {HEADS[head.kind].description}"))
+        lacking = "sentence-order head" if head.kind == "pretraining" else HEADS[head.kind].description
+        problems.append(Problem("no place", "head", f"KerasHub's ALBERT has no {lacking}"))
     return problems
 
 

@@ -6,7 +6,7 @@ Read and written with h5py alone. Source of the format: keras/src/saving/saving_
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,12 @@ def check_policy(file: Path, policy: Any) -> None:
             detail = f"expected DTypePolicy, or QuantizedDTypePolicy of mode int8, found {name}"
             detail += f" of mode {mode}" if mode is not None else ""
             raise ConfigurationError(file, "configuration", [Problem("refused value", "dtype", detail)])
+
+
+def weights_among(names: Iterable[str]) -> list[str]:
+    """Return those files of a preset that have its weights, or its head's."""
+    weights = {WEIGHTS, INDEX, "task.weights.h5"}
+    return sorted(name for name in names if name in weights or SHARD.fullmatch(name))
 
 
 def weights_file(folder: Path) -> Path:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from albert_hub_bridge.errors import SourceError, first_few
-from albert_hub_bridge.stores import google_checkpoint, hf_repository, keras_preset
+from albert_hub_bridge.stores import google_checkpoint, hf_repository, keras_preset, keras_weights, repository_weights
 from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress, SourceLayout
 from albert_hub_bridge.stores.configurations import Configuration, read_json
+from albert_hub_bridge.stores.hub import Source, pull_source
 
 
 _MODEL_TYPES: dict[str, SourceLayout] = {"albert_hub": "bridge", "albert": "stock"}
@@ -18,6 +20,24 @@ _MODEL_TYPES: dict[str, SourceLayout] = {"albert_hub": "bridge", "albert": "stoc
 def is_known_file(name: str) -> bool:
     """Tell whether a file of that name, relative to its folder, is one that presets or repositories have."""
     return keras_preset.is_known_file(name) or hf_repository.is_known_file(name)
+
+
+def pull(source: str | Path) -> Source:
+    """Return the folder of a source, of which a hub's client downloads what is needed first.
+
+    Raises:
+        SourceError: As `stores.hub.pull_source`.
+    """
+    return pull_source(source, needed_files)
+
+
+def needed_files(names: Iterable[str]) -> list[str]:
+    """Tell which files of a repository on a hub are needed: everything known, and weights in one format."""
+    present = set(names)
+    if "config.json" not in present:
+        return []
+    settings = present & (keras_preset.SETTINGS | hf_repository.SETTINGS)
+    return sorted(settings) + (keras_weights.weights_among(present) or repository_weights.weights_among(present))
 
 
 def detect_layout(folder: Path) -> SourceLayout:
@@ -68,7 +88,9 @@ def read_checkpoint(folder: Path, drop_head: bool = False) -> Checkpoint:
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     kind = checkpoint.weights_file.name.split(".")[0] if checkpoint.weights_file is not None else ""
     read = re.compile(rf"{kind}(-\d{{5}}-of-\d{{5}})?\.[\w.]+")  # what has the weights, in one file or in shards
-    if others := [name for name in found if not is_known(name) and not read.fullmatch(name)]:
+    # The record and the card of an earlier conversion; the new folder gets its own.
+    papers = ("conversion.json", "README.md") if "conversion.json" in found else ()
+    if others := [n for n in found if n not in papers and not is_known(n) and not read.fullmatch(n)]:
         note = f"Files that are not carried over: {first_few(others, 10)}."
         return replace(checkpoint, notes=[*checkpoint.notes, note])
     return checkpoint

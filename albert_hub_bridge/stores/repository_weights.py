@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,16 @@ from albert_hub_bridge.stores.tensors import Placed, map_tensor, shards_of
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+
+
+def weights_among(names: Iterable[str]) -> list[str]:
+    """Return those files of a repository that have its weights, in the format that `open_weights` would read."""
+    for name in _READERS:
+        stem, _, suffix = name.rpartition(".")
+        pattern = re.compile(rf"{re.escape(stem)}(-\d{{5}}-of-\d{{5}})?\.{suffix}(\.index\.json)?")
+        if found := sorted(other for other in names if pattern.fullmatch(other)):
+            return found
+    return []
 
 
 def open_weights(folder: Path, resources: ExitStack) -> tuple[Path, dict[str, Weight]]:
@@ -51,7 +61,12 @@ def open_weights(folder: Path, resources: ExitStack) -> tuple[Path, dict[str, We
     raise WeightsError(folder / WEIGHTS, "weights", [Problem("missing", WEIGHTS, f"found {present}")])
 
 
-def _read_safetensors(file: Path, resources: ExitStack) -> dict[str, Weight]:
+def read_safetensors(file: Path, resources: ExitStack) -> dict[str, Weight]:
+    """Return every tensor of a safetensors file, unread.
+
+    Raises:
+        WeightsError: The file is damaged.
+    """
     try:
         header = read_header(file)
     except (SafetensorError, OSError) as error:
@@ -64,7 +79,7 @@ def _read_safetensors(file: Path, resources: ExitStack) -> dict[str, Weight]:
 
 
 _READERS: dict[str, Callable[[Path, ExitStack], dict[str, Weight]]] = {
-    WEIGHTS: _read_safetensors,
+    WEIGHTS: read_safetensors,
     "pytorch_model.bin": read_pytorch,
     "tf_model.h5": read_tensorflow,
     "flax_model.msgpack": read_flax,

@@ -1,0 +1,145 @@
+"""Model cards that say what was converted, what was measured and what is missing, and nothing else.
+
+A card is rendered from `conversion.json` alone, so it can be rendered again; what people write between the two marks at
+its end stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from albert_hub_bridge.mapping.heads import HEADS, HeadKind
+from albert_hub_bridge.provenance import CARD
+
+
+BEGIN, END = "<!-- What is written between these lines is kept. -->", "<!-- Up to here. -->"
+
+_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+_HOMEPAGE = "https://pypi.org/project/albert-hub-bridge"
+_LAYOUTS = {
+    "keras": "a KerasHub preset",
+    "bridge": "a repository for transformers with albert-hub-bridge",
+    "stock": "a repository for transformers alone",
+    "google": "Google's original release",
+}
+_PIPELINES: Mapping[HeadKind | None, str | None] = {
+    None: "feature-extraction",
+    "masked_lm": "fill-mask",
+    "pretraining": "fill-mask",
+    "sequence_classification": "text-classification",
+    "token_classification": "token-classification",
+    "multiple_choice": "multiple-choice",
+    "question_answering": "question-answering",
+}
+
+
+def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> str:
+    """Render a card.
+
+    Args:
+        record: What `conversion.json` says.
+        location: Where people will load it from: `user/repo`, or the name of the folder.
+        by_hand: What somebody wrote into the card before.
+
+    Source:
+        https://huggingface.co/docs/hub/model-cards; the metadata is huggingface_hub's `ModelCardData`.
+    """
+    from huggingface_hub.repocard import ModelCard
+
+    source, target = record["source"], record["target"]
+    kind: HeadKind | None = record["head_kind"]
+    text, keras_class = record["vocabulary"], HEADS[kind].keras if kind is not None else "AlbertBackbone"
+    content = ModelCard.from_template(
+        _metadata(record, location),
+        template_path=str(_TEMPLATE),
+        title=location.rpartition("/")[2],
+        what=(record["head"] or "encoder").capitalize() + f" of ALBERT with {record['parameters']:,} parameters",
+        dtype=target["dtype"],
+        source=_link(source["handle"]),
+        source_layout=_LAYOUTS[source["layout"]],
+        target_layout=_LAYOUTS[target["layout"]],
+        homepage=_HOMEPAGE,
+        layout=target["layout"],
+        location=location,
+        keras_class=keras_class,
+        keras_location=f"hf://{location}" if "/" in location else location,
+        auto_class=HEADS[kind].auto if kind is not None else "AutoModel",
+        tokenizer=text is not None,
+        text_rules=text["text_rules"] if text is not None else None,
+        normalization=text["normalization"] if text is not None else None,
+        rules_before=text is not None and not text["rules_in_vocabulary"] and text["text_rules"] != "sentencepiece",
+        rules_inside=text is not None and text["rules_in_vocabulary"],
+        lower_cases=text is not None and text["lower_cases"],
+        changed_texts=record["changed_texts"],
+        sample_size=record["sample_size"],
+        verification=record.get("verification"),
+        facts={**record["architecture"], **record["variant"]},
+        notes=record["notes"],
+        dropped=record["dropped"],
+        ignored=record["ignored"],
+        revision=source["revision"],
+        tool=record["tool"],
+        command=record["command"],
+        source_files=source["files"],
+        target_files=target["files"],
+        begin=BEGIN,
+        end=END,
+        by_hand=by_hand.strip() or "\n",
+    )
+    return str(content).rstrip() + "\n"
+
+
+def _metadata(record: Mapping[str, Any], location: str) -> Any:
+    from huggingface_hub.repocard_data import EvalResult, ModelCardData
+
+    source, target, published = record["source"], record["target"], record["published"]
+    on_hub = source["handle"].removeprefix("hf://").partition("@")[0] if source["handle"].startswith("hf://") else None
+    verification = record.get("verification")
+    results = [
+        EvalResult(
+            task_type=_PIPELINES[record["head_kind"]] or "feature-extraction",
+            dataset_type="albert-hub-bridge/sample-texts",
+            dataset_name="sample texts of albert-hub-bridge",
+            metric_type="max_abs_difference",
+            metric_name=f"largest absolute difference of {name} from the source",
+            metric_value=value,
+        )
+        for name, value in (verification["max_abs_difference"] if verification else {}).items()
+        if value is not None
+    ]
+    return ModelCardData(
+        license=published["license"] if published else None,
+        language=published["language"] if published else None,
+        base_model=on_hub,
+        # The Hub has no word for the same weights in another format; only rounded ones have one.
+        base_model_relation="quantized" if on_hub and target["dtype"] != source["dtype"] else None,
+        library_name="keras-hub" if target["layout"] == "keras" else "transformers",
+        pipeline_tag=_PIPELINES[record["head_kind"]],
+        tags=["albert", "albert-hub-bridge", "keras-hub" if target["layout"] == "keras" else "pytorch"],
+        model_name=location.rpartition("/")[2] if results else None,
+        eval_results=results or None,
+    )
+
+
+def _link(handle: str) -> str:
+    scheme, mark, name = handle.partition("://")
+    name = name.partition("@")[0]
+    if mark and scheme == "hf":
+        return f"[{handle}](https://huggingface.co/{name})"
+    if mark and scheme == "kaggle":
+        return f"[{handle}](https://www.kaggle.com/models/{name})"
+    return f"`{handle}`"
+
+
+def written_by_hand(folder: Path) -> str:
+    """Return what somebody wrote between the marks of a folder's card."""
+    file = folder / CARD
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return text.partition(BEGIN)[2].partition(END)[0].strip()
+
+
+def write_card(folder: Path, record: Mapping[str, Any], location: str, by_hand: str) -> None:
+    """Render a folder's card."""
+    (folder / CARD).write_text(render_card(record, location, by_hand), encoding="utf-8")

@@ -1,0 +1,71 @@
+"""Models of this package, made from any preset or repository without converting it first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from albert_hub_bridge.errors import ConfigurationError, Problem
+from albert_hub_bridge.mapping.heads import HEADS
+from albert_hub_bridge.stores.checkpoint import Checkpoint
+from albert_hub_bridge.stores.configurations import model_fields
+from albert_hub_bridge.stores.hf_repository import head_fields
+from albert_hub_bridge.stores.layouts import pull, read_checkpoint
+from albert_hub_bridge.stores.torch_tensors import as_tensor
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_preset(model_class: type[PreTrainedModel], preset: str | Path, dtype: str = "float32") -> Any:
+    """Make a model of a preset or repository, for inference.
+
+    Args:
+        model_class: `AlbertHubModel`, or a class with a head, which the preset has to have too.
+        preset: As `bridge.convert` takes its source.
+        dtype: Of the parameters.
+
+    Raises:
+        SourceError, CheckpointError: The preset cannot be found, or is wrong, or has another head.
+        ValueError: There is no such dtype.
+    """
+    import torch
+
+    name = model_class.__name__
+    with read_checkpoint(pull(preset).folder, drop_head=name == "AlbertHubModel") as checkpoint:
+        found = HEADS[checkpoint.head.kind].bridge if checkpoint.head is not None else "AlbertHubModel"
+        if name not in (found, "AlbertHubModel"):
+            problem = Problem("other head", "architecture", f"expected that of {name}, found that of {found}")
+            raise ConfigurationError(checkpoint.folder, "configuration", [problem], f"Load it with {found}.")
+        model = load_model(checkpoint)
+        model = model.base_model if name == "AlbertHubModel" else model
+        return model.to(getattr(torch, dtype)) if dtype != "float32" else model
+
+
+def load_model(checkpoint: Checkpoint) -> Any:
+    """Make this package's model of a checkpoint: `AlbertHubModel`, or one with a head; in float32, for inference."""
+    import albert_hub_bridge
+
+    head = checkpoint.head
+    fields = model_fields(checkpoint.architecture, checkpoint.variant)
+    if head is not None:
+        fields |= head_fields(head)
+    config = albert_hub_bridge.AlbertHubConfig(**fields)
+    if head is None:
+        model: Any = albert_hub_bridge.AlbertHubModel(config, add_pooling_layer=checkpoint.has_pooler)
+    else:
+        model = getattr(albert_hub_bridge, HEADS[head.kind].bridge)(config)
+    prefix = "" if head is None else "backbone."
+    names = {rule.bridge: prefix + rule.bridge for rule in checkpoint.encoder_rules}
+    names |= {rule.bridge: rule.bridge for rule in checkpoint.head_rules}
+    present = set(model.state_dict())  # a masked LM has no place for a pooler
+    state = {
+        names[name]: as_tensor(weight.read()).float()
+        for name, weight in checkpoint.weights.items()
+        if names[name] in present
+    }
+    tied = set(model.load_state_dict(state, strict=False).missing_keys)
+    if tied - set(getattr(model, "_tied_weights_keys", None) or {}):
+        raise ValueError(f"{checkpoint.folder} leaves {', '.join(sorted(tied))} without values.")
+    return model.eval()

@@ -1,0 +1,60 @@
+"""What goes through, in which direction: the table in README.md, made by converting what real libraries wrote.
+
+Run: `python -m conversion.coverage`, which prints it. A test compares.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import get_args
+
+from albert_hub_bridge import bridge
+from albert_hub_bridge.errors import CheckpointError
+from albert_hub_bridge.stores.checkpoint import Layout
+
+
+FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures"
+
+# Words of a report, and how the table says them. What the table does not say is what every conversion does.
+_REMARKS = {
+    "has epsilon": "other epsilon in the head, its effect measured",
+    "will be zeros": "a pooler of zeros",
+    "quantized to int8": "dequantized",
+    "no place for problem_type": "without problem_type",
+}
+
+
+def coverage_as_markdown() -> str:
+    """Convert every fixture to every layout, and render what the reports say; one row for all that fare alike."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for archive in sorted(FIXTURES.glob("*.zip")):
+        with TemporaryDirectory() as parent, zipfile.ZipFile(archive) as files:
+            source = Path(parent) / "source"
+            files.extractall(source)
+            if archive.stem == "keras_nlp_0_6_4":
+                (source / "tokenizer.json").unlink()  # has the vocabulary inside, which is not read
+            if (source / "adapter").is_dir() or list(source.glob("*.lora.h5")):
+                continue  # an adapter, with its base beside it
+            report = bridge.inspect(source)
+            cells = [_cell(source, Path(parent) / layout, layout) for layout in get_args(Layout)]
+        alike.setdefault((report.head or "encoder", *cells), []).append(f"`{archive.stem}`")
+    lines = ["| what it is | to `keras` | to `bridge` | to `stock` | written by |", "|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(row)} | {', '.join(names)} |" for row, names in sorted(alike.items())]
+    return "\n".join(lines)
+
+
+def _cell(source: Path, target: Path, to: Layout) -> str:
+    try:
+        report = bridge.convert(source, target, to=to)
+        words = []
+    except CheckpointError as error:
+        report = bridge.convert(source, target, to=to, drop_head=True)
+        words = [f"refused: {error.problems[0].detail}", f"with `--drop-head`: {report.head or 'the encoder'}"]
+    words += [remark for text, remark in _REMARKS.items() if any(text in note for note in report.notes)]
+    return "; ".join(words) or "all of it"
+
+
+if __name__ == "__main__":
+    print(coverage_as_markdown())

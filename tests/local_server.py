@@ -1,0 +1,376 @@
+"""What the local servers share: they answer real HTTP clients, keep a log of what was sent, and fail on demand.
+
+Hubs keep large files on another host than their API, and clients must not carry a token there. So each server listens
+twice: on `url` as the API, and on `storage_url` as the storage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from typing_extensions import Self
+
+
+How = int | Literal["drop", "lose", "truncate", "corrupt", "delay"] | Callable[[], object]
+
+# What may be set for whoever runs the tests, and would lead their clients, tokens or caches into ours.
+_FOREIGN = re.compile(r"^(HF_|HUGGING|TRANSFORMERS_|KAGGLE|COLAB_|XDG_CACHE_HOME$)|_proxy$", re.IGNORECASE)
+
+
+def client_environment(home: Path, *servers: LocalServer) -> dict[str, str]:
+    """Return the environment of a client process that knows these servers, keeps its caches in `home`, and no other."""
+    inherited = {name: value for name, value in os.environ.items() if not _FOREIGN.search(name)}
+    ours = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "no_proxy": "127.0.0.1"}
+    # Whatever wants to leave the machine asks a server to be its proxy, is refused, and stands in its log as CONNECT.
+    ours |= {"http_proxy": servers[0].url, "https_proxy": servers[0].url}
+    for server in servers:
+        ours |= server.environment(home)
+    return inherited | ours
+
+
+def run_client(code: str, environment: Mapping[str, str], **values: Any) -> Any:
+    """Run code in a fresh process, because clients read their environment when they are imported.
+
+    Args:
+        code: Python; it may set `result`.
+        environment: From `client_environment`.
+        **values: What the code finds as variables. They travel as JSON.
+
+    Returns:
+        What the code left in `result`, as JSON allows.
+    """
+    command = [sys.executable, "-c", _RUN, textwrap.dedent(code), json.dumps(values)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, value in environment.items():
+        assert not name.endswith("_TOKEN") or value not in done.stdout + done.stderr, f"{name} was printed"
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+_RUN = """
+import json, sys
+scope = json.loads(sys.argv[2])
+exec(sys.argv[1], scope)
+print()
+print(json.dumps(scope.get("result")))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client sent.
+
+    Args:
+        method: In capitals.
+        path: Still quoted, because `refs%2Fpr%2F1` is one part of a path.
+        query: The last value of each parameter.
+        headers: Names in lower case.
+        body: All of it.
+        storage: Whether it came to the storage, not to the API.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    storage: bool
+
+    @property
+    def authorized(self) -> bool:
+        """Whether it carried a token; which one matters only to the servers."""
+        return "authorization" in self.headers
+
+    def json(self) -> Any:
+        return json.loads(self.body or b"{}")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a server answers."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class Refusal(Exception):  # noqa: N818
+    """Raised in a handler: the answer is an error.
+
+    Args:
+        status: Of HTTP.
+        message: For people.
+        code: For programs, where the protocol has one.
+        headers: To send along.
+    """
+
+    def __init__(self, status: int, message: str, code: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.headers = status, message, code, dict(headers or {})
+
+
+@dataclass
+class _Fault:
+    method: str
+    pattern: re.Pattern[str]
+    how: How
+    times: int
+    after: int
+    refusal: Refusal
+    seconds: float
+
+
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, {"Content-Type": "application/json; charset=utf-8", **(headers or {})}, _dump(content))
+
+
+def _dump(content: Any) -> bytes:
+    return json.dumps(content).encode()
+
+
+def ranged_response(request: Request, content: bytes, headers: Mapping[str, str]) -> Response:
+    """Answer with the part of a file that the `Range` header asks for."""
+    headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **headers}
+    if not (asked := re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))):
+        return Response(200, headers, content)
+    start, stop = int(asked[1]), min(int(asked[2] or len(content)) + 1, len(content))
+    if start >= len(content):
+        return Response(416, {"Content-Range": f"bytes */{len(content)}"})
+    return Response(206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}, content[start:stop])
+
+
+class LocalServer:
+    """A server on 127.0.0.1, in threads of this process, for as long as the `with` block lasts."""
+
+    # (method, pattern of the whole quoted path, name of the handler), first match wins. Named groups become arguments.
+    routes: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+
+    def __init__(self) -> None:
+        self.log: list[Request] = []
+        self.lock = threading.RLock()  # handlers run one at a time, and so does what tests do to the store
+        self._faults: list[_Fault] = []
+        self._bugs: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._listeners = [_Listener(self, storage) for storage in (False, True)]
+        self.url, self.storage_url = (f"http://127.0.0.1:{listener.server_port}" for listener in self._listeners)
+        for listener in self._listeners:
+            threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for listener in self._listeners:
+            listener.stop()
+        if self._bugs and error is None:  # a client may have taken our mistake for a fault, and retried it away
+            raise RuntimeError("The server itself failed:\n" + "\n".join(self._bugs))
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Return the variables that lead clients to this server."""
+        raise NotImplementedError
+
+    def refuse(self, refusal: Refusal) -> Response:
+        """Return an error as this protocol words it."""
+        raise NotImplementedError
+
+    def requests(self, method: str = "", pattern: str = "") -> list[Request]:
+        """Return what was sent so far with this method, and with this pattern in the unquoted path."""
+        with self.lock:
+            return [r for r in self.log if method in ("", r.method) and re.search(pattern, unquote(r.path))]
+
+    def fail(
+        self,
+        method: str,
+        pattern: str,
+        how: How,
+        *,
+        times: int = 1,
+        after: int = 0,
+        retry_after: int | None = None,
+        code: str = "",
+        message: str = "A fault, on demand.",
+        seconds: float = 1.0,
+    ) -> None:
+        """Let the next requests go wrong.
+
+        Args:
+            method: Of the requests; any if empty.
+            pattern: Somewhere in their unquoted paths.
+            how: A status; or `"drop"` the connection unheard; or do what was asked and `"lose"` the answer; or
+                `"truncate"` or `"corrupt"` the content that travels, which of a PUT is the request's and else the
+                answer's; or `"delay"` the answer; or call a function first, and answer as if nothing had happened.
+            times: How many requests.
+            after: How many to spare before.
+            retry_after: Seconds, told along with a status.
+            code: Error code of the protocol, told along with a status.
+            message: Told along with a status.
+            seconds: Of a delay.
+        """
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        refusal = Refusal(how if isinstance(how, int) else 500, message, code, headers)
+        with self.lock:
+            self._faults.append(_Fault(method, re.compile(pattern), how, times, after, refusal, seconds))
+
+    def _next_fault(self, request: Request) -> _Fault | None:
+        for fault in self._faults:
+            if fault.method in ("", request.method) and fault.pattern.search(unquote(request.path)) and fault.times:
+                if fault.after:
+                    fault.after -= 1
+                    continue
+                fault.times -= 1
+                return fault
+        return None
+
+    def answer(self, request: Request) -> tuple[Response | None, bool]:
+        """Return the answer, or None to close the connection, and whether its content shall arrive whole."""
+        with self.lock:
+            self.log.append(request)
+            fault = self._next_fault(request)
+        how = fault.how if fault else None
+        if fault and how == "delay":
+            time.sleep(fault.seconds)
+        if how == "drop":
+            return None, True
+        if callable(how):
+            how()
+        if request.method == "PUT" and isinstance(how, str):
+            request = _spoil_request(request, how)
+        try:
+            if fault and isinstance(how, int):
+                raise fault.refusal
+            response = self._handle(request)
+        except Refusal as refusal:
+            response = self.refuse(refusal)
+        except Exception:
+            self._bugs.append(f"{request}\n{traceback.format_exc()}")
+            response = self.refuse(Refusal(500, "A bug of the local server."))
+        if how == "lose":
+            return None, True
+        if how == "corrupt" and request.method != "PUT":
+            response = Response(response.status, response.headers, _corrupt(response.body))
+        return response, how != "truncate" or request.method == "PUT"
+
+    def _handle(self, request: Request) -> Response:
+        for method, pattern, name in self.routes:
+            found = re.fullmatch(pattern, request.path)
+            if method == request.method and found and request.storage == request.path.startswith("/storage/"):
+                arguments = {group: unquote(value or "") for group, value in found.groupdict().items()}
+                with self.lock:
+                    response: Response = getattr(self, name)(request, **arguments)
+                return response
+        raise Refusal(404, "Sorry, there is no such page.")
+
+
+def _spoil_request(request: Request, how: str) -> Request:
+    body = request.body
+    spoiled = {"corrupt": _corrupt(body), "truncate": body[: len(body) // 2]}.get(how, body)
+    return Request(request.method, request.path, request.query, request.headers, spoiled, request.storage)
+
+
+def _corrupt(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes(byte ^ 1 for byte in content[middle : middle + 1]) + content[middle + 1 :]
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = False  # so that closing waits for them
+
+    def __init__(self, owner: LocalServer, storage: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.owner, self.storage = owner, storage
+        self.connections: set[socket.socket] = set()
+
+    def stop(self) -> None:
+        self.shutdown()
+        for connection in list(self.connections):  # kept alive by clients of this process
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Listener
+    connection: socket.socket
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.connection)
+        super().finish()
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # the client left
+            super().handle()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass  # LocalServer.log has it
+
+    def answer(self) -> None:
+        owner, target = self.server.owner, urlsplit(self.path)  # with a host in it, where we are taken for a proxy
+        storage = urlsplit(owner.storage_url).netloc
+        if target.netloc not in ("", "localhost", storage, urlsplit(owner.url).netloc):
+            self.do_CONNECT()
+            return
+        response, whole = owner.answer(
+            Request(
+                self.command,
+                target.path,
+                dict(parse_qsl(target.query)),
+                {name.lower(): value for name, value in self.headers.items()},
+                self.read_body(),
+                target.netloc == storage if target.netloc else self.server.storage,
+            )
+        )
+        if response is None:
+            self.close_connection = True
+            return
+        self.send_response(response.status)
+        for name, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(response.body if whole else response.body[: len(response.body) // 2])
+        if not whole:
+            self.close_connection = True
+
+    def do_CONNECT(self) -> None:
+        """Refuse to be a proxy to a host elsewhere, and keep that it was asked for."""
+        with self.server.owner.lock:
+            self.server.owner.log.append(Request("CONNECT", self.path, {}, {}, b"", self.server.storage))
+        self.send_error(HTTPStatus.FORBIDDEN)
+
+    def read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+
+for _method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"):
+    setattr(_Handler, f"do_{_method}", _Handler.answer)
