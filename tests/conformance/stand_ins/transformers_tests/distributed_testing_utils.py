@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,10 @@ def _prepared(rank: int, function: Callable[..., None], args: tuple[Any, ...]) -
 
     test_fsdp_mixin.AutoModelForCausalLM = AutoModelForMaskedLM  # ALBERT has no causal language model
     function(rank, *args)
+    # All is done and reported; threads of torch that outlive the interpreter would abort the process now and then.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _get_distributed_backend() -> str:
