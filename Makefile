@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check lint format bench clean
+.PHONY: demo test check conformance lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m conversion.demo
@@ -14,6 +14,10 @@ test: check
 
 check: lint
 	$(BIN)/python -m pytest
+
+# transformers' own common tests, a part of `test`.
+conformance: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/conformance
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

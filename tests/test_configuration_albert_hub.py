@@ -63,11 +63,11 @@ def test_every_architecture_key_of_transformers_has_a_twin() -> None:
         ({"dropout": 1.5}, r"dropout must be a number in \[0, 1\), not 1.5"),
         ({"vocabulary_size": "many"}, "expected int, got str"),
         ({"activation": "maxout"}, "activation must be one of gelu_pytorch_tanh, .*, not 'maxout'"),
-        ({"layer_norm_eps": 0.0}, "layer_norm_epsilon must be a positive number below 1, not 0.0"),
+        ({"layer_norm_eps": 0.0}, "layer_norm_epsilon must be a positive number up to 1, not 0.0"),
         ({"attention_dropout": 1.0}, r"attention_dropout must be a number in \[0, 1\) or None, not 1.0"),
         ({"classifier_dropout": -0.1}, r"classifier_dropout must be a number in \[0, 1\) or None, not -0.1"),
         ({"classifier_activation": "relu"}, "classifier_activation must be None, 'softmax' or 'sigmoid', not 'relu'"),
-        ({"masked_lm_layer_norm_epsilon": 2}, "masked_lm_layer_norm_epsilon must be a positive number below 1, not 2"),
+        ({"masked_lm_layer_norm_epsilon": 2}, "masked_lm_layer_norm_epsilon must be a positive number up to 1, not 2"),
     ],
 )
 def test_impossible_architectures_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -126,7 +126,7 @@ def variant_problems(values: Mapping[str, Any]) -> list[str]:
         problems.append(f"activation must be one of {', '.join(ACTIVATIONS)}, not {values['activation']!r}")
     epsilon = values["layer_norm_epsilon"]
     if not is_epsilon(epsilon):
-        problems.append(f"layer_norm_epsilon must be a positive number below 1, not {epsilon!r}")
+        problems.append(f"layer_norm_epsilon must be a positive number up to 1, not {epsilon!r}")
     if values["attention_dropout"] is not None and not is_rate(values["attention_dropout"]):
         problems.append(f"attention_dropout must be a number in [0, 1) or None, not {values['attention_dropout']!r}")
     return problems
@@ -138,5 +138,5 @@ def is_rate(value: Any) -> bool:
 
 
 def is_epsilon(value: Any) -> bool:
-    """Tell whether a value can be added to a variance: a positive number below 1."""
-    return type(value) in (int, float) and 0.0 < value < 1.0
+    """Tell whether a value can be added to a variance: a positive number up to 1."""
+    return type(value) in (int, float) and 0.0 < value <= 1.0

@@ -103,6 +103,37 @@ class AlbertHubConfig(PreTrainedConfig):
                 raise ValueError(f"AlbertHubConfig has one {name}, but these were given: {values}.")
         super().__post_init__(**kwargs)
 
+    @property
+    def num_layer_runs(self) -> int:
+        """How many encoder layers a sequence runs through; `output_hidden_states` gives one more."""
+        return self.num_layers * self.num_inner_repetitions
+
+    @property
+    def base_model_tp_plan(self) -> dict[str, str]:  # type: ignore[override]
+        """What tensor parallelism cuts: heads, feed-forward blocks and the vocabulary."""
+        return {"token_embedding": "embedding_rowwise"} | {
+            f"{layer}.{module}": style
+            for layer in self._layer_names
+            for module, style in {
+                "self_attention_layer.query_dense": "colwise",
+                "self_attention_layer.key_dense": "colwise",
+                "self_attention_layer.value_dense": "colwise",
+                "self_attention_layer.output_dense": "rowwise",
+                "feedforward_intermediate_dense": "colwise",
+                "feedforward_output_dense": "rowwise",
+            }.items()
+        }
+
+    @property
+    def base_model_fsdp_plan(self) -> dict[str, str]:  # type: ignore[override]
+        """What FSDP2 gathers at a time: the embeddings of tokens, or one layer."""
+        return {"token_embedding": "free_full_weight"} | dict.fromkeys(self._layer_names, "free_full_weight")
+
+    @property
+    def _layer_names(self) -> list[str]:
+        # In plans a number becomes a wildcard unless another number stands before it.
+        return [f"transformer_layers.*.{inner}" for inner in range(self.num_inner_repetitions)]
+
     def validate_architecture(self) -> None:
         """Refuse impossible architectures; part of `@strict`, run at construction, on saving and by `validate()`."""
         check_architecture({name: getattr(self, name) for name in FIELDS})
@@ -115,7 +146,7 @@ class AlbertHubConfig(PreTrainedConfig):
             )
         if not is_epsilon(self.masked_lm_layer_norm_epsilon):
             epsilon = self.masked_lm_layer_norm_epsilon
-            problems.append(f"masked_lm_layer_norm_epsilon must be a positive number below 1, not {epsilon!r}")
+            problems.append(f"masked_lm_layer_norm_epsilon must be a positive number up to 1, not {epsilon!r}")
         if problems:
             raise ValueError("Impossible ALBERT: " + "; ".join(problems) + ".")
 

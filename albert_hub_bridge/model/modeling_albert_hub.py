@@ -12,6 +12,7 @@ What differs from transformers' own `AlbertModel`, each a fact of `keras_hub/src
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.masking_utils import create_bidirectional_mask, packed_sequence_mask_function
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
@@ -32,17 +33,19 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple, is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_albert_hub import AlbertHubConfig
 
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
-    from transformers.processing_utils import Unpack
-    from transformers.utils import TransformersKwargs
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 def eager_attention_forward(
@@ -154,7 +157,32 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _can_record_outputs = {"hidden_states": AlbertHubLayer, "attentions": AlbertHubAttention}
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(AlbertHubLayer, num_hidden_layers_key="num_layer_runs"),
+        "attentions": AlbertHubAttention,
+    }
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in vars(cls):
+            # Annotations are strings here, but transformers' tools read this one.
+            inspect.unwrap(cls.forward).__annotations__["kwargs"] = Unpack[TransformersKwargs]
+
+    def get_position_embeddings(self) -> nn.Embedding:
+        """Return the position embedding, (max_sequence_length, embedding_dim)."""
+        base: Any = self.base_model
+        return base.position_embedding
+
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """Change how many tokens a sequence may have: rows at the end are left out, or drawn as new weights are."""
+        old = self.get_position_embeddings()
+        new = nn.Embedding(new_num_position_embeddings, old.embedding_dim).to(old.weight)
+        self._init_weights(new)
+        kept = min(new.num_embeddings, old.num_embeddings)
+        new.weight.data[:kept] = old.weight.data[:kept]
+        new.weight.requires_grad_(old.weight.requires_grad)
+        self.base_model.position_embedding = new
+        self.config.max_sequence_length = new_num_position_embeddings
 
     @classmethod
     def from_preset(cls, preset: Any, dtype: str = "float32") -> Any:
@@ -220,7 +248,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
     def forward(
         self,
         input_ids: Int[Tensor, "batch seq"] | None = None,
-        attention_mask: Int[Tensor, "batch seq"] | None = None,
+        attention_mask: Int[Tensor, "batch seq"] | Tensor | BlockMask | None = None,
         token_type_ids: Int[Tensor, "batch seq"] | None = None,
         position_ids: Int[Tensor, "batch seq"] | None = None,
         inputs_embeds: Float[Tensor, "batch seq embedding"] | None = None,
@@ -230,9 +258,11 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
 
         Args:
             input_ids: Token ids, in [0, vocabulary_size). KerasHub's `token_ids`.
-            attention_mask: 1 for tokens, 0 for padding; all ones by default. KerasHub's `padding_mask`.
+            attention_mask: 1 for tokens, 0 for padding; all ones by default. KerasHub's `padding_mask`. Or what each
+                token attends to: (batch, 1, seq, seq) of booleans or of what is added to the scores, or a `BlockMask`.
             token_type_ids: Segment ids, in [0, num_segments); all zeros by default. KerasHub's `segment_ids`.
-            position_ids: Positions, in [0, max_sequence_length); 0, 1, 2, ... by default.
+            position_ids: Positions, in [0, max_sequence_length); 0, 1, 2, ... by default. Without `attention_mask`,
+                several sequences may be packed into a row: each begins at position 0, and attends to itself only.
             inputs_embeds: Token embeddings, of width embedding_dim, instead of `input_ids`.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention backends take.
 
@@ -241,20 +271,25 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             (batch, hidden_dim), KerasHub's `pooled_output`, or None without a pooling layer.
 
         Raises:
-            ValueError: Both or neither of `input_ids` and `inputs_embeds` were given, or the sequence is too long.
+            ValueError: Both or neither of `input_ids` and `inputs_embeds` were given, the sequence is too long, or
+                the attention backend cannot do what the mask or the packed positions say.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
             inputs_embeds = self.token_embedding(input_ids)
         batch_shape, device = inputs_embeds.shape[:2], inputs_embeds.device
+        mask = self._attention_mask(inputs_embeds, attention_mask, position_ids)
         if position_ids is None:
-            if batch_shape[1] > self.config.max_sequence_length:
+            # A length that torch.export leaves open is a symbol, not an int: its bound is the exporter's to name.
+            if isinstance(batch_shape[1], int) and batch_shape[1] > self.config.max_sequence_length:
                 raise ValueError(
                     f"A sequence of {batch_shape[1]} tokens is longer than max_sequence_length="
                     f"{self.config.max_sequence_length}; truncate the texts."
                 )
             position_ids = torch.arange(batch_shape[1], device=device).unsqueeze(0)
+        elif attention_mask is None:
+            kwargs["position_ids"] = position_ids  # flash attention sees for itself what is packed
         if token_type_ids is None:
             token_type_ids = torch.zeros((1, 1), dtype=torch.long, device=device).expand(batch_shape)
 
@@ -262,9 +297,6 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         embeddings = self.embeddings_dropout(self.embeddings_layer_norm(embeddings))
         hidden_states = self.embeddings_projection(embeddings)
 
-        mask: Any = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
-        )
         for group in self.transformer_layers:
             for _ in range(self.config.num_layers // self.config.num_groups):
                 for layer in group:
@@ -272,6 +304,52 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
 
         pooled = torch.tanh(self.pooled_dense(hidden_states[:, 0])) if self.pooled_dense is not None else None
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+    def _attention_mask(
+        self,
+        inputs_embeds: Float[Tensor, "batch seq embedding"],
+        attention_mask: Any,
+        position_ids: Int[Tensor, "batch seq"] | None,
+    ) -> Any:
+        """Return the mask in the form that the attention backend wants; None if it hides nothing."""
+        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 4:
+            return self._whole_attention_mask(inputs_embeds, attention_mask)
+        only_own_sequence = None
+        if attention_mask is None and position_ids is not None:
+            starts = (position_ids == 0)[:, 1:]
+            # What depends on numbers cannot be decided in a traced graph: there the mask is always made.
+            if is_tracing(position_ids) or starts.any():
+                if not is_flash_attention_requested(self.config):
+                    sequence = nn.functional.pad(starts.cumsum(-1), (1, 0)).expand(inputs_embeds.shape[:2])
+                    only_own_sequence = packed_sequence_mask_function(sequence)
+                elif len(inputs_embeds) > 1:
+                    raise ValueError("Flash attention takes one packed row, or an attention_mask.")
+        return create_bidirectional_mask(
+            self.config, inputs_embeds, attention_mask, and_mask_function=only_own_sequence
+        )
+
+    def _whole_attention_mask(
+        self,
+        inputs_embeds: Float[Tensor, "batch seq embedding"],
+        attention_mask: Float[Tensor, "batch 1 seq seq"] | Bool[Tensor, "batch 1 seq seq"],
+    ) -> Any:
+        backend = self.config._attn_implementation
+        if attention_mask.is_floating_point():
+            if backend == "flex_attention" and attention_mask.device.type == "cpu":
+                raise ValueError("Flex attention on a CPU takes a mask of booleans: on others torch crashes.")
+            return attention_mask  # it is added to the scores
+        visible = attention_mask.bool()
+        if backend == "sdpa":
+            return visible
+        if backend == "flex_attention":
+            return create_bidirectional_mask(
+                self.config,
+                inputs_embeds,
+                None,
+                and_mask_function=lambda batch, _, query, key: visible[batch, 0, query, key],
+            )
+        mask = torch.zeros_like(visible, dtype=inputs_embeds.dtype)
+        return mask.masked_fill(~visible, torch.finfo(mask.dtype).min)
 
 
 class AlbertHubMaskedLMHead(nn.Module):
@@ -298,6 +376,7 @@ class _WithMaskedLMHead(AlbertHubPreTrainedModel):
     """What the two models with a masked-LM head share."""
 
     _tied_weights_keys = {"masked_lm_head.decoder.weight": "backbone.token_embedding.weight"}
+    _tp_plan = {"masked_lm_head.decoder": "colwise_gather_output"}
 
     masked_lm_head: AlbertHubMaskedLMHead
 
@@ -369,6 +448,8 @@ class AlbertHubForPreTrainingOutput(ModelOutput):
 
 class AlbertHubForPreTraining(_WithMaskedLMHead):
     """ALBERT as it was pretrained: a masked-LM head, and a classifier of the order of two sentences."""
+
+    accepts_loss_kwargs = False  # its loss is a mean; `Trainer` has to average over accumulated batches
 
     def __init__(self, config: AlbertHubConfig) -> None:
         super().__init__(config)
@@ -571,6 +652,8 @@ class AlbertHubForQuestionAnswering(AlbertHubPreTrainedModel):
 
 class AlbertHubForMultipleChoice(AlbertHubPreTrainedModel):
     """ALBERT that picks one of several continuations."""
+
+    accepts_loss_kwargs = False  # as for pretraining
 
     def __init__(self, config: AlbertHubConfig) -> None:
         super().__init__(config)
