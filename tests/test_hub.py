@@ -115,7 +115,9 @@ def test_without_a_network_the_cache_serves_and_the_rest_is_said(
     _inspect(environment, "someone/albert")
     cached, absent = _inspect({**environment, "HF_HUB_OFFLINE": "1"}, "someone/albert", "someone/other")
     assert cached[:2] == ["stock", 73]
-    assert "hf://someone/other could not be downloaded from Hugging Face. It is not in the cache" in absent
+    assert (
+        "hf://someone/other could not be downloaded from Hugging Face. HF_HUB_OFFLINE is set, and it is not" in absent
+    )
 
 
 def test_presets_of_kaggle_are_pulled_by_name_and_by_handle(tmp_path: Path) -> None:
