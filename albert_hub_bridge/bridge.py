@@ -112,14 +112,17 @@ def convert(
         if text_rules != "keep":
             if converted.text is None:
                 raise SourceError(f"{source} has no vocabulary that is read, so text rules cannot be changed.")
-            converted = replace(converted, text=replace(converted.text, rules=NAMED_RULES[text_rules]))
+            converted = replace(
+                converted, text=replace(converted.text, rules=NAMED_RULES[text_rules], rules_from="asked for")
+            )
         if drop_head and to == "keras":
             converted = with_heads_of_keras(converted)
-        changed, rules = None, None
+        changed, rules, rules_from = None, None, None
         if checkpoint.text is not None and converted.text is not None:
             before, after = _ids(checkpoint.text, checkpoint.layout), _ids(converted.text, to)
             changed = sum(one != other for one, other in zip(before, after, strict=True))
-            rules = _vocabulary_summary(converted.text).text_rules
+            said = _vocabulary_summary(converted.text)
+            rules, rules_from = said.text_rules, said.text_rules_from
         summary = _summary(checkpoint)
         report = Conversion(
             source=summary,
@@ -128,6 +131,7 @@ def convert(
             dtype=converted.dtype,
             head=converted.head.description if converted.head is not None else None,
             text_rules=rules,
+            text_rules_from=rules_from,
             changed_texts=changed,
             sample_size=len(SAMPLE_TEXTS),
             dropped=tuple(converted.dropped),
@@ -227,9 +231,15 @@ def _conversion_notes(source: Checkpoint, target: Checkpoint, to: Layout) -> lis
 
 def _vocabulary_summary(text: Text) -> VocabularySummary:
     normalization, _, inside = text.vocabulary.normalization.partition(AFTER)
-    rules = text.rules.name if text.rules != TextRules() or not inside else inside
+    in_vocabulary = text.rules == TextRules() and bool(inside)
     return VocabularySummary(
-        text.vocabulary.size, rules, bool(inside), normalization, text.sequence_length, text.truncate
+        pieces=text.vocabulary.size,
+        text_rules=inside if in_vocabulary else text.rules.name,
+        text_rules_from="the vocabulary itself" if in_vocabulary else text.rules_from,
+        rules_in_vocabulary=bool(inside),
+        normalization=normalization,
+        sequence_length=text.sequence_length,
+        truncate=text.truncate,
     )
 
 

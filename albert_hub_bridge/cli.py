@@ -153,7 +153,7 @@ def convert(
     out.print(f"[bold]{names[0]}[/] ({report.source.layout}) to [bold]{names[1]}[/] ({report.layout}): {size}")
     if report.changed_texts is not None:
         changed = f"{report.changed_texts} of {report.sample_size} sample texts become other ids than in the source"
-        out.print(f"Text rules of the target: {escape(str(report.text_rules))}; {changed}.")
+        out.print(f"Text rules of the target: {escape(f'{report.text_rules} ({report.text_rules_from})')}; {changed}.")
     _print_losses(report)
 
 
@@ -331,8 +331,8 @@ def _print_inspection(report: Inspection) -> None:
     else:
         vocabulary = report.vocabulary
         inside = " (in the vocabulary)" if vocabulary.rules_in_vocabulary else ""
-        rules = f"text rules: {vocabulary.text_rules}{inside}, then {vocabulary.normalization}"
-        facts["vocabulary"] = escape(f"{vocabulary.pieces:,} pieces, {rules}")
+        facts["text rules"] = escape(f"{vocabulary.text_rules}{inside} ({vocabulary.text_rules_from})")
+        facts["vocabulary"] = escape(f"{vocabulary.pieces:,} pieces, normalization {vocabulary.normalization}")
         length = vocabulary.sequence_length or "not said"
         facts["packing"] = f"sequence length {length}, pairs truncated {vocabulary.truncate}"
     out.print(_two_columns(facts))

@@ -18,6 +18,7 @@ class VocabularySummary:
 
     pieces: int
     text_rules: str  # what happens first: "sentencepiece" for nothing, "uncased", ...
+    text_rules_from: str  # who says so
     rules_in_vocabulary: bool  # whether that is part of the vocabulary's own normalization, where it stays
     normalization: str  # what the vocabulary does then
     sequence_length: int | None
@@ -59,6 +60,7 @@ class Conversion:
         dtype: Of its weights.
         head: What is on its encoder, or None.
         text_rules: Of the target: the source's, or those that were asked for.
+        text_rules_from: Who says so.
         changed_texts: How many of the sample texts become other ids than in the source; None without a vocabulary.
         sample_size: How many sample texts there are.
         dropped: Tensors of the source that are not in the target.
@@ -71,6 +73,7 @@ class Conversion:
     dtype: str
     head: str | None
     text_rules: str | None
+    text_rules_from: str | None
     changed_texts: int | None
     sample_size: int
     dropped: Sequence[DroppedTensor]

@@ -66,6 +66,7 @@ class Text:
         rules: What happens to a text before it.
         sequence_length: How many tokens a packed input has at most; None where the source does not say.
         truncate: How pairs are cut: `round_robin` or `waterfall` as in KerasHub, `longest_first` as in transformers.
+        rules_from: Who says what the rules are, for the report.
     """
 
     proto: bytes = field(repr=False)
@@ -73,6 +74,7 @@ class Text:
     rules: TextRules
     sequence_length: int | None = None
     truncate: str = "round_robin"
+    rules_from: str = "KerasHub has no others"
 
 
 @dataclass(frozen=True)

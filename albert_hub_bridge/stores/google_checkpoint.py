@@ -84,7 +84,13 @@ def read_google(folder: Path) -> Checkpoint:
     if len(vocabularies) == 1:
         proto = vocabularies[0].read_bytes()
         # Google's tokenization.py lower-cases, strips accents and replaces old quotes before SentencePiece.
-        text = Text(proto, fitting_vocabulary(vocabularies[0], proto, architecture), NAMED_RULES["uncased"], 512)
+        text = Text(
+            proto,
+            fitting_vocabulary(vocabularies[0], proto, architecture),
+            NAMED_RULES["uncased"],
+            512,
+            rules_from="Google's code",
+        )
     else:
         found_names = ", ".join(path.name for path in vocabularies) or "none"
         notes.append(f"Expected one SentencePiece model, such as {VOCABULARY}, found {found_names}: no tokenizer.")

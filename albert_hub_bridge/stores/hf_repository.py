@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyError, WeightsError
 from albert_hub_bridge.mapping.axes import axis_sizes
-from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, write_keys
+from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, Renamed, write_keys
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, Head, HeadKind, kind_of_class
 from albert_hub_bridge.mapping.vocabulary import added_tokens, proto_from_tokenizer
@@ -137,10 +137,15 @@ def _read(
     text, text_ignored, notes = _read_text(folder, layout, architecture)
     if not poolers & set(found):
         notes.append("The source has no pooler.")
+    written = {
+        rule.field: key
+        for key, rule in _TABLES[layout].items()
+        if isinstance(rule, Renamed) and key in read_json(folder / CONFIG)
+    }
     head_ignored = [
-        IgnoredKey(key, value, "belongs to a head, and there is none")
-        for key, value in configuration.head.items()
-        if head is None and value is not None
+        IgnoredKey(written[field], value, "belongs to a head, and there is none")
+        for field, value in configuration.head.items()
+        if head is None and field in written and value is not None
     ]
     return Checkpoint(
         layout=layout,
@@ -278,8 +283,14 @@ def _read_text(
     ignored = [IgnoredKey(key, value, reason) for key, value in keys.items() if key not in TOKENIZER_CONFIG_KEYS]
     length = fields["sequence_length"]
     sequence_length = int(length) if length is not None and 1 <= length < _NO_LIMIT else None
-    rules = found_rules if found_rules is not None else _text_rules(fields, layout)
-    return Text(proto, vocabulary, rules, sequence_length, fields["truncate"]), ignored, notes
+    rules, rules_from = found_rules, TOKENIZER
+    if rules is None:
+        rules = _text_rules(fields, layout)
+        rules_from = TOKENIZER_CONFIG
+        if not {"do_lower_case", "keep_accents", "strip_accents", "replace_quotes"} & set(keys):
+            default = "absent settings mean none" if layout == "bridge" else "what AlbertTokenizer does by default"
+            rules_from = f"{default}; {TOKENIZER_CONFIG} does not say"
+    return Text(proto, vocabulary, rules, sequence_length, fields["truncate"], rules_from), ignored, notes
 
 
 _NO_LIMIT = 1 << 31  # transformers writes 1e30 where a tokenizer has none
