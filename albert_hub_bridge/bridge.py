@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
@@ -25,6 +26,7 @@ from albert_hub_bridge.provenance import (
     CARD,
     RECORD,
     changed_files,
+    file_list,
     make_record,
     public_handle,
     read_record,
@@ -138,7 +140,9 @@ def convert(
             notes=(*summary.notes, *_conversion_notes(checkpoint, converted, to)),
         )
         by_hand = written_by_hand(folder)
-        with new_folder(folder, overwrite, is_known) as draft:
+        # The source is hashed while the target is written.
+        with new_folder(folder, overwrite, is_known) as draft, ThreadPoolExecutor(1) as beside:
+            source_files = beside.submit(file_list, origin)
             write_checkpoint(converted, draft, to, progress, max_shard_bytes)
             command = f"albert-hub-bridge convert {public_handle(pulled)} {folder.name} --to {to}"
             command += "" if text_rules == "keep" else f" --text-rules {text_rules}"
@@ -146,7 +150,7 @@ def convert(
             command += "" if max_shard_size is None else f" --max-shard-size {max_shard_size}"
             command += " --drop-head" if drop_head else ""
             summarized = _vocabulary_summary(converted.text) if converted.text is not None else None
-            record = make_record(pulled, converted, report, summarized, command, draft)
+            record = make_record(pulled, source_files.result(), converted, report, summarized, command, draft)
             write_record(draft, record)
             write_card(draft, record, folder.name, by_hand)
         return report

@@ -71,6 +71,7 @@ def changed_files(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
 
 def make_record(
     source: Source,
+    source_files: Mapping[str, Any],
     target: Checkpoint,
     report: Conversion,
     vocabulary: VocabularySummary | None,
@@ -97,7 +98,7 @@ def make_record(
             "revision": source.revision,
             "layout": report.source.layout,
             "dtype": report.source.dtype,
-            "files": file_list(source.folder),
+            "files": source_files,
         },
         "target": {"layout": report.layout, "dtype": report.dtype, "files": file_list(draft)},
         "published": {"license": "apache-2.0", "language": "en"} if published or official else None,
