@@ -23,6 +23,7 @@ from rich.table import Table
 
 from albert_hub_bridge import __version__, adapters, bridge, publish, verification
 from albert_hub_bridge.errors import AlbertHubBridgeError, first_few
+from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
 from albert_hub_bridge.reports import Conversion, Inspection, Verification
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from albert_hub_bridge.verification import SAMPLE_TEXTS
@@ -345,8 +346,8 @@ def _print_losses(report: Inspection | Conversion | adapters.AdapterConversion) 
         for tensor in report.dropped:
             out.print(f"  {escape(tensor.name)} {tensor.shape}: {escape(tensor.reason)}")
     inspected = report.source if isinstance(report, Conversion) else report
-    if ignored := inspected.ignored:
-        names = ", ".join(dict.fromkeys(key.key for key in ignored))
+    if ignored := [key.key for key in inspected.ignored if key.reason not in SAID_ELSEWHERE]:
+        names = ", ".join(dict.fromkeys(ignored))
         out.print(f"[dim]Settings that are not carried over (--json says why): {escape(names)}.[/]")
     for note in report.notes:
         out.print(f"[yellow]Note:[/] {escape(note)}")

@@ -112,6 +112,7 @@ class KerasHubEngine:
     """The real keras_hub."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for a GPU long after its import too
         os.environ.setdefault("KERAS_BACKEND", "torch")  # the backend that is installed anyway; the user's choice wins
         with _no_stderr():
             import keras

@@ -96,6 +96,13 @@ _PROVENANCE = "says where the file came from"
 _IDS = "the vocabulary says it"
 _LABEL = "names an object in Keras"
 
+_LAYOUT = "the target has its own"
+_DTYPE = "the weights carry their own dtype"
+_TENSORS = "the tensors say it"
+
+# Reasons of keys that the target says all the same, in its own way: a report to people can leave them out.
+SAID_ELSEWHERE = frozenset({_IDS, _LABEL, _LAYOUT, _DTYPE, _TENSORS})
+
 # fmt: off
 KERAS: Table = {
     "vocabulary_size":       Renamed("vocabulary_size"),
@@ -111,7 +118,7 @@ KERAS: Table = {
     "num_segments":          Renamed("num_segments", 2),
     "name":                  Ignored(_LABEL),
     "trainable":             Ignored("a setting of training, not of the model"),
-    "dtype":                 Ignored("the weights carry their own dtype"),
+    "dtype":                 Ignored(_DTYPE),
 }
 
 # What transformers has written into any model's config.json, from version 2 to 5.
@@ -122,11 +129,11 @@ _TRANSFORMERS: Table = {
     "pruned_heads":            Constant(({}, None), "pruned heads change the shape of the weights"),
     "quantization_config":     Constant((None,), "quantized weights are not read"),
     "per_layer_config":        Constant((None,), "every layer has the same shape"),
-    "architectures":           Ignored("the tensors say which head there is"),
-    "model_type":              Ignored("already told the layout"),
+    "architectures":           Ignored(_TENSORS),
+    "model_type":              Ignored(_LAYOUT),
     "auto_map":                Ignored("code from a source is never run nor passed on"),
-    "dtype":                   Ignored("the weights carry their own dtype"),
-    "torch_dtype":             Ignored("the weights carry their own dtype"),
+    "dtype":                   Ignored(_DTYPE),
+    "torch_dtype":             Ignored(_DTYPE),
     "chunk_size_feed_forward": Ignored(_RUNTIME),
     "use_bfloat16":            Ignored(_RUNTIME),
     "torchscript":             Ignored(_RUNTIME),
@@ -144,7 +151,7 @@ _TRANSFORMERS: Table = {
     "_name_or_path":           Ignored(_PROVENANCE),
     "_commit_hash":            Ignored(_PROVENANCE),
     "transformers_version":    Ignored(_PROVENANCE),
-    "tie_word_embeddings":     Ignored("the tensors say it"),
+    "tie_word_embeddings":     Ignored(_TENSORS),
     "tie_encoder_decoder":     Ignored("there is no decoder"),
     "num_labels":              Renamed("num_labels", None, COUNT),
     "id2label":                Renamed("id2label", None, LABELS),
@@ -153,7 +160,7 @@ _TRANSFORMERS: Table = {
     "classifier_activation":   Renamed("classifier_activation", None, CLASSIFIER_ACTIVATION),
     "finetuning_task":         Ignored(_PROVENANCE),
     "task_specific_params":    Ignored(_GENERATION),
-    "tokenizer_class":         Ignored("the tokenizer's own files say it"),
+    "tokenizer_class":         Ignored(_LAYOUT),
     "prefix":                  Ignored(_GENERATION),
     "pad_token_id":            Ignored(_IDS),
     "bos_token_id":            Ignored(_IDS),
@@ -210,7 +217,7 @@ _KERAS_TASK: Table = {
     "preprocessor": Ignored("read from preprocessor.json"),
     "name":         Ignored(_LABEL),
     "trainable":    Ignored("a setting of training, not of the model"),
-    "dtype":        Ignored("the weights carry their own dtype"),
+    "dtype":        Ignored(_DTYPE),
 }
 KERAS_TASKS: Mapping[str, Table] = {
     "AlbertMaskedLM":       _KERAS_TASK,
@@ -258,6 +265,8 @@ TOKENIZER_CONFIG: Table = {
     "keep_accents":         Renamed("keep_accents", None, FLAG),
     "strip_accents":        Renamed("strip_accents", None, FLAG),
     "replace_quotes":       Renamed("replace_quotes", None, FLAG),
+    "tokenizer_class":      Ignored(_LAYOUT),
+    "model_input_names":    Ignored(_LAYOUT),
     "remove_space":         Constant((True,), "the vocabulary removes extra spaces"),
     "pad_token":            Constant(("<pad>",), "the vocabulary's special piece"),
     "unk_token":            Constant(("<unk>",), "the vocabulary's special piece"),

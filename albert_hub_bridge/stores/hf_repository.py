@@ -276,11 +276,11 @@ def _read_text(
         key: value["content"] if isinstance(value, dict) and "content" in value else value
         for key, value in keys.items()
     }
-    fields, _ = read_fields(
+    fields, ignored = read_fields(
         file, TOKENIZER_CONFIG_KEYS, {key: keys[key] for key in keys if key in TOKENIZER_CONFIG_KEYS}
     )
     reason = "a setting of the tokenizer that changes no ids, or that nothing is known about"
-    ignored = [IgnoredKey(key, value, reason) for key, value in keys.items() if key not in TOKENIZER_CONFIG_KEYS]
+    ignored += [IgnoredKey(key, value, reason) for key, value in keys.items() if key not in TOKENIZER_CONFIG_KEYS]
     length = fields["sequence_length"]
     sequence_length = int(length) if length is not None and 1 <= length < _NO_LIMIT else None
     rules, rules_from = found_rules, TOKENIZER
