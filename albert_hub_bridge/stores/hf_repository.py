@@ -118,7 +118,8 @@ def _read(
 ) -> Checkpoint:
     architecture, dialect = configuration.architecture, _DIALECTS[layout]
     unused: list[DroppedTensor] = []
-    oldest = "model_type" not in read_json(folder / CONFIG)
+    keys = read_json(folder / CONFIG)
+    oldest = "model_type" not in keys
     if layout == "stock":
         found, unused = in_todays_names(file, found, oldest)
     check_layers(file, architecture, len(found))
@@ -137,11 +138,7 @@ def _read(
     text, text_ignored, notes = _read_text(folder, layout, architecture)
     if not poolers & set(found):
         notes.append("The source has no pooler.")
-    written = {
-        rule.field: key
-        for key, rule in _TABLES[layout].items()
-        if isinstance(rule, Renamed) and key in read_json(folder / CONFIG)
-    }
+    written = {r.field: key for key, r in _TABLES[layout].items() if isinstance(r, Renamed) and key in keys}
     head_ignored = [
         IgnoredKey(written[field], value, "belongs to a head, and there is none")
         for field, value in configuration.head.items()
