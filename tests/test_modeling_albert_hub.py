@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pytest
@@ -182,3 +183,101 @@ def test_a_model_without_a_pooler_has_none() -> None:
 
 def test_the_auto_class_makes_it() -> None:
     assert type(AutoModel.from_config(AlbertHubConfig(**asdict(SAMPLE_ARCHITECTURE)))) is AlbertHubModel
+
+
+MASKS = {
+    "right": [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]],
+    "left": [[1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 1]],
+    "holes": [[1, 0, 1, 1, 0, 1], [1, 1, 1, 0, 0, 1], [1, 0, 0, 0, 0, 1]],
+    "a row of padding": [[1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0]],
+    "padding alone": [[0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]],
+    "nothing hidden": [[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]],
+}
+THREE_ROWS = torch.tensor([[2, 17, 33, 8, 250, 3], [2, 9, 3, 44, 21, 7], [5, 6, 7, 8, 9, 10]])
+
+
+@pytest.mark.parametrize("add_pooling_layer", [True, False])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", MASKS)
+def test_fewer_positions_are_those_of_all(name: str, implementation: str, add_pooling_layer: bool) -> None:
+    model, mask = _model(), torch.tensor(MASKS[name])
+    model.set_attn_implementation(implementation)
+    if not add_pooling_layer:
+        model.pooled_dense = None
+    expected = model(THREE_ROWS, mask)
+    visible = model(THREE_ROWS, mask, positions="visible")
+    torch.testing.assert_close(visible.last_hidden_state, expected.last_hidden_state * mask.unsqueeze(-1), **EXACT)
+    first = model(THREE_ROWS, mask, positions="first")
+    torch.testing.assert_close(first.last_hidden_state, expected.last_hidden_state[:, :1], **EXACT)
+    if add_pooling_layer:
+        torch.testing.assert_close(visible.pooler_output, expected.pooler_output, **EXACT)
+        torch.testing.assert_close(first.pooler_output, expected.pooler_output, **EXACT)
+
+
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # torch's, about itself and about transformers' calls
+def test_fewer_positions_are_those_of_all_on_flex_attention() -> None:
+    model, mask = _model().float(), torch.tensor(MASKS["right"])
+    model.set_attn_implementation("flex_attention")
+    with torch.no_grad():
+        expected = model(THREE_ROWS, mask).last_hidden_state
+        first = model(THREE_ROWS, mask, positions="first").last_hidden_state
+        visible = model(THREE_ROWS, mask, positions="visible").last_hidden_state
+    torch.testing.assert_close(first, expected[:, :1], rtol=0, atol=0)
+    torch.testing.assert_close(visible, expected * mask.unsqueeze(-1), rtol=0, atol=0)
+
+
+def _widths_of(model: nn.Module, run: Callable[[], object]) -> list[tuple[int, ...]]:
+    """Return for how many rows and tokens each layer computed its feed-forward block."""
+    seen: list[tuple[int, ...]] = []
+    hooks = [
+        module.register_forward_hook(lambda _module, inputs, _outputs: seen.append(tuple(inputs[0].shape[:2])))
+        for name, module in model.named_modules()
+        if name.endswith("feedforward_output_dense")
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_padding_is_not_computed_where_it_is_not_wanted() -> None:
+    model, mask = _model(), torch.tensor(MASKS["right"])
+    assert _widths_of(model, lambda: model(THREE_ROWS, mask)) == [(3, 6)] * 8
+    assert _widths_of(model, lambda: model(THREE_ROWS, mask, positions="visible")) == [(1, 10)] * 8
+    assert _widths_of(model, lambda: model(THREE_ROWS, mask, positions="first")) == [(1, 10)] * 7 + [(1, 3)]
+    assert _widths_of(model, lambda: model(THREE_ROWS, positions="first")) == [(3, 6)] * 7 + [(3, 1)]
+
+
+def test_all_is_computed_where_hidden_states_are_asked_for() -> None:
+    model, mask = _model(), torch.tensor(MASKS["right"])
+    expected = model(THREE_ROWS, mask, output_hidden_states=True)
+    found = model(THREE_ROWS, mask, positions="first", output_hidden_states=True)
+    for state, other in zip(found.hidden_states, expected.hidden_states, strict=True):
+        torch.testing.assert_close(state, other, **EXACT)
+    assert found.last_hidden_state.shape == (3, 6, 32)
+
+
+def test_fewer_positions_have_the_same_gradients() -> None:
+    model, mask = _model(), torch.tensor(MASKS["right"])
+    gradients = []
+    for positions in ("all", "first"):
+        model.zero_grad()
+        model(THREE_ROWS, mask, positions=positions).pooler_output.square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(gradients[1], gradients[0], **EXACT)
+
+
+def test_packed_rows_are_computed_sequence_by_sequence() -> None:
+    model = _model()
+    positions = torch.tensor([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 5], [0, 1, 0, 1, 2, 3]])
+    packed = model(THREE_ROWS, position_ids=positions)
+    for row, start, end in ((0, 0, 3), (0, 3, 5), (0, 5, 6), (1, 0, 6), (2, 0, 2), (2, 2, 6)):
+        alone = model(THREE_ROWS[row : row + 1, start:end]).last_hidden_state
+        torch.testing.assert_close(packed.last_hidden_state[row : row + 1, start:end], alone, **EXACT)
+    first = model(THREE_ROWS, position_ids=positions, positions="first").last_hidden_state
+    torch.testing.assert_close(first, packed.last_hidden_state[:, :1], **EXACT)
+
+
+def test_positions_are_named() -> None:
+    with pytest.raises(ValueError, match='positions must be "all", "visible" or "first", not \'last\''):
+        _model()(THREE_ROWS, positions="last")

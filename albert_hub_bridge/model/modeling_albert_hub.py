@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import torch
 from torch import nn
@@ -40,6 +40,8 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_albert_hub import AlbertHubConfig
+from .dense import dense
+from .packing import PackedRow
 
 
 if TYPE_CHECKING:
@@ -92,28 +94,40 @@ class AlbertHubAttention(nn.Module):
         self,
         hidden_states: Float[Tensor, "batch seq hidden"],
         attention_mask: Tensor | None = None,
+        asking: Float[Tensor, "batch queries hidden"] | None = None,
+        lengths: list[int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[Float[Tensor, "batch seq hidden"], Float[Tensor, "batch heads seq seq"] | None]:
-        """Return the attended states and, from the eager backend, the probabilities."""
-        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query = self.query_dense(hidden_states).view(heads).transpose(1, 2)
-        key = self.key_dense(hidden_states).view(heads).transpose(1, 2)
-        value = self.value_dense(hidden_states).view(heads).transpose(1, 2)
+    ) -> tuple[Float[Tensor, "batch queries hidden"], Float[Tensor, "batch heads queries seq"] | None]:
+        """Return the attended states and, from the eager backend, the probabilities.
 
+        Args:
+            hidden_states: What is attended to.
+            attention_mask: In the form that the backend wants.
+            asking: What attends; `hidden_states` by default.
+            lengths: Of the sequences that a batch of one row holds; each attends to itself. One asks, or all of them.
+            **kwargs: What attention backends take.
+        """
+        asking = hidden_states if asking is None else asking
+        query, key, value = (
+            dense(projection, states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projection, states in (
+                (self.query_dense, asking),
+                (self.key_dense, hidden_states),
+                (self.value_dense, hidden_states),
+            )
+        )
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        attended, probabilities = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
-        return self.output_dense(attended.reshape(*hidden_states.shape[:-1], -1)), probabilities
+        kwargs.update(dropout=self.dropout if self.training else 0.0, scaling=self.scaling)  # type: ignore[call-arg]
+        if lengths is None:
+            attended, probabilities = attend(self, query, key, value, attention_mask, **kwargs)
+        else:
+            queries = lengths if asking is hidden_states else [1] * len(lengths)
+            sequences = zip(query.split(queries, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+            attended = torch.cat([attend(self, *sequence, None, **kwargs)[0] for sequence in sequences], dim=1)
+            probabilities = None
+        return dense(self.output_dense, attended.flatten(-2)), probabilities
 
 
 class AlbertHubLayer(GradientCheckpointingLayer):
@@ -134,16 +148,20 @@ class AlbertHubLayer(GradientCheckpointingLayer):
         self,
         hidden_states: Float[Tensor, "batch seq hidden"],
         attention_mask: Tensor | None = None,
+        wanted: slice | Int[Tensor, " queries"] | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> Float[Tensor, "batch seq hidden"]:
-        """Attend, then feed forward; each block ends in dropout, residual and layer norm."""
-        attended, _ = self.self_attention_layer(hidden_states, attention_mask, **kwargs)
-        attended = self.self_attention_dropout(attended)
-        hidden_states = self.self_attention_layer_norm(hidden_states + attended)
+    ) -> Float[Tensor, "batch queries hidden"]:
+        """Attend, then feed forward; each block ends in dropout, residual and layer norm.
 
-        intermediate = self.activation(self.feedforward_intermediate_dense(hidden_states))
-        output = self.feedforward_dropout(self.feedforward_output_dense(intermediate))
-        return self.feedforward_layer_norm(hidden_states + output)
+        `wanted` says which positions are computed; all of them by default.
+        """
+        states = hidden_states if wanted is None else hidden_states[:, wanted]
+        attended, _ = self.self_attention_layer(hidden_states, attention_mask, states, **kwargs)
+        states = self.self_attention_layer_norm(states + self.self_attention_dropout(attended))
+
+        intermediate = dense(self.feedforward_intermediate_dense, states, self.activation)
+        output = self.feedforward_dropout(dense(self.feedforward_output_dense, intermediate))
+        return self.feedforward_layer_norm(states + output)
 
 
 class AlbertHubPreTrainedModel(PreTrainedModel):
@@ -209,6 +227,15 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
 
 
+def _is_padding_mask(attention_mask: Any) -> TypeGuard[Tensor]:
+    return isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
+
+
+def _hides_nothing(attention_mask: Any) -> bool:
+    """Tell whether it is a mask of ones alone, which costs nothing if it is not applied."""
+    return _is_padding_mask(attention_mask) and not is_tracing(attention_mask) and bool(attention_mask.all())
+
+
 class AlbertHubModel(AlbertHubPreTrainedModel):
     """The ALBERT encoder of KerasHub, with transformers' interface.
 
@@ -252,6 +279,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         token_type_ids: Int[Tensor, "batch seq"] | None = None,
         position_ids: Int[Tensor, "batch seq"] | None = None,
         inputs_embeds: Float[Tensor, "batch seq embedding"] | None = None,
+        positions: Literal["all", "visible", "first"] = "all",
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Encode a batch.
@@ -264,6 +292,10 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             position_ids: Positions, in [0, max_sequence_length); 0, 1, 2, ... by default. Without `attention_mask`,
                 several sequences may be packed into a row: each begins at position 0, and attends to itself only.
             inputs_embeds: Token embeddings, of width embedding_dim, instead of `input_ids`.
+            positions: Where `last_hidden_state` is wanted, so that the rest need not be computed: `"visible"` gives
+                zeros where `attention_mask` hides a token, `"first"` the first position alone, (batch, 1, hidden_dim).
+                What is given is the same as under `"all"`. Hidden states and attentions, where they are asked for as
+                well, are computed as under `"all"`.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention backends take.
 
         Returns:
@@ -274,12 +306,53 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             ValueError: Both or neither of `input_ids` and `inputs_embeds` were given, the sequence is too long, or
                 the attention backend cannot do what the mask or the packed positions say.
         """
+        if positions not in {"all", "visible", "first"}:
+            raise ValueError(f'positions must be "all", "visible" or "first", not {positions!r}.')
+        if kwargs.get("output_hidden_states", self.config.output_hidden_states) or kwargs.get(
+            "output_attentions", self.config.output_attentions
+        ):
+            positions = "all"
+        embeddings = self._embed(input_ids, token_type_ids, position_ids, inputs_embeds)
+        if attention_mask is None and position_ids is not None:
+            packed_positions = position_ids.expand(embeddings.shape[:2])
+            kwargs["position_ids"] = position_ids  # flash attention sees for itself what is packed
+        else:
+            packed_positions = None
+        attention_mask = None if _hides_nothing(attention_mask) else attention_mask
+
+        row = self._packed_row(embeddings, attention_mask, packed_positions, positions)
+        if row is None:
+            kwargs["attention_mask"] = self._attention_mask(embeddings, attention_mask, packed_positions)
+        else:
+            embeddings, kwargs["lengths"] = row.pack(embeddings), row.lengths
+        hidden_states = dense(self.embeddings_projection, embeddings)
+        repetitions = self.config.num_layers // self.config.num_groups
+        *layers, last = (layer for group in self.transformer_layers for _ in range(repetitions) for layer in group)
+        for layer in layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        if positions == "first":
+            hidden_states = self._first_of(last, hidden_states, row, **kwargs)
+        else:
+            hidden_states = last(hidden_states, **kwargs)
+            hidden_states = hidden_states if row is None else row.unpack(hidden_states)
+
+        pooled = None if self.pooled_dense is None else torch.tanh(dense(self.pooled_dense, hidden_states[:, 0]))
+        if positions == "visible" and _is_padding_mask(attention_mask):
+            hidden_states = hidden_states.masked_fill(attention_mask.unsqueeze(-1) == 0, 0.0)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+    def _embed(
+        self,
+        input_ids: Int[Tensor, "batch seq"] | None,
+        token_type_ids: Int[Tensor, "batch seq"] | None,
+        position_ids: Int[Tensor, "batch seq"] | None,
+        inputs_embeds: Float[Tensor, "batch seq embedding"] | None,
+    ) -> Float[Tensor, "batch seq embedding"]:
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
             inputs_embeds = self.token_embedding(input_ids)
         batch_shape, device = inputs_embeds.shape[:2], inputs_embeds.device
-        mask = self._attention_mask(inputs_embeds, attention_mask, position_ids)
         if position_ids is None:
             # A length that torch.export leaves open is a symbol, not an int: its bound is the exporter's to name.
             if isinstance(batch_shape[1], int) and batch_shape[1] > self.config.max_sequence_length:
@@ -288,42 +361,66 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
                     f"{self.config.max_sequence_length}; truncate the texts."
                 )
             position_ids = torch.arange(batch_shape[1], device=device).unsqueeze(0)
-        elif attention_mask is None:
-            kwargs["position_ids"] = position_ids  # flash attention sees for itself what is packed
         if token_type_ids is None:
             token_type_ids = torch.zeros((1, 1), dtype=torch.long, device=device).expand(batch_shape)
-
         embeddings = inputs_embeds + self.position_embedding(position_ids) + self.segment_embedding(token_type_ids)
-        embeddings = self.embeddings_dropout(self.embeddings_layer_norm(embeddings))
-        hidden_states = self.embeddings_projection(embeddings)
+        return self.embeddings_dropout(self.embeddings_layer_norm(embeddings))
 
-        for group in self.transformer_layers:
-            for _ in range(self.config.num_layers // self.config.num_groups):
-                for layer in group:
-                    hidden_states = layer(hidden_states, mask, **kwargs)
+    def _packed_row(
+        self,
+        embeddings: Float[Tensor, "batch seq embedding"],
+        attention_mask: Any,
+        packed_positions: Int[Tensor, "batch seq"] | None,
+        positions: str,
+    ) -> PackedRow | None:
+        """Return where the tokens are, if sequence by sequence gives the same for less: on a CPU, with sdpa."""
+        if is_tracing(embeddings) or embeddings.device.type != "cpu" or self.config._attn_implementation != "sdpa":
+            return None
+        if packed_positions is not None and positions != "first" and (packed_positions == 0)[:, 1:].any():
+            return PackedRow.of_positions(packed_positions)
+        if positions == "all" or not _is_padding_mask(attention_mask) or not attention_mask.any():
+            return None
+        if (positions == "first" or self.pooled_dense is not None) and not attention_mask[:, 0].all():
+            return None  # the first position of a text is wanted even where it is padding
+        return PackedRow.of_mask(attention_mask)
 
-        pooled = torch.tanh(self.pooled_dense(hidden_states[:, 0])) if self.pooled_dense is not None else None
-        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+    def _first_of(
+        self,
+        layer: nn.Module,
+        hidden_states: Float[Tensor, "batch seq hidden"],
+        row: PackedRow | None,
+        attention_mask: Any = None,
+        **kwargs: Any,
+    ) -> Float[Tensor, "batch 1 hidden"]:
+        """Run the last layer for the first position of each text."""
+        if row is not None:
+            return layer(hidden_states, wanted=row.firsts, **kwargs).transpose(0, 1)
+        if self.config._attn_implementation in {"sdpa", "eager"}:
+            attention_mask = None if attention_mask is None else attention_mask[:, :, :1]
+            return layer(hidden_states, attention_mask, wanted=slice(0, 1), **kwargs)
+        return layer(hidden_states, attention_mask, **kwargs)[:, :1]
 
     def _attention_mask(
         self,
         inputs_embeds: Float[Tensor, "batch seq embedding"],
         attention_mask: Any,
-        position_ids: Int[Tensor, "batch seq"] | None,
+        packed_positions: Int[Tensor, "batch seq"] | None,
     ) -> Any:
         """Return the mask in the form that the attention backend wants; None if it hides nothing."""
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 4:
             return self._whole_attention_mask(inputs_embeds, attention_mask)
         only_own_sequence = None
-        if attention_mask is None and position_ids is not None:
-            starts = (position_ids == 0)[:, 1:]
+        if packed_positions is not None:
+            starts = (packed_positions == 0)[:, 1:]
             # What depends on numbers cannot be decided in a traced graph: there the mask is always made.
-            if is_tracing(position_ids) or starts.any():
+            if is_tracing(packed_positions) or starts.any():
                 if not is_flash_attention_requested(self.config):
                     sequence = nn.functional.pad(starts.cumsum(-1), (1, 0)).expand(inputs_embeds.shape[:2])
                     only_own_sequence = packed_sequence_mask_function(sequence)
                 elif len(inputs_embeds) > 1:
                     raise ValueError("Flash attention takes one packed row, or an attention_mask.")
+        if attention_mask is None and only_own_sequence is None:
+            return None
         return create_bidirectional_mask(
             self.config, inputs_embeds, attention_mask, and_mask_function=only_own_sequence
         )
@@ -368,8 +465,8 @@ class AlbertHubMaskedLMHead(nn.Module):
 
     def forward(self, sequence_output: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq vocabulary"]:
         """Transform back to the width of embeddings, and compare with all of them."""
-        embeddings = self.intermediate_layer_norm(self.activation(self.intermediate_dense(sequence_output)))
-        return self.decoder(embeddings)
+        embeddings = self.intermediate_layer_norm(dense(self.intermediate_dense, sequence_output, self.activation))
+        return dense(self.decoder, embeddings)
 
 
 class _WithMaskedLMHead(AlbertHubPreTrainedModel):
@@ -545,7 +642,7 @@ class AlbertHubForSequenceClassification(AlbertHubPreTrainedModel):
             cross-entropy); by default, told from the number and the dtype of the labels.
         """
         outputs = self.backbone(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, "first", return_dict=True, **kwargs
         )
         logits = self.classifier(self.classifier_dropout(outputs.pooler_output))
         loss = None
@@ -689,7 +786,7 @@ class AlbertHubForMultipleChoice(AlbertHubPreTrainedModel):
         choices = (input_ids if input_ids is not None else inputs_embeds).shape[1]  # type: ignore[union-attr]
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         flat = (None if tensor is None else tensor.flatten(0, 1) for tensor in inputs)
-        outputs = self.backbone(*flat, return_dict=True, **kwargs)
+        outputs = self.backbone(*flat, "first", return_dict=True, **kwargs)
         logits = self.classifier(self.classifier_dropout(outputs.pooler_output)).view(-1, choices)
         loss = nn.functional.cross_entropy(logits.float(), labels) if labels is not None else None
         return MultipleChoiceModelOutput(
