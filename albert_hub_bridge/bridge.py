@@ -37,6 +37,7 @@ from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Layout, Prog
 from albert_hub_bridge.stores.folders import check_target, new_folder
 from albert_hub_bridge.stores.keras_preset import with_heads_of_keras
 from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, write_checkpoint
+from albert_hub_bridge.stores.remote_code import add_code
 from albert_hub_bridge.verification import SAMPLE_TEXTS
 
 
@@ -64,6 +65,7 @@ def convert(
     text_rules: TextRulesChoice = "keep",
     dtype: str | None = None,
     max_shard_size: int | str | None = None,
+    include_code: bool = False,
     drop_head: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -82,6 +84,8 @@ def convert(
         dtype: Of the target's weights: `float32`, `bfloat16` or `float16`, rounded to the nearest; by default, that of
             the source.
         max_shard_size: Size of the values in one file of weights, in bytes or as `"200MB"`; one file by default.
+        include_code: Whether a repository in the bridge layout carries the classes that load it, as Python files for
+            `trust_remote_code=True`.
         drop_head: Whether to leave out what the target has no place for, or that the source names and does not have,
             instead of refusing it.
         overwrite: Whether to replace an existing target.
@@ -90,7 +94,8 @@ def convert(
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong, or cannot be what was asked for.
             Nothing was written.
-        TargetError: The target exists, or its parent does not, or it is the source. Nothing was written.
+        TargetError: The target exists, or its parent does not, or it is the source, or no layout for code. Nothing was
+            written.
         ValueError: There is no such layout, dtype or size, or no such text rules.
     """
     for name, value, choices in (
@@ -100,6 +105,12 @@ def convert(
     ):
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
+    if include_code and to != "bridge":
+        raise TargetError(
+            f"Code goes with the bridge layout only, and {to} was asked for: "
+            f"{'KerasHub' if to == 'keras' else 'transformers'} has its own. Leave out --include-code "
+            "(include_code=True), or convert to bridge."
+        )
     max_shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
     folder = Path(os.path.abspath(os.path.expanduser(target)))
     # A card is replaced where a record beside it says that it was made here.
@@ -144,10 +155,13 @@ def convert(
         with new_folder(folder, overwrite, is_known) as draft, ThreadPoolExecutor(1) as beside:
             source_files = beside.submit(file_list, origin)
             write_checkpoint(converted, draft, to, progress, max_shard_bytes)
+            if include_code:
+                add_code(draft, converted.head.kind if converted.head is not None else None)
             command = f"albert-hub-bridge convert {public_handle(pulled)} {folder.name} --to {to}"
             command += "" if text_rules == "keep" else f" --text-rules {text_rules}"
             command += "" if dtype is None else f" --dtype {dtype}"
             command += "" if max_shard_size is None else f" --max-shard-size {max_shard_size}"
+            command += " --include-code" if include_code else ""
             command += " --drop-head" if drop_head else ""
             summarized = _vocabulary_summary(converted.text) if converted.text is not None else None
             record = make_record(pulled, source_files.result(), converted, report, summarized, command, draft)

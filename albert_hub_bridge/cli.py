@@ -123,6 +123,12 @@ def convert(
             help="Weights in one file, such as 200MB; one file by default.", metavar="SIZE", callback=_check_size
         ),
     ] = None,
+    include_code: Annotated[
+        bool,
+        typer.Option(
+            "--include-code", help="bridge only: add the classes, as Python files for trust_remote_code=True."
+        ),
+    ] = False,
     drop_head: Annotated[
         bool, typer.Option("--drop-head", help="Leave out heads that the target has no place for, and say so.")
     ] = False,
@@ -138,6 +144,7 @@ def convert(
             "text_rules": text_rules.value,
             "dtype": dtype.value if dtype is not None else None,
             "max_shard_size": max_shard_size,
+            "include_code": include_code,
             "drop_head": drop_head,
             "progress": progress,
         }

@@ -65,6 +65,8 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
         location=location,
         keras_class=keras_class,
         keras_location=f"hf://{location}" if "/" in location else location,
+        # Only code of this package is ever among what a conversion wrote.
+        code=[name for name in target["files"] if name.endswith(".py")],
         auto_class=HEADS[kind].auto if kind is not None else "AutoModel",
         tokenizer=text is not None,
         text_rules=text["text_rules"] if text is not None else None,

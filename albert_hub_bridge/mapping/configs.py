@@ -96,6 +96,8 @@ _PROVENANCE = "says where the file came from"
 _IDS = "the vocabulary says it"
 _LABEL = "names an object in Keras"
 
+_CODE = "names code, and that of a source is neither run nor carried over"
+
 _LAYOUT = "the target has its own"
 _DTYPE = "the weights carry their own dtype"
 _TENSORS = "the tensors say it"
@@ -131,7 +133,7 @@ _TRANSFORMERS: Table = {
     "per_layer_config":        Constant((None,), "every layer has the same shape"),
     "architectures":           Ignored(_TENSORS),
     "model_type":              Ignored(_LAYOUT),
-    "auto_map":                Ignored("code from a source is never run nor passed on"),
+    "auto_map":                Ignored(_CODE),
     "dtype":                   Ignored(_DTYPE),
     "torch_dtype":             Ignored(_DTYPE),
     "chunk_size_feed_forward": Ignored(_RUNTIME),
@@ -265,6 +267,7 @@ TOKENIZER_CONFIG: Table = {
     "keep_accents":         Renamed("keep_accents", None, FLAG),
     "strip_accents":        Renamed("strip_accents", None, FLAG),
     "replace_quotes":       Renamed("replace_quotes", None, FLAG),
+    "auto_map":             Ignored(_CODE),
     "tokenizer_class":      Ignored(_LAYOUT),
     "model_input_names":    Ignored(_LAYOUT),
     "remove_space":         Constant((True,), "the vocabulary removes extra spaces"),

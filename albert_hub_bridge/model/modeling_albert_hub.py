@@ -45,9 +45,13 @@ from .packing import PackedRow
 
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
     from torch import Tensor
     from torch.nn.attention.flex_attention import BlockMask
+
+    try:  # of remote code transformers wants every import to be installed, wherever it stands, but those that are tried
+        from jaxtyping import Bool, Float, Int
+    except ImportError:
+        raise
 
 
 def eager_attention_forward(
@@ -209,9 +213,14 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
         Args:
             preset: A folder, the name of a published preset, or a handle (`kaggle://...`, `hf://...`).
             dtype: `"float32"`, `"bfloat16"` or `"float16"`.
-        """
-        from albert_hub_bridge.presets import load_preset
 
+        Raises:
+            ImportError: This file came with a repository, and the package is not installed.
+        """
+        try:  # as above
+            from albert_hub_bridge.presets import load_preset
+        except ImportError as error:
+            raise ImportError("from_preset reads with albert-hub-bridge: pip install albert-hub-bridge") from error
         return load_preset(cls, preset, dtype)
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from albert_hub_bridge.stores import google_checkpoint, hf_repository, keras_pre
 from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress, SourceLayout
 from albert_hub_bridge.stores.configurations import Configuration, read_json
 from albert_hub_bridge.stores.hub import Source, pull_source
+from albert_hub_bridge.stores.remote_code import code_files
 
 
 _MODEL_TYPES: dict[str, SourceLayout] = {"albert_hub": "bridge", "albert": "stock"}
@@ -18,7 +19,7 @@ _MODEL_TYPES: dict[str, SourceLayout] = {"albert_hub": "bridge", "albert": "stoc
 
 def is_known_file(name: str) -> bool:
     """Tell whether a file of that name, relative to its folder, is one that presets or repositories have."""
-    return keras_preset.is_known_file(name) or hf_repository.is_known_file(name)
+    return keras_preset.is_known_file(name) or hf_repository.is_known_file(name) or name in code_files()
 
 
 def pull(source: str | Path) -> Source:
@@ -36,6 +37,7 @@ def needed_files(names: Iterable[str]) -> list[str]:
     if "config.json" not in present:
         return []
     settings = present & (keras_preset.SETTINGS | hf_repository.SETTINGS | {"conversion.json"})
+    settings |= present & set(code_files())  # not to be run: the record of a conversion has their checksums
     return sorted(settings) + (keras_weights.weights_among(present) or repository_weights.weights_among(present))
 
 
@@ -93,10 +95,14 @@ def read_checkpoint(folder: Path, drop_head: bool = False) -> Checkpoint:
     # The record and the card of an earlier conversion; the new folder gets its own.
     papers = ("conversion.json", "README.md") if "conversion.json" in found else ()
     read |= set(papers) | {name for name in found if layout == "google" and google_checkpoint.is_known_file(name)}
-    if others := [name for name in found if name not in read]:
-        note = f"Files that are not carried over: {first_few(others, 10)}."
-        return replace(checkpoint, notes=[*checkpoint.notes, note])
-    return checkpoint
+    others = [name for name in found if name not in read]
+    code = [name for name in others if name.endswith(".py")]
+    notes = list(checkpoint.notes)
+    if code:
+        notes.append(f"Code of a source is neither run nor carried over: {first_few(code, 10)}.")
+    if others := [name for name in others if name not in code]:
+        notes.append(f"Files that are not carried over: {first_few(others, 10)}.")
+    return replace(checkpoint, notes=notes)
 
 
 def write_checkpoint(
