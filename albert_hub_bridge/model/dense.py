@@ -20,8 +20,12 @@ from transformers.utils.import_utils import is_tracing
 
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
+
+    try:  # as in modeling_albert_hub.py
+        from jaxtyping import Float
+    except ImportError:
+        raise
 
 
 def dense(

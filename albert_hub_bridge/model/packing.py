@@ -10,8 +10,12 @@ import torch
 
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
     from torch import Tensor
+
+    try:  # as in modeling_albert_hub.py
+        from jaxtyping import Float, Int
+    except ImportError:
+        raise
 
 
 @dataclass(frozen=True, slots=True)
