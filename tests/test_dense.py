@@ -40,7 +40,7 @@ def _linear(dtype: torch.dtype = torch.float32) -> nn.Linear:
     return nn.Linear(24, 40, dtype=dtype)
 
 
-@pytest.mark.parametrize("shape", [(3, 24), (2, 5, 24), (0, 24), (1, 24)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 24), (2, 5, 24), (5, 20, 24), (0, 24), (1, 24)], ids=str)
 @pytest.mark.parametrize("name", [None, "gelu_pytorch_tanh", "gelu", "relu"])
 def test_gives_what_the_module_gives(
     name: str | None, shape: tuple[int, ...], computed_by_onednn: list[tuple[str, str]]

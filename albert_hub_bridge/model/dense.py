@@ -76,12 +76,24 @@ def _onednn_may_compute(linear: Any, states: Tensor) -> bool:
     )
 
 
+_FEW_ROWS = 64  # from there on both orders take the same time
+
+
 # The name has the module's: a repository may carry a copy of this file.
 @torch.library.custom_op(f"{__name__.replace('.', '_')}::onednn_linear", mutates_args=())
 def _onednn_linear(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, activation: str, algorithm: str
 ) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(states, weight, bias, activation, [], algorithm)
+    compute = torch.ops.mkldnn._linear_pointwise.default
+    rows = states.shape[:-1].numel()
+    if states.dtype != torch.float32 or not 0 < rows < _FEW_ROWS:
+        return compute(states, weight, bias, activation, [], algorithm)
+    # oneDNN brings its second matrix into an order of its own, every time. Let that be the small one.
+    swapped = compute(weight, states.reshape(rows, -1), None, "none", [], "")
+    outputs = torch.add(swapped.t(), bias, out=states.new_empty(rows, len(weight)))
+    if activation == "gelu":
+        outputs = nn.functional.gelu(outputs, approximate=algorithm)
+    return outputs.unflatten(0, states.shape[:-1])
 
 
 @_onednn_linear.register_fake

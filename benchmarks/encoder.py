@@ -1,0 +1,368 @@
+"""The encoder beside its peers, in one run: `python -m benchmarks.encoder [--png encoder.png] [--device cuda]`.
+
+Every engine is a process of its own that holds the base model in its own form, made from one checkpoint. They compute
+the same batches in turn, one after the other, round by round, so that whatever else slows the machine slows all; the
+lower quartile of the times counts. What each computes is compared with `AlbertHubModel`: a fast engine that computes
+something else is no peer. "Linear" is no engine but the yardstick: `torch.nn.Linear` alone, in all shapes of the model.
+
+On a GPU: `--device cuda` measures the engines that run there, in bfloat16, and the memory they take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+
+LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY = 12, 768, 3072, 30000  # of the base model
+
+Batch = tuple[np.ndarray, np.ndarray]  # token ids and padding mask, (batch, seq)
+Run = Callable[[np.ndarray, np.ndarray], np.ndarray | None]  # gives the first positions, (batch, hidden)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to compute the encoder."""
+
+    make: Callable[[Path, str], Run]
+    environment: tuple[tuple[str, str], ...] = ()
+    dtype: str = "float32"
+
+
+def _torch_engine(
+    kind: str, device: str, dtype: str = "float32", attention: str = "sdpa", compiled: bool = False, **call: Any
+) -> Run:
+    import torch
+    from transformers import AlbertModel
+
+    from albert_hub_bridge import AlbertHubModel
+
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+    folder = Path(os.environ["CHECKPOINTS"])
+    if kind == "stock":  # with the activation of the published repositories, which is the same function, unfused
+        model = AlbertModel.from_pretrained(folder / "stock", hidden_act="gelu_new", **options)
+    else:
+        model = AlbertHubModel.from_pretrained(folder / "bridge", **options)
+    model = model.eval().to(device)
+    forward = torch.compile(model, dynamic=True) if compiled else model
+
+    @torch.inference_mode()
+    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        inputs = (torch.from_numpy(array).to(device) for array in (ids, mask))
+        return forward(*inputs, **call).last_hidden_state[:, 0].float().cpu().numpy()
+
+    return run
+
+
+def _linear(_folder: Path, device: str) -> Run:
+    import torch
+
+    shapes = [(HIDDEN, HIDDEN)] * 4 + [(HIDDEN, INTERMEDIATE), (INTERMEDIATE, HIDDEN)]
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    layers = [torch.nn.Linear(*shape, device=device, dtype=dtype) for shape in shapes]
+
+    @torch.inference_mode()
+    def run(ids: np.ndarray, _mask: np.ndarray) -> None:
+        states = {width: torch.ones(*ids.shape, width, device=device, dtype=dtype) for width in (HIDDEN, INTERMEDIATE)}
+        for _ in range(LAYERS):
+            for layer in layers:
+                outputs = layer(states[layer.in_features])
+        outputs[0, 0, 0].item()  # waits for a GPU
+
+    return run
+
+
+def _keras_hub(folder: Path, _device: str) -> Run:
+    import keras_hub
+
+    model = keras_hub.models.AlbertBackbone.from_preset(str(folder / "keras"))
+
+    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        inputs = {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
+        return np.asarray(model.predict_on_batch(inputs)["sequence_output"])[:, 0]
+
+    return run
+
+
+def _onnx(folder: Path) -> Path:
+    import torch
+
+    from albert_hub_bridge import AlbertHubModel
+
+    path = folder / "model.onnx"
+    if not path.exists():
+        model = AlbertHubModel.from_pretrained(folder / "bridge").eval()
+        batch, length = torch.export.Dim("batch", max=64), torch.export.Dim("length", max=512)
+        example = torch.ones(2, 8, dtype=torch.long)
+        torch.onnx.export(
+            model,
+            (example, example.clone()),  # one tensor twice would be one input
+            path,
+            dynamo=True,
+            dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
+            input_names=["ids", "mask"],
+            output_names=["sequence", "pooled"],
+            verbose=False,
+        )
+    return path
+
+
+def _onnx_runtime(folder: Path, _device: str) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(_onnx(folder), providers=["CPUExecutionProvider"])
+    return lambda ids, mask: session.run(["sequence"], {"ids": ids, "mask": mask})[0][:, 0]
+
+
+def _openvino(folder: Path, _device: str) -> Run:
+    import openvino
+
+    # Where the processor has bfloat16, OpenVINO would use it unasked.
+    model = openvino.compile_model(_onnx(folder), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda ids, mask: model({"ids": ids, "mask": mask})["sequence"][:, 0]
+
+
+def _engine(kind: str, **options: Any) -> Callable[[Path, str], Run]:
+    return lambda _folder, device: _torch_engine(kind, device, **options)
+
+
+def _keras(backend: str) -> Engine:
+    return Engine(_keras_hub, (("KERAS_BACKEND", backend), ("TF_CPP_MIN_LOG_LEVEL", "3")))
+
+
+BFLOAT16 = {"dtype": "bfloat16"}
+OURS, STOCK, LINEAR = "ours", "stock AlbertModel", "Linear alone"
+# fmt: off
+CPU_ENGINES = {
+    LINEAR:                     Engine(_linear),
+    STOCK:                      Engine(_engine("stock")),
+    OURS:                       Engine(_engine("bridge")),
+    'ours, "visible"':          Engine(_engine("bridge", positions="visible")),
+    'ours, "first"':            Engine(_engine("bridge", positions="first")),
+    "ours, compiled":           Engine(_engine("bridge", compiled=True)),
+    "keras_hub on torch":       _keras("torch"),
+    "keras_hub on JAX":         _keras("jax"),
+    "keras_hub on TensorFlow":  _keras("tensorflow"),
+    "ONNX Runtime":             Engine(_onnx_runtime),
+    "OpenVINO":                 Engine(_openvino),
+    "stock, bfloat16":          Engine(_engine("stock", **BFLOAT16), **BFLOAT16),
+    "ours, bfloat16":           Engine(_engine("bridge", **BFLOAT16), **BFLOAT16),
+    "ours, bfloat16, compiled": Engine(_engine("bridge", compiled=True, **BFLOAT16), **BFLOAT16),
+}
+GPU_ENGINES = {
+    LINEAR:                     Engine(_linear, **BFLOAT16),
+    STOCK:                      Engine(_engine("stock", **BFLOAT16), **BFLOAT16),
+    OURS:                       Engine(_engine("bridge", **BFLOAT16), **BFLOAT16),
+    'ours, "first"':            Engine(_engine("bridge", positions="first", **BFLOAT16), **BFLOAT16),
+    "ours, compiled":           Engine(_engine("bridge", compiled=True, **BFLOAT16), **BFLOAT16),
+    "ours, flash attention":    Engine(_engine("bridge", attention="flash_attention_2", **BFLOAT16), **BFLOAT16),
+}
+# fmt: on
+ENGINES = {"cpu": CPU_ENGINES, "cuda": GPU_ENGINES}
+CLOSE = {"float32": 5e-5, "bfloat16": 0.2}  # the largest difference of a peer; eight bits lose much in 12 layers
+
+
+def batches() -> dict[str, Batch]:
+    """Return the batches that everybody computes: three without padding, one of texts as long as texts are."""
+    from benchmarks.tokenize import read_lines
+
+    draw = np.random.default_rng(0)
+    found: dict[str, Batch] = {}
+    for batch, length in ((1, 16), (8, 128), (8, 512)):
+        ids = draw.integers(5, VOCABULARY, (batch, length))
+        found[f"{batch} x {length}"] = ids, np.ones_like(ids)
+    # Four letters make a token of ALBERT's English vocabulary, more or less; two tokens are added.
+    lengths = np.array([min(len(line) // 4 + 3, 128) for line in draw.choice(read_lines(10_000), 32)])
+    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    found[f"32 x {lengths.min()} to {lengths.max()}"] = draw.integers(5, VOCABULARY, mask.shape) * mask, mask
+    return found
+
+
+def flops(mask: np.ndarray) -> float:
+    """Return the operations of all layers for the tokens that the mask shows."""
+    lengths = mask.sum(1).astype(float)
+    linear = lengths.sum() * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * INTERMEDIATE)
+    return 2 * LAYERS * (linear + 2 * HIDDEN * (lengths**2).sum())
+
+
+def serve(name: str, device: str, folder: str, pipe: Connection) -> None:
+    """Be an engine: say what went wrong in the beginning, or None, then compute each batch that is sent."""
+    warnings.simplefilter("ignore")
+    engine = ENGINES[device][name]
+    os.environ.update(engine.environment, CHECKPOINTS=folder)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    try:
+        run = engine.make(Path(folder), device)
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}".splitlines()[0])
+        return
+    pipe.send(None)
+    while True:
+        ids, mask = pipe.recv()
+        start = time.perf_counter()
+        outputs = run(ids, mask)
+        pipe.send((time.perf_counter() - start, outputs, _memory(device)))
+
+
+def _memory(device: str) -> int:
+    if device == "cpu":
+        return 0
+    import torch
+
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return peak
+
+
+@contextmanager
+def engines(names: list[str], device: str, folder: Path, console: Console) -> Iterator[dict[str, Connection]]:
+    """Start the engines, one after the other; those that cannot are named and left out."""
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    processes = []
+    for name in track(names, "starting", console=console, transient=True):
+        pipes[name], theirs = context.Pipe()
+        processes.append(context.Process(target=serve, args=(name, device, str(folder), theirs), daemon=True))
+        processes[-1].start()
+        theirs.close()
+        if problem := pipes[name].recv():
+            console.print(f"{name}: {problem}", highlight=False)
+            del pipes[name]
+    try:
+        yield pipes
+    finally:
+        for process in processes:
+            process.terminate()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one engine did with one batch."""
+
+    seconds: float
+    difference: float  # from ours, the largest
+    memory: int
+
+
+def measure(pipes: dict[str, Connection], batch: Batch, rounds: int) -> dict[str, Measurement]:
+    """Let all engines compute a batch in turn; two rounds more, first, for those that compile."""
+    seconds: dict[str, list[float]] = {name: [] for name in pipes}
+    outputs, memory = {}, {}
+    for turn in range(rounds + 2):
+        for name, pipe in pipes.items():
+            time.sleep(0.02)  # some let their threads spin a while
+            pipe.send(batch)
+            spent, outputs[name], memory[name] = pipe.recv()
+            if turn >= 2:
+                seconds[name].append(spent)
+    ours = outputs[OURS]
+    differences = {name: 0.0 if found is None else float(np.abs(found - ours).max()) for name, found in outputs.items()}
+    return {
+        name: Measurement(float(np.quantile(seconds[name], 0.25)), differences[name], memory[name]) for name in pipes
+    }
+
+
+def table_of(title: str, mask: np.ndarray, found: dict[str, Measurement], device: str) -> Table:
+    """Make the table of one batch."""
+    memory = ["peak MB"] if device != "cpu" else []
+    table = Table("engine", "ms", "x stock", "GFLOP/s", "% of Linear", "difference", *memory, title=title)
+    # Linear computes the padding too; its rate is that of all the positions.
+    everything = 2 * LAYERS * mask.size * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * INTERMEDIATE)
+    linear = everything / found[LINEAR].seconds
+    for name, measured in found.items():
+        rate = linear if name == LINEAR else flops(mask) / measured.seconds
+        dtype = ENGINES[device][name].dtype
+        wrong = " (!)" if measured.difference > CLOSE[dtype] else ""
+        table.add_row(
+            name,
+            f"{1e3 * measured.seconds:,.1f}",
+            f"{found[STOCK].seconds / measured.seconds:.2f}",
+            f"{rate / 1e9:,.0f}",
+            f"{100 * rate / linear:,.0f}",
+            f"{measured.difference:.0e}{wrong}" if name not in {LINEAR, OURS} else "",
+            *([f"{measured.memory / 1e6:,.0f}"] if memory else []),
+        )
+    return table
+
+
+def draw(path: Path, found: dict[str, dict[str, Measurement]]) -> None:
+    """Draw how much faster than stock each engine is."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(found), figsize=(4 * len(found), 4.5), sharey=True, layout="constrained")
+    for axis, (title, measured) in zip(np.atleast_1d(axes), found.items(), strict=True):
+        names = [name for name in measured if name != LINEAR]
+        ratios = [measured[STOCK].seconds / measured[name].seconds for name in names]
+        colors = ["tab:orange" if name.startswith("ours") else "tab:gray" for name in names]
+        bars = axis.barh(names, ratios, color=colors)
+        axis.bar_label(bars, fmt="%.2f", padding=2)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set(title=title, xlabel="x stock AlbertModel", xlim=(0, 1.2 * max(ratios)))
+    np.atleast_1d(axes)[0].invert_yaxis()
+    figure.savefig(path, dpi=120)
+
+
+def make_checkpoints(folder: Path) -> None:
+    """Write a random base model in every layout."""
+    from albert_hub_bridge.stores.layouts import write_checkpoint
+    from conversion.recipes import read_entries
+    from conversion.sample import random_checkpoint, train_vocabulary
+
+    checkpoint = random_checkpoint(
+        read_entries("keras")["albert_base_en_uncased"].architecture, train_vocabulary(), std=0.02
+    )
+    for layout in ("keras", "stock", "bridge"):
+        (folder / layout).mkdir()
+        write_checkpoint(checkpoint, folder / layout, layout)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description="Time the encoder beside its peers.")
+    parser.add_argument("--device", choices=ENGINES, default="cpu")
+    parser.add_argument(
+        "--engines", nargs="+", metavar="ENGINE", help="some of them; ours, stock and Linear always run"
+    )
+    parser.add_argument("--seconds", type=float, default=8, help="of each engine on each batch, about (default 8)")
+    parser.add_argument("--png", type=Path, help="draw the ratios")
+    options = parser.parse_args()
+    console = Console(width=110)
+    chosen = [
+        name
+        for name in ENGINES[options.device]
+        if not options.engines or name in options.engines or name in {OURS, STOCK, LINEAR}
+    ]
+    results: dict[str, dict[str, Measurement]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        make_checkpoints(Path(folder))
+        with engines(chosen, options.device, Path(folder), console) as pipes:
+            for title, (ids, mask) in batches().items():
+                # As many rounds as the slowest, KerasHub on torch, lets pass: about 60 GFLOP/s.
+                rounds = int(np.clip(options.seconds / (flops(mask) / 60e9), 4, 60))
+                results[title] = measure(pipes, (ids, mask), rounds)
+                console.print(table_of(title, mask, results[title], options.device))
+    if options.png:
+        draw(options.png, results)
+
+
+if __name__ == "__main__":
+    main()
