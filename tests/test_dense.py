@@ -9,7 +9,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from albert_hub_bridge.model import dense as module
-from albert_hub_bridge.model.dense import dense
+from albert_hub_bridge.model.dense import dense, feed_forward
 
 
 pytestmark = pytest.mark.skipif(not module._DTYPES, reason="torch has no oneDNN on this machine")
@@ -51,6 +51,23 @@ def test_gives_what_the_module_gives(
     # Sums of 24 products of numbers near 1, added in another order: a few units of 6e-8.
     torch.testing.assert_close(dense(linear, states, activation), expected, atol=1e-6, rtol=0)
     assert computed_by_onednn == [("gelu", "tanh") if name == "gelu_pytorch_tanh" else ("none", "")]
+
+
+@pytest.mark.parametrize("shape", [(3, 24), (2, 5, 24), (5, 20, 24), (0, 24), (7, 31, 24)], ids=str)
+def test_feeds_forward_in_parts_as_the_modules_do_at_once(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PART", 40 * 50)  # 50 rows
+    first, activation, second, states = _linear(), ACT2FN["gelu_pytorch_tanh"], nn.Linear(40, 24), torch.randn(shape)
+    expected = second(activation(first(states)))
+    torch.testing.assert_close(feed_forward(first, activation, second, states), expected, atol=1e-6, rtol=0)
+
+
+def test_feeds_forward_through_what_stands_for_a_layer() -> None:
+    activation, states = ACT2FN["gelu_pytorch_tanh"], torch.randn(3, 24)
+    for first, second in ((_hooked(), nn.Linear(40, 24)), (_linear(), nn.Sequential(nn.Linear(40, 24), nn.Tanh()))):
+        expected = second(activation(first(states)))
+        torch.testing.assert_close(feed_forward(first, activation, second, states), expected, atol=1e-6, rtol=0)
 
 
 def test_takes_states_that_are_not_contiguous(computed_by_onednn: list[tuple[str, str]]) -> None:

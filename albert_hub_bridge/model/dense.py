@@ -48,6 +48,19 @@ def dense(
     return outputs if activation is None else activation(outputs)
 
 
+def feed_forward(
+    first: nn.Module, activation: nn.Module, second: nn.Module, states: Float[Tensor, "*batch in"]
+) -> Float[Tensor, "*batch out"]:
+    """Return `second(activation(first(states)))`, a part of the rows after the other where that gives the same.
+
+    What is between the two layers is four times as wide as the states. In parts it stays in the processor's cache, and
+    needs no fresh pages from the system for every layer.
+    """
+    if type(activation) is GELUTanh and _onednn_may_compute(first, states) and _onednn_may_compute(second, states):
+        return _onednn_feed_forward(states, first.weight, first.bias, second.weight, second.bias)
+    return dense(second, dense(first, states, activation))
+
+
 def _dtypes_of_onednn() -> tuple[torch.dtype, ...]:
     if platform.machine() not in {"x86_64", "AMD64"} or not torch.backends.mkldnn.is_available():
         return ()
@@ -77,13 +90,10 @@ def _onednn_may_compute(linear: Any, states: Tensor) -> bool:
 
 
 _FEW_ROWS = 64  # from there on both orders take the same time
+_PART = 2**21  # numbers between the two layers of a part: 8 MB in float32
 
 
-# The name has the module's: a repository may carry a copy of this file.
-@torch.library.custom_op(f"{__name__.replace('.', '_')}::onednn_linear", mutates_args=())
-def _onednn_linear(
-    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, activation: str, algorithm: str
-) -> torch.Tensor:
+def _compute(states: Tensor, weight: Tensor, bias: Tensor, activation: str, algorithm: str) -> Tensor:
     compute = torch.ops.mkldnn._linear_pointwise.default
     rows = states.shape[:-1].numel()
     if states.dtype != torch.float32 or not 0 < rows < _FEW_ROWS:
@@ -96,6 +106,46 @@ def _onednn_linear(
     return outputs.unflatten(0, states.shape[:-1])
 
 
+# Operators, because torch.compile can neither see into oneDNN's nor has to. Their names have the module's: a repository
+# may carry a copy of this file.
+_NAMESPACE = __name__.replace(".", "_")
+
+
+@torch.library.custom_op(f"{_NAMESPACE}::onednn_linear", mutates_args=())
+def _onednn_linear(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, activation: str, algorithm: str
+) -> torch.Tensor:
+    return _compute(states, weight, bias, activation, algorithm)
+
+
 @_onednn_linear.register_fake
 def _(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
     return states.new_empty((*states.shape[:-1], weight.shape[0]))
+
+
+@torch.library.custom_op(f"{_NAMESPACE}::onednn_feed_forward", mutates_args=())
+def _onednn_feed_forward(
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    second_weight: torch.Tensor,
+    second_bias: torch.Tensor,
+) -> torch.Tensor:
+    rows = states.reshape(-1, states.shape[-1])
+    outputs = [
+        _compute(_compute(part, weight, bias, "gelu", "tanh"), second_weight, second_bias, "none", "")
+        for part in rows.chunk(1 + len(rows) * len(weight) // _PART)
+    ]
+    whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return whole.reshape(*states.shape[:-1], len(second_weight))
+
+
+@_onednn_feed_forward.register_fake
+def _(
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    second_weight: torch.Tensor,
+    second_bias: torch.Tensor,
+) -> torch.Tensor:
+    return states.new_empty((*states.shape[:-1], second_weight.shape[0]))

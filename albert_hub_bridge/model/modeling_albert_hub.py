@@ -40,7 +40,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_albert_hub import AlbertHubConfig
-from .dense import dense
+from .dense import dense, feed_forward
 from .packing import PackedRow
 
 
@@ -163,9 +163,10 @@ class AlbertHubLayer(GradientCheckpointingLayer):
         attended, _ = self.self_attention_layer(hidden_states, attention_mask, states, **kwargs)
         states = self.self_attention_layer_norm(states + self.self_attention_dropout(attended))
 
-        intermediate = dense(self.feedforward_intermediate_dense, states, self.activation)
-        output = self.feedforward_dropout(dense(self.feedforward_output_dense, intermediate))
-        return self.feedforward_layer_norm(states + output)
+        output = feed_forward(
+            self.feedforward_intermediate_dense, self.activation, self.feedforward_output_dense, states
+        )
+        return self.feedforward_layer_norm(states + self.feedforward_dropout(output))
 
 
 class AlbertHubPreTrainedModel(PreTrainedModel):
