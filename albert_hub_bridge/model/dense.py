@@ -95,6 +95,9 @@ _PART = 2**21  # numbers between the two layers of a part: 8 MB in float32
 
 def _compute(states: Tensor, weight: Tensor, bias: Tensor, activation: str, algorithm: str) -> Tensor:
     compute = torch.ops.mkldnn._linear_pointwise.default
+    states = (
+        states.contiguous()
+    )  # rows with gaps between them, such as every first position, take oneDNN 100 times as long
     rows = states.shape[:-1].numel()
     if states.dtype != torch.float32 or not 0 < rows < _FEW_ROWS:
         return compute(states, weight, bias, activation, [], algorithm)
