@@ -140,8 +140,3 @@ def written_by_hand(folder: Path) -> str:
     file = folder / CARD
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return text.partition(BEGIN)[2].partition(END)[0].strip()
-
-
-def write_card(folder: Path, record: Mapping[str, Any], location: str, by_hand: str) -> None:
-    """Render a folder's card."""
-    (folder / CARD).write_text(render_card(record, location, by_hand), encoding="utf-8")
