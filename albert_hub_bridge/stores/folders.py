@@ -128,8 +128,14 @@ def _put_in_place(draft: Path, target: Path, check_old: Callable[[], None] = lam
         folder_to_disk(target.parent)
         if replaces:  # now nobody can put something into it any more
             check_old()
-    except BaseException:  # whatever it is, a KeyboardInterrupt too: the old target comes back
-        put_in_place(draft, target) if replaces else os.rename(target, draft)
+    except BaseException as error:  # whatever it is, a KeyboardInterrupt too: the old target comes back
+        try:
+            put_in_place(draft, target) if replaces else os.rename(target, draft)
+        except OSError:
+            raise TargetError(
+                f"{target} is written, and whole, but the system did not say that it will still be there after a "
+                f"power cut, and did not bring back what was there before. ({error})"
+            ) from error
         raise
 
 
