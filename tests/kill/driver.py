@@ -291,6 +291,8 @@ def try_all(driver: Driver, scenario: Scenario, is_tried: Callable[[int, str], b
     driver.restore(scenario.before)
     ended = driver.run(scenario.arguments, SHORTEN)
     driver.check(f"{scenario.name}: short writes", ended.code == 0 and tree(driver.target) == scenario.new, ended)
+    for number in (errno.EACCES, errno.EDQUOT, errno.EROFS):
+        try_error(driver, scenario, scenario.names.index("mkdir"), FAIL, number)
     for at, call in enumerate(scenario.names):
         changes = call not in ("open", "read")
         if changes and is_tried(at, "SIGKILL"):
