@@ -55,8 +55,7 @@ def new_draft(target: Path) -> Iterator[Path]:
     try:
         yield folder / target.name
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        _remove(folder, lock)
 
 
 def _drafts_in(parent: Path) -> list[Path]:
@@ -81,19 +80,28 @@ def _remove_unlocked(folder: Path) -> None:
         lock = _lock(folder)
         if lock is not None:
             _remove(folder, lock)
-    except OSError:  # it is in nobody's way
+    except (OSError, TargetError):  # it is in nobody's way
         pass
 
 
 def _remove(folder: Path, lock: int) -> None:
-    """Remove a draft that this process has locked; an old target that was moved aside for it is put back first."""
+    """Remove a draft that this process has locked; an old target that was moved aside for it is put back first.
+
+    Raises:
+        TargetError: That failed, so the draft stays.
+    """
     try:
         aside = folder / _ASIDE
         if os.path.lexists(aside):
             for draft in folder.iterdir():
-                if draft != aside and not os.path.lexists(folder.parent / draft.name):
-                    os.rename(aside, folder.parent / draft.name)
+                target = folder.parent / draft.name
+                if draft != aside and not os.path.lexists(target):
+                    os.rename(aside, target)
         shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise TargetError(
+            f"The old {target} could not be put back, and is {aside} now: {error.strerror}. Move it back."
+        ) from error
     finally:
         os.close(lock)
 

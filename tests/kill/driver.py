@@ -13,6 +13,7 @@ import gc
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -48,7 +49,8 @@ def tree(folder: Path) -> Tree | None:
     """Return everything below a folder but drafts, with its rights; None where there is no folder."""
     if not folder.exists():
         return None
-    paths = [path for path in (folder, *sorted(folder.rglob("*"))) if not any(map(is_draft, (path, *path.parents)))]
+    below = [path for path in sorted(folder.rglob("*")) if not any(map(is_draft, path.relative_to(folder).parents))]
+    paths = [folder, *(path for path in below if not is_draft(path))]
     return {str(p.relative_to(folder)): (p.stat().st_mode, b"" if p.is_dir() else p.read_bytes()) for p in paths}
 
 
@@ -330,6 +332,14 @@ def try_without_exchange(driver: Driver, scenario: Scenario) -> None:
             pass
         expected = found or scenario.old
         driver.check(f"{what}: it is back", tree(driver.target) == expected and not driver.left_over(), ended)
+        driver.restore(scenario.before)
+        ended = driver.run(scenario.arguments, FAIL_FROM, errno.EIO, at)
+        driver.tried["EIO from then on"] += 1
+        found = tree(driver.target)
+        named = re.search(r"could not be put back, and is (\S+) now", ended.said)
+        if found is None and named is not None:  # it said where it is
+            found = tree(Path(named[1]))
+        driver.check(f"{scenario.name}: EIO from {scenario.calls[at]} on", found in (scenario.old, scenario.new), ended)
         if scenario.names[at] == "rename":
             driver.restore(scenario.before)
             ended = driver.run(scenario.arguments, FAIL, errno.EIO, at)
