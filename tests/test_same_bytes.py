@@ -23,6 +23,7 @@ from albert_hub_bridge import convert, convert_adapter
 for to in ("keras", "bridge", "stock"):
     convert(classifier, to, to=to)
     convert(classifier, f"{to}-shards", to=to, dtype="bfloat16", max_shard_size="2KB")
+convert(classifier, "code", to="bridge", include_code=True)
 convert(classifier, "uncased", to="keras", text_rules="uncased")
 convert_adapter(Path(lora) / "every.lora.h5", "peft", base=lora, to="stock")
 convert_adapter(Path(peft) / "adapter", "keras.lora.h5", base=Path(peft) / "base", to="keras")
