@@ -115,7 +115,12 @@ def _make_and_lock(folder: Path, target: Path) -> int:
             made = True
         except FileExistsError:
             made = False
-        lock = _lock(folder, made)
+        try:
+            lock = _lock(folder, made)
+        except OSError:
+            if made:
+                folder.rmdir()
+            raise
         if lock is not None and made:
             return lock
         if lock is not None:

@@ -165,7 +165,8 @@ def _as_target_errors(target: Path) -> Iterator[None]:
         where = Path(os.fsdecode(error.filename)) if error.filename else None
         drafts = [path for path in (where, *where.parents) if is_draft(path)] if where is not None else []
         if where is not None and drafts:  # it says what the file would have been called
-            raise write_error(target.parent / where.relative_to(drafts[-1]), error) from error
+            inside = where.relative_to(drafts[-1])
+            raise write_error(target.parent / inside if inside.parts else target, error) from error
         if where in (target, target.parent):
             raise write_error(where, error) from error
         raise

@@ -345,9 +345,8 @@ def try_without_exchange(driver: Driver, scenario: Scenario) -> None:
             named = re.search(r"could not be put back, and is (\S+) now", ended.said)
             if found is None and named is not None:  # it said where it is
                 found = tree(Path(named[1]))
-            driver.check(
-                f"{scenario.name}: EIO from {scenario.calls[at]} on", found in (scenario.old, scenario.new), ended
-            )
+            what = f"{scenario.name}: EIO from {scenario.calls[at]} on"
+            driver.check(f"{what}: one is somewhere", found in (scenario.old, scenario.new), ended)
     driver.shim.can_exchange = True
 
 
