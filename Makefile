@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check conformance lint format bench clean
+.PHONY: demo test check conformance fuzz lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m conversion.demo
@@ -18,6 +18,10 @@ check: lint
 # transformers' own common tests, a part of `test`.
 conformance: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/conformance
+
+# What `make test` does a part of: every fault at every call that touches the disk, which takes minutes.
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/kill/every_call.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

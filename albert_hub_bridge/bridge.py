@@ -21,7 +21,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
     build_tokenizer,
     parse_vocabulary,
 )
-from albert_hub_bridge.model_card import write_card, written_by_hand
+from albert_hub_bridge.model_card import render_card, written_by_hand
 from albert_hub_bridge.provenance import (
     CARD,
     RECORD,
@@ -30,10 +30,11 @@ from albert_hub_bridge.provenance import (
     make_record,
     public_handle,
     read_record,
-    write_record,
+    record_bytes,
 )
 from albert_hub_bridge.reports import Conversion, Inspection, VocabularySummary
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Layout, Progress, SourceLayout, Text
+from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.folders import check_target, new_folder
 from albert_hub_bridge.stores.keras_preset import with_heads_of_keras
 from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, write_checkpoint
@@ -94,8 +95,8 @@ def convert(
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong, or cannot be what was asked for.
             Nothing was written.
-        TargetError: The target exists, or its parent does not, or it is the source, or no layout for code. Nothing was
-            written.
+        TargetError: The target exists, or its parent does not, or it is the source, or no layout for code, or another
+            process writes it, or the system did not write something. Nothing was changed.
         ValueError: There is no such layout, dtype or size, or no such text rules.
     """
     for name, value, choices in (
@@ -154,7 +155,7 @@ def convert(
         # The source is hashed while the target is written.
         with new_folder(folder, overwrite, is_known) as draft, ThreadPoolExecutor(1) as beside:
             source_files = beside.submit(file_list, origin)
-            write_checkpoint(converted, draft, to, progress, max_shard_bytes)
+            sums = write_checkpoint(converted, draft, to, progress, max_shard_bytes)
             if include_code:
                 add_code(draft, converted.head.kind if converted.head is not None else None)
             command = f"albert-hub-bridge convert {public_handle(pulled)} {folder.name} --to {to}"
@@ -164,9 +165,10 @@ def convert(
             command += " --include-code" if include_code else ""
             command += " --drop-head" if drop_head else ""
             summarized = _vocabulary_summary(converted.text) if converted.text is not None else None
-            record = make_record(pulled, source_files.result(), converted, report, summarized, command, draft)
-            write_record(draft, record)
-            write_card(draft, record, folder.name, by_hand)
+            target_files = file_list(draft, known=sums)
+            record = make_record(pulled, source_files.result(), converted, report, summarized, command, target_files)
+            write_file(draft / RECORD, record_bytes(record))
+            write_file(draft / CARD, render_card(record, folder.name, by_hand).encode())
         return report
 
 

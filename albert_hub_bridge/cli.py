@@ -1,6 +1,7 @@
 """The command `albert-hub-bridge`. It prints what the functions in `bridge` return, and decides nothing.
 
-Exit codes: 0 all is well, 1 `verify` found a difference, 2 the input is wrong and nothing was written.
+Exit codes: 0 all is well, 1 `verify` found a difference, 2 the input is wrong or the target cannot be written, and
+nothing was changed.
 """
 
 from __future__ import annotations
@@ -292,7 +293,7 @@ _LAYOUT_NAMES = {
 
 @contextmanager
 def _errors_as_messages(as_json: bool) -> Iterator[None]:
-    """Turn wrong input into one message and exit code 2."""
+    """Turn wrong input, and what the system refuses, into one message and exit code 2."""
     try:
         yield
     except (AlbertHubBridgeError, OSError) as error:

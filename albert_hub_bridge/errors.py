@@ -4,7 +4,7 @@
 
     AlbertHubBridgeError          everything below; the command prints it and exits with 2
     ├── SourceError               the source cannot be found, or is neither a preset nor a repository
-    ├── TargetError               the target cannot be written: it exists, or its parent does not
+    ├── TargetError               the target cannot be written: it exists, or the disk is full, or somebody else writes
     ├── EngineError               a library cannot load or compute one side of a verification
     └── CheckpointError           the source was found and is wrong: lists every problem at once
         ├── ConfigurationError    in a JSON file: unknown, missing or refused keys, impossible architectures
@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,33 @@ class WeightsError(CheckpointError):
 
 class VocabularyError(CheckpointError):
     """The SentencePiece vocabulary cannot be used for ALBERT."""
+
+
+_OTHER_DISK = "or choose a target on another disk"
+_ADVICE = {
+    errno.ENOSPC: f"The disk is full. Make room, {_OTHER_DISK}.",
+    errno.EDQUOT: f"Your quota of the disk is used up. Make room, {_OTHER_DISK}.",
+    errno.EIO: "The disk or the way to it is failing, and the system's log says more. Choose a target on another disk.",
+    errno.EROFS: f"The file system is mounted read-only. Mount it for writing, {_OTHER_DISK}.",
+    errno.EACCES: "You may not write there. Change the rights of the folder, or choose another target.",
+    errno.EPERM: "You may not write there. Change the rights of the folder, or choose another target.",
+    errno.EFBIG: "The file system has no files that large. Pass --max-shard-size (max_shard_size).",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EBUSY: "Something uses it: is it where another file system is mounted? Choose a folder inside it.",
+    errno.EXDEV: "Another file system is mounted there. Choose a folder inside it.",
+    errno.EMFILE: "The process has too many files open. Raise the limit (ulimit -n).",
+}
+
+
+def write_error(where: str | Path, error: OSError) -> TargetError:
+    """Say which file the system refused to write, what happened, and what to do.
+
+    Args:
+        where: The file, by the name that it would have had.
+        error: What the system said.
+    """
+    advice = _ADVICE.get(error.errno or 0, "Choose another target.")
+    return TargetError(f"{where} could not be written: {error.strerror or error}. {advice} Nothing was changed.")
 
 
 def first_few(names: Sequence[str], most: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.provenance import CARD
+from albert_hub_bridge.stores.files import naming
 
 
 BEGIN, END = "<!-- What is written between these lines is kept. -->", "<!-- Up to here. -->"
@@ -138,10 +139,6 @@ def _link(handle: str) -> str:
 def written_by_hand(folder: Path) -> str:
     """Return what somebody wrote between the marks of a folder's card."""
     file = folder / CARD
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    with naming(file):
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return text.partition(BEGIN)[2].partition(END)[0].strip()
-
-
-def write_card(folder: Path, record: Mapping[str, Any], location: str, by_hand: str) -> None:
-    """Render a folder's card."""
-    (folder / CARD).write_text(render_card(record, location, by_hand), encoding="utf-8")

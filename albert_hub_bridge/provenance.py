@@ -16,7 +16,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import TextRules
 from albert_hub_bridge.reports import Conversion, VocabularySummary
 from albert_hub_bridge.stores.checkpoint import Checkpoint
 from albert_hub_bridge.stores.checksums import sha256_of
-from albert_hub_bridge.stores.configurations import read_json, write_json
+from albert_hub_bridge.stores.configurations import json_bytes, read_json
 from albert_hub_bridge.stores.hub import Source
 from albert_hub_bridge.stores.layouts import is_known_file
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
@@ -25,13 +25,20 @@ from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 RECORD, CARD = "conversion.json", "README.md"
 
 
-def file_list(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size and SHA-256 of every file of a preset or repository, by its name; not of the record and the card."""
+def file_list(folder: Path, known: Mapping[Path, str] | None = None) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of every file of a preset or repository, by its name; not of the record and the card.
+
+    Args:
+        folder: Of the files.
+        known: SHA-256 of those that need not be read for it.
+    """
+    known = known or {}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     named = {path.relative_to(folder).as_posix(): path for path in files}
     counted = {name: path for name, path in named.items() if name not in (RECORD, CARD) and is_known_file(name)}
     with ThreadPoolExecutor() as pool:  # hashing lets other threads run
-        sums = dict(zip(counted, pool.map(sha256_of, counted.values()), strict=True))
+        found = pool.map(lambda path: known.get(path) or sha256_of(path), counted.values())
+        sums = dict(zip(counted, found, strict=True))
     return {name: {"bytes": path.stat().st_size, "sha256": sums[name]} for name, path in counted.items()}
 
 
@@ -51,9 +58,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write `conversion.json`."""
-    write_json(folder / RECORD, json.loads(json.dumps(record, default=str)))
+def record_bytes(record: Mapping[str, Any]) -> bytes:
+    """Return a record as `conversion.json` has it."""
+    return json_bytes(json.loads(json.dumps(record, default=str)))
 
 
 def changed_files(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
@@ -76,9 +83,9 @@ def make_record(
     report: Conversion,
     vocabulary: VocabularySummary | None,
     command: str,
-    draft: Path,
+    target_files: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Say of a conversion what `conversion.json` keeps."""
+    """Say of a conversion what `conversion.json` keeps: nothing that is not the same the next time."""
     rules: dict[str, Any] | None = None
     if target.text is not None and vocabulary is not None:
         baked = report.layout == "keras" and target.text.rules != TextRules()
@@ -100,7 +107,7 @@ def make_record(
             "dtype": report.source.dtype,
             "files": source_files,
         },
-        "target": {"layout": report.layout, "dtype": report.dtype, "files": file_list(draft)},
+        "target": {"layout": report.layout, "dtype": report.dtype, "files": target_files},
         "published": {"license": "apache-2.0", "language": "en"} if published or official else None,
         "architecture": asdict(target.architecture),
         "variant": report.source.variant,

@@ -8,9 +8,10 @@ from typing import Any
 
 from albert_hub_bridge import bridge
 from albert_hub_bridge.errors import ConfigurationError, Problem, TargetError
-from albert_hub_bridge.model_card import write_card, written_by_hand
-from albert_hub_bridge.provenance import CARD, RECORD, changed_files, read_record, write_record
+from albert_hub_bridge.model_card import render_card, written_by_hand
+from albert_hub_bridge.provenance import CARD, RECORD, changed_files, read_record, record_bytes
 from albert_hub_bridge.reports import Verification
+from albert_hub_bridge.stores.folders import replace_file
 from albert_hub_bridge.stores.push import push_to_hugging_face, push_to_kaggle
 from albert_hub_bridge.verification import verify as verify_folders
 
@@ -26,8 +27,8 @@ def record_verification(folder: Path, report: Verification) -> bool:
         return False
     measured = report.as_dict()
     record["verification"] = {key: value for key, value in measured.items() if key not in ("source", "target")}
-    write_record(folder, record)
-    write_card(folder, record, folder.resolve().name, written_by_hand(folder))
+    replace_file(folder / RECORD, record_bytes(record))
+    _replace_card(folder, record, folder.resolve().name)
     return True
 
 
@@ -38,7 +39,7 @@ def card(folder: str | Path) -> Path:
         ConfigurationError: The folder has no record of its conversion.
     """
     path = Path(folder)
-    write_card(path, _record_of(path), path.resolve().name, written_by_hand(path))
+    _replace_card(path, _record_of(path), path.resolve().name)
     return path / CARD
 
 
@@ -85,9 +86,8 @@ def push(
             "To push it all the same, and have the card say so: --no-verify."
         )
     message = message or f"Convert {record['source']['handle']} to the {record['target']['layout']} layout"
-    by_hand = written_by_hand(path)
     files = [*record["target"]["files"], RECORD, CARD]
-    write_card(path, record, name, by_hand)  # it says where to load it from
+    _replace_card(path, record, name)  # it says where to load it from
     if scheme == "kaggle":
         return push_to_kaggle(path, files, name, message=message)
     return push_to_hugging_face(
@@ -116,6 +116,10 @@ def convert_and_push(
         if verify:
             record_verification(folder, verify_folders(source, folder))
         return push(folder, target, verify=verify, **push_options)
+
+
+def _replace_card(folder: Path, record: dict[str, Any], location: str) -> None:
+    replace_file(folder / CARD, render_card(record, location, written_by_hand(folder)).encode())
 
 
 def _record_of(folder: Path) -> dict[str, Any]:

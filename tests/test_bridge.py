@@ -15,7 +15,7 @@ import torch
 from albert_hub_bridge import convert, engines, inspect, verify
 from albert_hub_bridge.engines import pack
 from albert_hub_bridge.errors import AlbertHubBridgeError, EngineError, SourceError, TargetError, WeightsError
-from albert_hub_bridge.stores import hf_repository
+from albert_hub_bridge.stores import drafts, hf_repository
 from albert_hub_bridge.stores.layouts import detect_layout
 from conversion.sample import write_sample_preset
 from tests.conftest import TEXTS, KerasPreset
@@ -122,25 +122,33 @@ def test_the_target_is_looked_at_before_the_source(tmp_path: Path) -> None:
         convert(tmp_path / "nowhere", tmp_path / "target", to="bridge")
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
-def test_a_failed_move_brings_the_old_target_back(
-    error: BaseException, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failing", [1, 2, 3])
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error", "target"), KeyboardInterrupt()])
+def test_where_names_cannot_be_exchanged_a_failed_move_brings_the_old_target_back(
+    error: BaseException, failing: int, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def cannot(*_: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(drafts, "_exchange", cannot)
     convert(sample, tmp_path / "target", to="bridge")
     before = _tree(tmp_path)
     rename, calls = os.rename, []
 
-    def fail_second(source: Path, target: Path) -> None:
+    def fail(source: Path, target: Path) -> None:
         calls.append(target)
-        if len(calls) == 2:
+        if len(calls) == failing:
             raise error
         rename(source, target)
 
-    monkeypatch.setattr(os, "rename", fail_second)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(type(error)):
         convert(sample, tmp_path / "target", to="stock", overwrite=True)
     assert _tree(tmp_path) == before
-    assert len(calls) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sample", "target"]
+    assert len(calls) == 2 * failing - 1
+    convert(sample, tmp_path / "target", to="stock", overwrite=True)
+    assert detect_layout(tmp_path / "target") == "stock"
 
 
 def test_files_that_are_not_carried_over_are_named(sample: Path, tmp_path: Path) -> None:

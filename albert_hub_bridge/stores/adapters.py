@@ -5,6 +5,7 @@ Sources of the formats: keras_hub/src/models/backbone.py, `save_lora_weights`; p
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from albert_hub_bridge.errors import CheckpointError, Problem, SourceError
 from albert_hub_bridge.mapping.adapters import (
@@ -38,6 +39,7 @@ from albert_hub_bridge.mapping.weights import ENCODERS, TorchDialect
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores.checkpoint import DTYPES, DroppedTensor, Weight
 from albert_hub_bridge.stores.configurations import read_json, write_json
+from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.hdf5 import read_datasets
 from albert_hub_bridge.stores.old_formats import read_pytorch
 from albert_hub_bridge.stores.repository_weights import read_safetensors
@@ -174,7 +176,8 @@ def write_keras_adapter(adapter: Adapter, file: Path, architecture: Architecture
     pairs = {layer: to_keras(layer, factors, sizes) for layer, factors in adapter.factors.items()}
     rank = max(len(b) for _, b in pairs.values())
     ranks = {}
-    with h5py.File(file, "w") as h5:
+    memory = io.BytesIO()  # where libhdf5 never meets a full disk, which it is not good at
+    with h5py.File(memory, "w", track_times=False) as h5:
         h5[_RANK] = np.int64(rank)
         for layer in lora_layers(architecture):
             if layer.keras in names:
@@ -183,6 +186,7 @@ def write_keras_adapter(adapter: Adapter, file: Path, architecture: Architecture
                 full_a, full_b = filled_up(a, b, rank)
                 h5[f"lora/{layer.number}/vars/lora_kernel_a"] = full_a
                 h5[f"lora/{layer.number}/vars/lora_kernel_b"] = full_b
+    write_file(file, memory.getvalue())
     return ranks
 
 
@@ -315,7 +319,7 @@ def write_peft_adapter(adapter: Adapter, folder: Path, dialect: TorchDialect, wi
     tensors |= {PREFIX + name: values for name, values in adapter.head.items()}
     modules = sorted({name.rpartition(".")[0] for name in adapter.head})
     write_json(folder / CONFIG, peft_config(factors, modules or None, adapter.task_type))
-    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    write_file(folder / WEIGHTS, save(tensors, {"format": "pt"}))
 
 
 def adapter_at(source: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.mapping.configs import SAME_ACTIVATION, IgnoredKey, Table, read_keys
 from albert_hub_bridge.model.architecture import FIELDS, VARIANT_FIELDS, Architecture, Variant
+from albert_hub_bridge.stores.files import write_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,5 +102,10 @@ def model_fields(architecture: Architecture, variant: Variant) -> dict[str, Any]
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object, indented, in the order given."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write a new file with a JSON object."""
+    write_file(file, json_bytes(content))
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return a JSON object as a file has it: indented, in the order given."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

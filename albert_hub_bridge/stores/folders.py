@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from albert_hub_bridge.errors import TargetError, first_few
+from albert_hub_bridge.errors import TargetError, first_few, write_error
+from albert_hub_bridge.stores.drafts import is_draft, new_draft, put_in_place
+from albert_hub_bridge.stores.files import folder_to_disk, write_file
 
 
 def check_target(target: Path, overwrite: bool, is_known: Callable[[str], bool], config: str = "config.json") -> None:
@@ -37,13 +37,19 @@ def check_target(target: Path, overwrite: bool, is_known: Callable[[str], bool],
                 f"The target {target} has no {config}: it is {what}, and nothing else is replaced. "
                 "Choose another target."
             )
-        found = (path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if not path.is_dir())
-        if others := [name for name in found if not is_known(name)]:
-            raise TargetError(
-                f"The target {target} would be deleted as a whole, and has {first_few(others, 5)}, "
-                "which nothing here writes. Move them away, or choose another target."
-            )
+        _check_content(target, target, is_known)
     _check_parent(target)
+
+
+def _check_content(folder: Path, target: Path, is_known: Callable[[str], bool]) -> None:
+    """Refuse to delete a folder that is the target, or was, if it has files that nothing here writes."""
+    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
+    names = [path.as_posix() for path in found if not is_draft(Path(path.parts[0]))]
+    if others := [name for name in names if not is_known(name)]:
+        raise TargetError(
+            f"The target {target} would be deleted as a whole, and has {first_few(others, 5)}, "
+            "which nothing here writes. Move them away, or choose another target."
+        )
 
 
 def check_target_file(target: Path, overwrite: bool) -> None:
@@ -66,18 +72,28 @@ def _check_parent(target: Path) -> None:
 
 @contextmanager
 def new_file(target: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield the name of a file beside `target`; move it in place when the block ends well, else remove it.
+    """Yield the name of a file to make beside `target`; move it in place when the block ends well, else remove it.
 
     Raises:
-        TargetError: As `check_target_file`.
+        TargetError: As `check_target_file`, or another process writes it too, or the system did not write something.
     """
+    before = _identity(target)
     check_target_file(target, overwrite)
-    draft = target.parent / f".albert-hub-bridge-{secrets.token_hex(4)}-new"
-    try:
+    with _as_target_errors(target), new_draft(target) as draft:
+        _check_unchanged(target, before)
         yield draft
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+        _check_unchanged(target, before)
+        _put_in_place(draft, target)
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Write a file, or replace it as a whole.
+
+    Raises:
+        TargetError: As `new_file`.
+    """
+    with new_file(file, overwrite=True) as draft:
+        write_file(draft, content)
 
 
 @contextmanager
@@ -86,30 +102,71 @@ def new_folder(
 ) -> Iterator[Path]:
     """Yield an empty folder beside `target`; move it in place when the block ends well, else remove it.
 
-    An existing target is replaced as a whole, never overlaid: files of the old one do not survive in the new one.
+    An existing target is replaced as a whole, never overlaid: files of the old one do not survive in the new one. Files
+    have to be on the disk when the block ends, as `files` leaves them.
 
     Raises:
-        TargetError: As `check_target`.
+        TargetError: As `check_target`, or another process writes it too, or the system did not write something.
     """
+    before = _identity(target)
     check_target(target, overwrite, is_known, config)
-    mark = secrets.token_hex(4)
-    draft, old = (target.parent / f".albert-hub-bridge-{mark}-{kind}" for kind in ("new", "old"))
-    draft.mkdir()
-    try:
+    with _as_target_errors(target), new_draft(target) as draft:
+        _check_unchanged(target, before)
+        draft.mkdir()
         yield draft
-        _move_in_place(draft, target, old)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        for folder, _, _ in os.walk(draft, topdown=False):
+            folder_to_disk(Path(folder))
+        _check_unchanged(target, before)
+        _put_in_place(draft, target, lambda: _check_content(draft, target, is_known))
 
 
-def _move_in_place(draft: Path, target: Path, old: Path) -> None:
-    if not target.exists():
-        os.rename(draft, target)
-        return
-    os.rename(target, old)
+def _put_in_place(draft: Path, target: Path, check_old: Callable[[], None] = lambda: None) -> None:
+    """Give a draft its name, for good; or nothing, where that fails."""
+    replaces = os.path.lexists(target)
+    put_in_place(draft, target)
     try:
-        os.rename(draft, target)
-    except BaseException:  # whatever it is, a KeyboardInterrupt too: the old target comes back
-        os.rename(old, target)
+        folder_to_disk(target.parent)
+        if replaces:  # now nobody can put something into it any more
+            check_old()
+    except BaseException as error:  # whatever it is, a KeyboardInterrupt too: the old target comes back
+        try:
+            put_in_place(draft, target) if replaces else os.rename(target, draft)
+        except OSError:
+            raise TargetError(
+                f"{target} is written, and whole, but the system did not say that it will still be there after a "
+                f"power cut, and did not bring back what was there before. ({error})"
+            ) from error
         raise
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _identity(target: Path) -> tuple[int, int] | None:
+    """Return what tells a folder or file from another one with the same name."""
+    try:
+        found = target.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _check_unchanged(target: Path, before: tuple[int, int] | None) -> None:
+    if _identity(target) != before:
+        raise TargetError(
+            f"Another process made, replaced or removed {target} while this one was at it. What is there now was left "
+            "alone. Look at it, and run the command again with another target, or with --overwrite (overwrite=True)."
+        )
+
+
+@contextmanager
+def _as_target_errors(target: Path) -> Iterator[None]:
+    """Make one message of what the system said of the target or its draft; other files are not ours to speak of."""
+    try:
+        yield
+    except OSError as error:
+        where = Path(os.fsdecode(error.filename)) if error.filename else None
+        drafts = [path for path in (where, *where.parents) if is_draft(path)] if where is not None else []
+        if where is not None and drafts:  # it says what the file would have been called
+            inside = where.relative_to(drafts[-1])
+            raise write_error(target.parent / inside if inside.parts else target, error) from error
+        if where in (target, target.parent):
+            raise write_error(where, error) from error
+        raise

@@ -39,6 +39,7 @@ from albert_hub_bridge.stores.configurations import (
     read_json,
     write_json,
 )
+from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.old_formats import in_todays_names, same_values
 from albert_hub_bridge.stores.repository_weights import (
     INDEX,
@@ -308,7 +309,7 @@ def write_repository(
     layout: RepositoryLayout,
     progress: Progress | None = None,
     max_shard_bytes: int | None = None,
-) -> None:
+) -> dict[Path, str]:
     """Write a checkpoint as a repository.
 
     Args:
@@ -318,8 +319,12 @@ def write_repository(
         progress: Called after every tensor.
         max_shard_bytes: Size of the values in one file of weights; None for one file.
 
+    Returns:
+        The SHA-256 of every file of weights, as it was read back, in hexadecimal.
+
     Raises:
         TargetError: One weight alone is larger than a shard may be.
+        OSError: The system did not write a file, which it names.
     """
     model_type, class_name = _BARE[layout]
     dialect, head, variant = _DIALECTS[layout], checkpoint.head, checkpoint.variant
@@ -342,8 +347,8 @@ def write_repository(
         _write_text(checkpoint.text, folder, layout, checkpoint.architecture)
     write_json(folder / CONFIG, config)
     prefix = _PREFIXES[layout] if layout == "stock" or head is not None else ""
-    placed = lay_out_weights(checkpoint, folder, dialect, prefix, max_shard_bytes)
-    write_weights(checkpoint, placed, dialect, progress)
+    files = lay_out_weights(checkpoint, folder, dialect, prefix, max_shard_bytes)
+    return write_weights(checkpoint, files, dialect, progress)
 
 
 def head_fields(head: Head) -> dict[str, Any]:
@@ -361,8 +366,8 @@ def head_fields(head: Head) -> dict[str, Any]:
 
 
 def _write_text(text: Text, folder: Path, layout: RepositoryLayout, architecture: Architecture) -> None:
-    (folder / VOCABULARY).write_bytes(text.proto)
-    build_tokenizer(text.vocabulary, text.rules).save(str(folder / TOKENIZER), pretty=False)
+    write_file(folder / VOCABULARY, text.proto)
+    write_file(folder / TOKENIZER, build_tokenizer(text.vocabulary, text.rules).to_str().encode())
     # The generic class takes tokenizer.json as it is; AlbertTokenizer would rebuild it with rules of its own.
     tokenizer_class = "AlbertHubTokenizer" if layout == "bridge" else "PreTrainedTokenizerFast"
     config: dict[str, Any] = {f"{name}_token": piece for name, piece in SPECIAL_PIECES.items()}

@@ -47,17 +47,18 @@ from albert_hub_bridge.stores.configurations import (
     read_object,
     write_json,
 )
+from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.keras_task import (
     CONFIG,
     TASK,
     TASK_MODULES,
     TASK_WEIGHTS,
     is_task,
+    new_optimizer,
     read_task,
     serialized,
     split_task,
     task_object,
-    write_new_optimizer,
 )
 from albert_hub_bridge.stores.keras_weights import (
     check_policy,
@@ -201,7 +202,7 @@ def unrepresentable(variant: Variant, head: Head | None) -> list[Problem]:
 
 def write_preset(
     checkpoint: Checkpoint, folder: Path, progress: Progress | None = None, max_shard_bytes: int | None = None
-) -> None:
+) -> dict[Path, str]:
     """Write a checkpoint as a preset that `keras_hub.models.Backbone.from_preset` loads, or a task's `from_preset`.
 
     Args:
@@ -210,9 +211,13 @@ def write_preset(
         progress: Called after every tensor.
         max_shard_bytes: Size of the values in one file of weights; None for one file.
 
+    Returns:
+        The SHA-256 of every file of weights, as it was read back, in hexadecimal.
+
     Raises:
         ConfigurationError: KerasHub cannot compute what the checkpoint is; all reasons are listed.
         TargetError: One weight alone is larger than a shard may be.
+        OSError: The system did not write a file, which it names.
     """
     if problems := unrepresentable(checkpoint.variant, checkpoint.head):
         advice = "Convert to the bridge layout instead, which can compute it"
@@ -227,12 +232,11 @@ def write_preset(
     metadata = {**_FORMAT, "parameter_count": parameter_count(architecture), "tasks": ["MaskedLM", "TextClassifier"]}
     write_json(folder / METADATA, metadata)
     preprocessor = _write_text(checkpoint.text, head, folder) if checkpoint.text is not None else None
-    placed = lay_out_weights(checkpoint, folder, max_shard_bytes)
+    files = lay_out_weights(checkpoint, folder, max_shard_bytes)
     if head is not None:
         write_json(folder / TASK, task_object(head, backbone, preprocessor))
-        placed += lay_out_file(checkpoint, folder / TASK_WEIGHTS, checkpoint.head_rules)
-        write_new_optimizer(folder / TASK_WEIGHTS, head)
-    write_weights(checkpoint, placed, "keras", progress)
+        files.append(lay_out_file(checkpoint, folder / TASK_WEIGHTS, checkpoint.head_rules, new_optimizer(head)))
+    return write_weights(checkpoint, files, "keras", progress)
 
 
 def with_heads_of_keras(checkpoint: Checkpoint) -> Checkpoint:
@@ -272,7 +276,7 @@ def _write_text(text: Text, head: Head | None, folder: Path) -> dict[str, Any] |
     tokenizer = serialized("albert_tokenizer", "AlbertTokenizer", tokenizer_config)
     write_json(folder / TOKENIZER, tokenizer)
     (folder / VOCABULARY).parent.mkdir(parents=True)
-    (folder / VOCABULARY).write_bytes(bake_rules(text.proto, text.rules))
+    write_file(folder / VOCABULARY, bake_rules(text.proto, text.rules))
     # KerasHub makes a preprocessor with its defaults where a preset has none; write one to say something else, or for
     # a task. `longest_first` is not among what it can say; `round_robin` comes nearest.
     truncate = "waterfall" if text.truncate == "waterfall" else "round_robin"

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
@@ -224,17 +223,16 @@ def task_object(head: Head, backbone: dict[str, Any], preprocessor: dict[str, An
     return task if head.labels is None else {**task, _LABELS: list(head.labels)}
 
 
-def write_new_optimizer(file: Path, head: Head) -> None:
-    """Add the state of an optimizer that has done nothing, without which KerasHub warns when it loads a task.
+def new_optimizer(head: Head) -> dict[str, np.generic]:
+    """Return the state of an optimizer that has done nothing, without which KerasHub warns when it loads a task.
 
     A task is compiled when it is made, so what KerasHub saves has at least a step count and the learning rate.
 
     Source:
         keras_hub/src/models/{masked_lm,albert/albert_text_classifier}.py, `compile`.
     """
-    with h5py.File(file, "a") as h5:
-        h5["optimizer/vars/0"] = np.int32(0)
-        h5["optimizer/vars/1"] = np.float32(5e-5 if head.kind == "masked_lm" else 1e-5)
+    rate = 5e-5 if head.kind == "masked_lm" else 1e-5
+    return {"optimizer/vars/0": np.int32(0), "optimizer/vars/1": np.float32(rate)}
 
 
 def serialized(module: str, class_name: str, config: dict[str, Any]) -> dict[str, Any]:

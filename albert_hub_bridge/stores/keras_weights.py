@@ -5,12 +5,16 @@ Read and written with h5py alone. Source of the format: keras/src/saving/saving_
 
 from __future__ import annotations
 
+import io
+import mmap
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from math import prod
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -20,7 +24,11 @@ from albert_hub_bridge.mapping.weights import WeightRule
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
 from albert_hub_bridge.stores.configurations import read_json, write_json
 from albert_hub_bridge.stores.hdf5 import read_datasets
-from albert_hub_bridge.stores.tensors import Placed, shards_of
+from albert_hub_bridge.stores.tensors import LaidOut, shards_of
+
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 WEIGHTS, INDEX = "model.weights.h5", "model.weights.json"
@@ -183,37 +191,93 @@ def _divide(quantized: Weight, scale: Weight, shape: tuple[int, ...]) -> np.ndar
     return quantized.read().astype(np.float32) / scale.read().astype(np.float32).reshape(shape)
 
 
-def lay_out_weights(checkpoint: Checkpoint, folder: Path, max_shard_bytes: int | None) -> list[Placed]:
-    """Make the files of an encoder's weights, and return where the values of each belong; they are not written yet."""
+def lay_out_weights(checkpoint: Checkpoint, folder: Path, max_shard_bytes: int | None) -> list[LaidOut]:
+    """Lay out the files of an encoder's weights, and write the index where there are several."""
     shards = shards_of(checkpoint, checkpoint.encoder_rules, max_shard_bytes)
     if len(shards) == 1:
-        return lay_out_file(checkpoint, folder / WEIGHTS, shards[0])
-    placed = []
+        return [lay_out_file(checkpoint, folder / WEIGHTS, shards[0])]
+    files = []
     weight_map: dict[str, str | list[str]] = {}
     for number, rules in enumerate(shards):
         name = f"model_{number:05}.weights.h5"
-        placed += lay_out_file(checkpoint, folder / name, rules)
+        files.append(lay_out_file(checkpoint, folder / name, rules))
         for rule in rules:
             group = "/" + rule.keras.rpartition("/")[0]
             before = weight_map.get(group, name)
             weight_map[group] = before if before == name else [*([before] if isinstance(before, str) else before), name]
     write_json(folder / INDEX, {"metadata": {"total_size": checkpoint.nbytes}, "weight_map": weight_map})
-    return placed
+    return files
 
 
-def lay_out_file(checkpoint: Checkpoint, file: Path, rules: Sequence[WeightRule]) -> list[Placed]:
-    """Make an HDF5 file that has a dataset for every row, and return where the values of each belong."""
+def lay_out_file(
+    checkpoint: Checkpoint, file: Path, rules: Sequence[WeightRule], scalars: Mapping[str, np.generic] | None = None
+) -> LaidOut:
+    """Lay out an HDF5 file that has a dataset for every row, and some with a number.
+
+    libhdf5 does it in memory, so that it never meets a full disk, which it is not good at.
+    """
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     bfloat16 = checkpoint.dtype == "bfloat16"
     dtype = np.dtype("V2") if bfloat16 else DTYPES[checkpoint.dtype].newbyteorder("<")
-    sizes: Mapping[str, int] = checkpoint.sizes
-    placed = []
-    with h5py.File(file, "w") as h5:
-        for rule in rules:
-            dataset = h5.create_dataset(rule.keras, rule.shape("keras", sizes), dtype, dcpl=early)
+    shapes = {rule: rule.shape("keras", checkpoint.sizes) for rule in rules}
+    sizes = {rule: prod(shape) * dtype.itemsize for rule, shape in shapes.items()}
+    memory = _Hollow(sum(sizes.values()) + (len(rules) + 64) * _ROOM_FOR_A_DATASET)
+    values = []
+    with h5py.File(memory, "w", track_times=False) as h5:
+        for rule, shape in shapes.items():
+            dataset = h5.create_dataset(rule.keras, shape, dtype, dcpl=early)
             if bfloat16:
                 dataset.attrs["dtype"] = "bfloat16"
-            placed.append(Placed(rule, file, dataset.id.get_offset()))
-    return placed
+            values.append((rule, dataset.id.get_offset()))
+        for name, number in (scalars or {}).items():
+            h5[name] = number
+    values.sort(key=itemgetter(1))
+    ends = [0, *(offset + sizes[rule] for rule, offset in values)]
+    begins = [*(offset for _, offset in values), memory.size]
+    frame = {end: memory.read_at(end, begin) for end, begin in zip(ends, begins, strict=True) if end < begin}
+    return LaidOut(file, memory.size, frame, values)
+
+
+_ROOM_FOR_A_DATASET = 1 << 14  # more than its names, groups and headers ever take
+
+
+class _Hollow(io.RawIOBase):
+    """A file in memory, of which only those pages cost anything that something is written to."""
+
+    def __init__(self, most: int) -> None:
+        self._memory, self._at, self.size = mmap.mmap(-1, most), 0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
+        return self._at
+
+    def readinto(self, room: Buffer) -> int:
+        view = memoryview(room).cast("B")
+        view[:] = self._memory[self._at : self._at + len(view)]
+        self._at += len(view)
+        return len(view)
+
+    def write(self, content: Buffer) -> int:
+        view = memoryview(content).cast("B")
+        self._memory[self._at : self._at + len(view)] = view
+        self._at += len(view)
+        self.size = max(self.size, self._at)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        self.size = self._at if size is None else size
+        return self.size
+
+    def read_at(self, begin: int, end: int) -> bytes:
+        return self._memory[begin:end]

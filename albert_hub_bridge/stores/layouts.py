@@ -111,9 +111,12 @@ def write_checkpoint(
     layout: Layout,
     progress: Progress | None = None,
     max_shard_bytes: int | None = None,
-) -> None:
-    """Write a checkpoint into an existing, empty folder, in any layout, in files of at most `max_shard_bytes`."""
+) -> dict[Path, str]:
+    """Write a checkpoint into an existing, empty folder, in any layout, in files of at most `max_shard_bytes`.
+
+    Returns:
+        The SHA-256 of every file of weights, as it was read back, in hexadecimal.
+    """
     if layout == "keras":
-        keras_preset.write_preset(checkpoint, folder, progress, max_shard_bytes)
-    else:
-        hf_repository.write_repository(checkpoint, folder, layout, progress, max_shard_bytes)
+        return keras_preset.write_preset(checkpoint, folder, progress, max_shard_bytes)
+    return hf_repository.write_repository(checkpoint, folder, layout, progress, max_shard_bytes)

@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from albert_hub_bridge import model
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.stores.configurations import read_json, write_json
+from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.hf_repository import CONFIG, TOKENIZER_CONFIG
 
 
@@ -39,16 +41,22 @@ def add_code(folder: Path, head: HeadKind | None) -> None:
     """Add the code to a repository in the bridge layout, and say in its configurations which Auto class finds what.
 
     Args:
-        folder: Of the repository.
+        folder: Of the repository, which is not in its place yet.
         head: What is on its encoder.
     """
     for name, content in code_files().items():
-        (folder / name).write_bytes(content)
+        write_file(folder / name, content)
     classes = {"AutoConfig": f"{_CONFIGURATION}.AlbertHubConfig", "AutoModel": f"{_MODELING}.AlbertHubModel"}
     if head is not None:
         classes[HEADS[head].auto] = f"{_MODELING}.{HEADS[head].bridge}"
-    write_json(folder / CONFIG, read_json(folder / CONFIG) | {"auto_map": classes})
+    _add_keys(folder / CONFIG, {"auto_map": classes})
     if (folder / TOKENIZER_CONFIG).is_file():
         # Two classes, the second for tokenizers whose name ends in Fast: as transformers itself writes it.
         tokenizer = {"AutoTokenizer": [f"{_TOKENIZATION}.AlbertHubTokenizer", None]}
-        write_json(folder / TOKENIZER_CONFIG, read_json(folder / TOKENIZER_CONFIG) | {"auto_map": tokenizer})
+        _add_keys(folder / TOKENIZER_CONFIG, {"auto_map": tokenizer})
+
+
+def _add_keys(file: Path, keys: Mapping[str, Any]) -> None:
+    content = {**read_json(file), **keys}
+    file.unlink()
+    write_json(file, content)

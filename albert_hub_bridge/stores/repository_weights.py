@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
 from albert_hub_bridge.stores.configurations import read_json, write_json
 from albert_hub_bridge.stores.old_formats import read_flax, read_pytorch, read_tensorflow
 from albert_hub_bridge.stores.safetensors_file import lay_out, read_header
-from albert_hub_bridge.stores.tensors import Placed, map_tensor, shards_of
+from albert_hub_bridge.stores.tensors import LaidOut, map_tensor, shards_of
 
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -124,8 +125,8 @@ def _read_shards(
 
 def lay_out_weights(
     checkpoint: Checkpoint, folder: Path, dialect: Dialect, prefix: str, max_shard_bytes: int | None
-) -> list[Placed]:
-    """Make the files of a checkpoint's weights, and return where the values of each belong; not written yet.
+) -> list[LaidOut]:
+    """Lay out the files of a checkpoint's weights, and write the index where there are several.
 
     Args:
         checkpoint: What to write.
@@ -137,14 +138,15 @@ def lay_out_weights(
     names = {rule: prefix + rule.name(dialect) for rule in checkpoint.encoder_rules}
     names |= {rule: rule.name(dialect) for rule in checkpoint.head_rules}
     shards = shards_of(checkpoint, list(names), max_shard_bytes)
-    placed = []
+    files = []
     weight_map: dict[str, str] = {}
     for number, rules in enumerate(shards, start=1):
         file = folder / (WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors")
         shapes = {names[rule]: rule.shape(dialect, checkpoint.sizes) for rule in rules}
-        offsets = lay_out(file, shapes, checkpoint.dtype)
-        placed += [Placed(rule, file, offsets[names[rule]]) for rule in rules]
+        before, offsets = lay_out(shapes, checkpoint.dtype)
+        size = len(before) + sum(prod(shape) for shape in shapes.values()) * DTYPES[checkpoint.dtype].itemsize
+        files.append(LaidOut(file, size, {0: before}, [(rule, offsets[names[rule]]) for rule in rules]))
         weight_map |= dict.fromkeys(shapes, file.name)
     if len(shards) > 1:
         write_json(folder / INDEX, {"metadata": {"total_size": checkpoint.nbytes}, "weight_map": weight_map})
-    return placed
+    return files

@@ -48,11 +48,10 @@ def read_header(file: Path) -> dict[str, Tensor]:
     return dict(sorted(placed.items(), key=lambda item: item[1].offset))
 
 
-def lay_out(file: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, int]:
-    """Make a file that has every tensor, and return where the values of each begin; they are not written yet.
+def lay_out(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> tuple[bytes, dict[str, int]]:
+    """Return what comes before the values in a file of tensors, and the offsets where the values of each begin.
 
     Args:
-        file: To make.
         shapes: Of the tensors, by name, in the order they shall have.
         dtype: Of all tensors: a key of `DTYPES`.
     """
@@ -63,7 +62,5 @@ def lay_out(file: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> di
         header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [starts[name], end]}
     content = json.dumps(header, separators=(",", ":")).encode()
     content += b" " * (-len(content) % 8)  # the values begin aligned
-    with file.open("wb") as stream:
-        stream.write(len(content).to_bytes(8, "little") + content)
-        stream.truncate(8 + len(content) + end)
-    return {name: 8 + len(content) + start for name, start in starts.items()}
+    before = len(content).to_bytes(8, "little") + content
+    return before, {name: len(before) + start for name, start in starts.items()}

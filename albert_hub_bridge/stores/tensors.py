@@ -1,20 +1,24 @@
 """Moving tensors between files: mapped from where they lie, written to where they belong, transposed on the way.
 
 Both formats keep a tensor's values in one run of bytes. So a reader only needs the offset, a writer lays the file out
-first and fills it afterwards, and all cores can fill it at once. Nothing is held in memory but a few megabytes a core:
+first and fills it afterwards, and all cores can fill it at once. Afterwards it is read once, to be hashed and to be
+compared with the checkpoint. Nothing is held in memory but a few megabytes a core:
 the libraries' own writers take a whole checkpoint as contiguous arrays, which costs its size again in memory, and a
 transposed copy that follows the target row by row costs three to five times as long (`benchmarks/convert.py`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import groupby
+from io import FileIO
 from math import prod
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +27,7 @@ import numpy as np
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.mapping.weights import Dialect, WeightRule
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Progress
+from albert_hub_bridge.stores.files import naming, read_back_wrong, to_disk, write_all
 
 
 # A core fills a block of 4 MB, which fits its cache, in tiles of a few cache lines by 512 rows, and writes it.
@@ -38,36 +43,99 @@ def map_tensor(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype)
     return np.memmap(file, dtype, "r", offset, shape)
 
 
-class Placed(NamedTuple):
-    """Where the values of a weight belong."""
+class LaidOut(NamedTuple):
+    """A file of weights before it is written: all of it but the values."""
 
-    rule: WeightRule
-    file: Path  # laid out for it
-    offset: int  # of its first byte
+    file: Path
+    size: int  # in bytes
+    frame: Mapping[int, bytes]  # what lies around the values, by offset; with them it fills the file
+    values: Sequence[tuple[WeightRule, int]]  # the offset where those of each weight begin, in the order of the file
 
 
 def write_weights(
-    checkpoint: Checkpoint, placed: Sequence[Placed], dialect: Dialect, progress: Progress | None
-) -> None:
-    """Fill files with weights of a checkpoint.
+    checkpoint: Checkpoint, files: Iterable[LaidOut], dialect: Dialect, progress: Progress | None
+) -> dict[Path, str]:
+    """Write files with weights of a checkpoint, and compare what the disk gives back, bit for bit.
 
     Args:
         checkpoint: Whose weights to write.
-        placed: Every weight, those of one file in a row.
+        files: To make.
         dialect: The layout of the files.
         progress: Called after every tensor.
+
+    Returns:
+        The SHA-256 of every file, of what was read back, in hexadecimal.
+
+    Raises:
+        OSError: The system did not write a file, or gave back something else.
     """
-    done = 0
-    for file, weights in groupby(placed, key=lambda weight: weight.file):
-        with _Filler(file) as filler:
-            for rule, _, offset in weights:
-                array = checkpoint.read(rule, dialect)
-                if array.dtype != DTYPES[checkpoint.dtype]:  # it would be written over its neighbours
-                    raise ValueError(f"{rule.bridge} should be {checkpoint.dtype}, and is {array.dtype}.")
+    done, sums = 0, {}
+    for laid_out in files:
+        with naming(laid_out.file), laid_out.file.open("xb", buffering=0) as stream:
+            stream.truncate(laid_out.size)
+            for offset, piece in laid_out.frame.items():
+                stream.seek(offset)
+                write_all(stream, piece)
+        with _Filler(laid_out.file) as filler:
+            for rule, offset in laid_out.values:
+                array = _values(checkpoint, rule, dialect)
                 filler.fill(array, offset)
                 done += array.nbytes
                 if progress is not None:
                     progress(done, checkpoint.nbytes)
+        sums[laid_out.file] = _read_back(laid_out, checkpoint, dialect)
+    return sums
+
+
+def _values(checkpoint: Checkpoint, rule: WeightRule, dialect: Dialect) -> np.ndarray:
+    array = checkpoint.read(rule, dialect)
+    if array.dtype != DTYPES[checkpoint.dtype]:  # it would be written over its neighbours
+        raise ValueError(f"{rule.bridge} should be {checkpoint.dtype}, and is {array.dtype}.")
+    return array
+
+
+def _read_back(laid_out: LaidOut, checkpoint: Checkpoint, dialect: Dialect) -> str:
+    """Read a file once: one thread hashes it, another compares it with its frame and with the checkpoint."""
+    digest, local, at = hashlib.sha256(), threading.local(), 0
+    room = np.empty(0, np.uint8)
+    with ExitStack() as resources:
+        with naming(laid_out.file):
+            stream = resources.enter_context(laid_out.file.open("rb", buffering=0))
+            to_disk(stream)
+        comparing = resources.enter_context(ThreadPoolExecutor(1))
+        for offset, expected in _contents(laid_out, checkpoint, dialect):
+            if room.size < expected.nbytes:
+                room = np.empty(expected.nbytes, np.uint8)
+            found = room[: expected.nbytes]
+            with naming(laid_out.file):
+                is_whole = offset == at and _read_into(stream, found)
+            same = comparing.submit(lambda: np.array_equal(found, _in_order(expected, local)))  # noqa: B023
+            digest.update(found.data)
+            at += expected.nbytes
+            if not (same.result() and is_whole):
+                raise read_back_wrong(laid_out.file)
+        with naming(laid_out.file):
+            if at != laid_out.size or stream.read(1):
+                raise read_back_wrong(laid_out.file)
+    return digest.hexdigest()
+
+
+def _contents(laid_out: LaidOut, checkpoint: Checkpoint, dialect: Dialect) -> Iterator[tuple[int, np.ndarray]]:
+    """Return what a file should have, with its offsets, from its beginning to its end."""
+    frame = [(offset, np.frombuffer(piece, np.uint8)) for offset, piece in laid_out.frame.items()]
+    values = (part for rule, offset in laid_out.values for part in _blocks(_values(checkpoint, rule, dialect), offset))
+    return heapq.merge(sorted(frame, key=itemgetter(0)), values, key=itemgetter(0))
+
+
+def _read_into(stream: FileIO, room: np.ndarray) -> bool:
+    """Read until an array of bytes is full, and tell whether the file had as many."""
+    left = room.data
+    while left:
+        count = stream.readinto(left)
+        if not count:
+            return False
+        left = left[count:]
+    return True
 
 
 def shards_of(checkpoint: Checkpoint, rules: Sequence[WeightRule], max_bytes: int | None) -> list[list[WeightRule]]:
@@ -100,7 +168,7 @@ class _Filler:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._local = threading.local()  # a handle and a buffer for each thread
+        self._local = threading.local()  # a handle, and the buffer of `_in_order`, for each thread
         self._resources = ExitStack()
 
     def __enter__(self) -> _Filler:
@@ -112,27 +180,37 @@ class _Filler:
 
     def fill(self, array: np.ndarray, offset: int) -> None:
         """Write one array at an offset; raises what writing raises, such as OSError."""
-        matrix = as_matrix(array)
-        row_bytes = matrix.shape[1] * matrix.itemsize
-        rows = max(1, _BLOCK_BYTES // row_bytes)
-        tops = range(0, matrix.shape[0], rows)
-        list(self._pool.map(lambda top: self._write(matrix[top : top + rows], offset + top * row_bytes), tops))
+        list(self._pool.map(self._write, _blocks(array, offset)))
 
-    def _write(self, block: np.ndarray, offset: int) -> None:
-        if not hasattr(self._local, "handle"):
-            self._local.handle = self._resources.enter_context(self._file.open("r+b", buffering=0))
-            self._local.buffer = np.empty(0, np.uint8)
-        if not block.flags.c_contiguous:
-            if self._local.buffer.size < block.nbytes:
-                self._local.buffer = np.empty(block.nbytes, np.uint8)
-            compact = self._local.buffer[: block.nbytes].view(block.dtype).reshape(block.shape)
-            for rows, columns in _tiles(block.shape):
-                compact[rows, columns] = block[rows, columns]
-            block = compact
-        left = block.reshape(-1).view(np.uint8).data
-        self._local.handle.seek(offset)
-        while left:  # a raw write may take less than all
-            left = left[self._local.handle.write(left) :]
+    def _write(self, part: tuple[int, np.ndarray]) -> None:
+        offset, block = part
+        content = _in_order(block, self._local).data
+        with naming(self._file):
+            if not hasattr(self._local, "handle"):
+                self._local.handle = self._resources.enter_context(self._file.open("r+b", buffering=0))
+            self._local.handle.seek(offset)
+            write_all(self._local.handle, content)
+
+
+def _blocks(array: np.ndarray, offset: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Cut an array that belongs at an offset into blocks of rows, with theirs."""
+    matrix = as_matrix(array)
+    row_bytes = matrix.shape[1] * matrix.itemsize
+    rows = max(1, _BLOCK_BYTES // row_bytes)
+    for top in range(0, matrix.shape[0], rows):
+        yield offset + top * row_bytes, matrix[top : top + rows]
+
+
+def _in_order(block: np.ndarray, local: threading.local) -> np.ndarray:
+    """Return a block's bytes in C order, in a buffer of the thread where they lie otherwise."""
+    if not block.flags.c_contiguous:
+        if not hasattr(local, "buffer") or local.buffer.size < block.nbytes:
+            local.buffer = np.empty(block.nbytes, np.uint8)
+        compact = local.buffer[: block.nbytes].view(block.dtype).reshape(block.shape)
+        for rows, columns in _tiles(block.shape):
+            compact[rows, columns] = block[rows, columns]
+        block = compact
+    return block.reshape(-1).view(np.uint8)
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
