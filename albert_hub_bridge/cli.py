@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -250,7 +250,13 @@ def list_published() -> None:
 @app.command()
 def verify(
     source: Source,
-    target: Annotated[str, typer.Argument(help="The folder to compare with.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="The folder to compare with; without it, the files of SOURCE are compared with its conversion.json.",
+            show_default=False,
+        ),
+    ] = None,
     texts: Annotated[
         Path | None, typer.Option(help="File with one text a line; a built-in sample by default.", dir_okay=False)
     ] = None,
@@ -259,7 +265,9 @@ def verify(
     ] = 1e-5,
     as_json: AsJson = False,
 ) -> None:
-    """Put texts into both sides and compare configurations, tensors, ids and numbers."""
+    """Put texts into both sides and compare configurations, tensors, ids and numbers; or check one folder's files."""
+    if target is None:
+        _check_files(source, as_json)
     with _errors_as_messages(as_json):
         lines = SAMPLE_TEXTS if texts is None else _read_texts(texts)
         with err.status("Loading both sides, and computing"):
@@ -271,6 +279,23 @@ def verify(
         _print_verification(report)
         if recorded:
             out.print(f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]")
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _check_files(folder: str, as_json: bool) -> NoReturn:
+    with _errors_as_messages(as_json):
+        report = publish.check(folder)
+    if as_json:
+        _print_json(report.as_dict())
+        raise typer.Exit(0 if report.passed else 1)
+    out.print(f"[bold]{escape(report.folder)}[/]: {escape(report.made_by)}")
+    out.print(_two_columns({change: f"[red]{escape(name)}[/]" for name, change in report.changes.items()}))
+    if report.others:
+        out.print(
+            f"[yellow]Not in its record, and no part of a preset or repository:[/] {escape(', '.join(report.others))}"
+        )
+    changed = f"[bold red]{len(report.changes)} files are not as they were made.[/]"
+    out.print(f"[bold green]All {report.files} files are as they were made.[/]" if report.passed else changed)
     raise typer.Exit(0 if report.passed else 1)
 
 

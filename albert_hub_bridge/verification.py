@@ -17,6 +17,9 @@ from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Text
 from albert_hub_bridge.stores.layouts import pull, read_checkpoint
 
 
+# How many texts are compared layer by layer, because what every layer gives is kept at once.
+LAYERWISE_TEXTS = 8
+
 # Texts that tell libraries apart: case, accents, quotes, numbers, spaces, several scripts, unknown characters.
 SAMPLE_TEXTS = (
     "ALBERT shares one set of weights between all of its layers.",
@@ -71,6 +74,7 @@ def verify(
         )
     ids, other_ids = (engine.tokenize(texts) for engine in engines)
     differences: dict[str, float] = {}
+    layers: tuple[float, ...] = ()
     if one.architecture == replace(other.architecture, dropout=one.architecture.dropout):  # else not one function
         # Where neither side has a vocabulary, any ids will do to compare the numbers.
         size = one.architecture.vocabulary_size
@@ -79,6 +83,9 @@ def verify(
         outputs, other_outputs = (engine.compute(inputs) for engine in engines)
         comparable = [n for n in outputs if n in other_outputs and outputs[n].shape == other_outputs[n].shape]
         differences = {name: float(np.max(np.abs(outputs[name] - other_outputs[name]))) for name in comparable}
+        first = {name: array[:LAYERWISE_TEXTS] for name, array in inputs.items()}
+        states, other_states = (engine.hidden_states(first) for engine in engines)
+        layers = tuple(np.abs(states - other_states).max(axis=(1, 2, 3)).tolist())
     compared = list(zip(texts, ids or [], other_ids or [], strict=False))
     differing = [(text, row, other_row) for text, row, other_row in compared if row != other_row]
     return Verification(
@@ -95,6 +102,7 @@ def verify(
         max_abs_difference=differences,
         tolerance=tolerance,
         notes=tuple(notes),
+        layer_differences=layers,
     )
 
 

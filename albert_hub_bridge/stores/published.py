@@ -32,3 +32,21 @@ PUBLISHED_PRESETS = {
     "albert_extra_extra_large_en_uncased": PublishedPreset(f"12 layers of width 4096, {_DATA}.", 222_595_584, "keras/albert/keras/albert_extra_extra_large_en_uncased/3", "albert/albert-xxlarge-v2"),
 }
 # fmt: on
+
+# What the model cards say of all of them: the licence of Google's release, its language, what it was trained on, and
+# where that is described.
+ABOUT_PUBLISHED = {
+    "license": "apache-2.0",
+    "language": "en",
+    "trained_on": "English Wikipedia and BooksCorpus",
+    "paper": "https://arxiv.org/abs/1909.11942",
+}
+
+
+def is_published(handle: str) -> bool:
+    """Tell whether a source's handle names one of them, in any version."""
+    return any(
+        handle == f"hf://{preset.stock}"
+        or handle.startswith((f"hf://{preset.stock}@", f"kaggle://{preset.kaggle.rpartition('/')[0]}"))
+        for preset in PUBLISHED_PRESETS.values()
+    )
