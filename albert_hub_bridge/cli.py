@@ -239,12 +239,16 @@ def push(
 
 
 @app.command(name="list")
-def list_published() -> None:
-    """List the presets that KerasHub publishes and the official stock checkpoints."""
+def list_published(as_json: AsJson = False) -> None:
+    """List the presets that KerasHub publishes and the official stock checkpoints: sizes, and where they live."""
+    if as_json:
+        _print_json({name: asdict(preset) for name, preset in PUBLISHED_PRESETS.items()})
+        return
     for name, preset in PUBLISHED_PRESETS.items():
-        out.print(f"[bold]{name}[/]  {preset.parameters:,} parameters")
-        out.print(f"  kaggle://{preset.kaggle}  (KerasHub preset)")
-        out.print(f"  hf://{preset.stock}  (stock repository by Google)")
+        size = f"{preset.parameters:,} parameters, {4 * preset.parameters / 1e6:,.0f} MB in float32"
+        out.print(f"[bold]{name}[/]  {preset.layers} layers of width {preset.width}, {size}")
+        out.print(f"  kaggle://{preset.kaggle}  (KerasHub preset; its tokenizer does not lower-case)")
+        out.print(f"  hf://{preset.stock}  (official stock repository; its tokenizer lower-cases)")
 
 
 @app.command()

@@ -172,7 +172,11 @@ def _link(handle: str) -> str:
 def written_by_hand(folder: Path) -> str:
     """Return what somebody wrote between the marks of a folder's card."""
     file = folder / CARD
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return between_marks(file.read_text(encoding="utf-8")) if file.is_file() else ""
+
+
+def between_marks(text: str) -> str:
+    """Return what somebody wrote between the marks of a card."""
     return text.partition(BEGIN)[2].partition(END)[0].strip()
 
 

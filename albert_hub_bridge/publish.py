@@ -59,12 +59,8 @@ def check(source: str | Path) -> FilesCheck:
     return report
 
 
-def _write_papers(folder: Path, record: dict[str, Any], location: str) -> list[str]:
-    """Write what says of a folder where it comes from: its record, its card, and the picture where there is one.
-
-    Returns:
-        Their names.
-    """
+def _write_papers(folder: Path, record: dict[str, Any], location: str) -> None:
+    """Write what says of a folder where it comes from: its record, its card, and the picture where there is one."""
     drawn = draw_parity(record["verification"]) if record["verification"] is not None else None
     picture = folder / PICTURE
     if drawn is not None:
@@ -75,7 +71,6 @@ def _write_papers(folder: Path, record: dict[str, Any], location: str) -> list[s
         record["picture"] = None
     write_record(folder, record)
     write_card(folder, record, location, written_by_hand(folder))
-    return [RECORD, CARD, *([PICTURE] if record["picture"] is not None else [])]
 
 
 def card(folder: str | Path) -> Path:
@@ -121,12 +116,18 @@ def push(
     record = check_before_push(path, target, verify=verify)
     scheme, _, name = target.partition("://")
     message = message or f"Convert {record['source']['handle']} to the {record['target']['layout']} layout"
-    files = [*record["target"]["files"], *_write_papers(path, record, target)]  # the card says where to load it from
+    _write_papers(path, record, target)  # the card says where to load it from
+    files = files_to_push(record)
     if scheme == "kaggle":
         return push_to_kaggle(path, files, name, message=message)
     return push_to_hugging_face(
         path, files, name, message=message, private=private, revision=revision, create_pr=create_pr
     )
+
+
+def files_to_push(record: Mapping[str, Any]) -> list[str]:
+    """Name the files that `push` sends of a folder with that record; nothing else leaves the machine."""
+    return [*record["target"]["files"], RECORD, CARD, *([PICTURE] if record["picture"] is not None else [])]
 
 
 def check_address(target: str) -> None:

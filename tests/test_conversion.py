@@ -42,7 +42,16 @@ def test_entries_are_the_published_checkpoints() -> None:
 
 
 def _entry(architecture: Architecture, golden: dict[str, object] | None = None) -> Entry:
-    return Entry("sample", "keras", "kaggle://nowhere", architecture, parameter_count(architecture), golden)
+    return Entry(
+        "sample",
+        "keras",
+        "kaggle://nowhere",
+        architecture,
+        parameter_count(architecture),
+        golden,
+        "sentencepiece",
+        "nmt_nfkc",
+    )
 
 
 def test_a_recipe_converts_and_verifies_with_golden_numbers(keras_preset: KerasPreset, tmp_path: Path) -> None:
