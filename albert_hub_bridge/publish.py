@@ -61,14 +61,14 @@ def check(source: str | Path) -> FilesCheck:
 
 def _write_papers(folder: Path, record: dict[str, Any], location: str) -> None:
     """Write what says of a folder where it comes from: its record, its card, and the picture where there is one."""
-    drawn = draw_parity(record["verification"]) if record["verification"] is not None else None
-    picture = folder / PICTURE
-    if drawn is not None:
-        picture.write_bytes(drawn)
-        record["picture"] = {"bytes": len(drawn), "sha256": sha256_of(picture)}
-    elif record["picture"] is None or not picture.is_file() or sha256_of(picture) != record["picture"]["sha256"]:
+    picture, known = folder / PICTURE, record["picture"]
+    if known is None or not picture.is_file() or sha256_of(picture) != known["sha256"]:
         picture.unlink(missing_ok=True)  # of something else
+        drawn = draw_parity(record["verification"]) if record["verification"] is not None else None
         record["picture"] = None
+        if drawn is not None:
+            picture.write_bytes(drawn)
+            record["picture"] = {"bytes": len(drawn), "sha256": sha256_of(picture)}
     write_record(folder, record)
     write_card(folder, record, location, written_by_hand(folder))
 

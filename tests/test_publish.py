@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,34 +176,79 @@ for _ in range(2):
 """
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "how", "message"),
-    [
-        ("POST", "/commit/", 500, "was not changed"),
-        ("POST", "/commit/", 403, "Your token may not write there"),
-        ("POST", "/commit/", 429, "The Hub wants fewer requests"),
-        ("POST", "/commit/", "drop", "The connection to hf://user/albert broke"),
-        ("POST", "/commit/", "lose", "The connection to hf://user/albert broke"),
-        ("POST", "/api/repos/create", 401, "You are not logged in"),
-    ],
+# Who fails how while we push, and what is said of it. What the client tries again by itself ends well.
+# fmt: off
+HUGGING_FACE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
+    ("broken",    "POST", "/commit/",          500,        "was not changed"),
+    ("forbidden", "POST", "/commit/",          403,        "Your token may not write there"),
+    ("gone",      "POST", "/commit/",          404,        "There is no such repository or revision."),
+    ("locked",    "POST", "/commit/",          409,        "Somebody else is writing to it."),
+    ("busy",      "POST", "/commit/",          429,        "The Hub wants fewer requests."),
+    ("dropping",  "POST", "/commit/",          "drop",     "The connection to hf://user/dropping broke"),
+    ("losing",    "POST", "/commit/",          "lose",     "The connection to hf://user/losing broke"),
+    ("strange",   "POST", "/api/repos/create", 401,        "You are not logged in"),
+    ("stumbling", "POST", "/preupload/",       500,        "good"),
+    ("cut",       "PUT",  "/storage/",         "truncate", "was not changed. Error while uploading"),
+    ("damaged",   "PUT",  "/storage/",         "corrupt",  "was not changed. Error while uploading"),
 )
+KAGGLE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
+    ("broken",    "POST", "CreateModelInstance$", 500,        "has no new version"),
+    ("forbidden", "POST", "CreateModelInstance$", 403,        "has no new version"),
+    ("strange",   "POST", "GetModel$",            401,        "has no new version"),
+    ("busy",      "POST", "CreateModelInstance$", 429,        "has no new version"),
+    ("dropping",  "POST", "CreateModelInstance$", "drop",     "has no new version"),
+    ("cut",       "PUT",  "/storage/uploads/",    "truncate", "good"),
+)
+# fmt: on
+
+PUSH_ALL = """
+from albert_hub_bridge import push
+from albert_hub_bridge.errors import TargetError
+result = []
+for target in targets:
+    try:
+        result.append("good" if push(folder, target).startswith("http") else "no address")
+    except TargetError as error:
+        result.append(str(error))
+"""
+
+
+def _push_all(environment: dict[str, str], folder: Path, targets: dict[str, str]) -> None:
+    """Push to each target, compare what is said, and see to it that all the next tries end well."""
+    found = run_client(PUSH_ALL, environment, folder=str(folder), targets=list(targets))
+    for (target, message), said in zip(targets.items(), found, strict=True):
+        assert message in said, (target, said)
+    again = run_client(PUSH_ALL, environment, folder=str(folder), targets=list(targets))
+    assert again == ["good"] * len(targets)
+
+
 def test_a_hub_that_fails_leaves_no_half_and_the_next_try_finishes(
-    method: str,
-    path: str,
-    how: int | str,
-    message: str,
-    preset: Path,
-    hub: HubServer,
-    environment: dict[str, str],
-    tmp_path: Path,
+    preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = _converted(preset, tmp_path / "albert")
-    hub.fail(method, path, how)  # type: ignore[arg-type]
-    found = run_client(_PUSH, environment, folder=str(folder))
-    assert message in found[0]
-    assert found[1].startswith("http")
-    assert len([commit for commit in hub.commits("user/albert") if commit.title != "initial commit"]) == 1
-    assert set(_files(folder)) <= set(hub.files("user/albert"))
+    for name, method, path, how, _ in HUGGING_FACE_FAULTS:
+        body = f'"{name}"' if path == "/api/repos/create" else ""
+        hub.fail(method, path if body else f"user/{name}.*{path}|{path}user/{name}/", how, retry_after=0, body=body)
+    _push_all(environment, folder, {f"hf://user/{row[0]}": row[-1] for row in HUGGING_FACE_FAULTS})
+    for row in HUGGING_FACE_FAULTS:
+        commits = [commit for commit in hub.commits(f"user/{row[0]}") if commit.title != "initial commit"]
+        # Each push renders the card for its own repository, so that the last one's is what lies in the folder.
+        sent = {name: content for name, content in hub.files(f"user/{row[0]}").items() if name != "README.md"}
+        expected = {name: content for name, content in _files(folder).items() if name != "README.md"}
+        assert (len(commits), {name: sent[name] for name in expected}) == (1, expected), row[0]
+
+
+def test_kaggle_that_fails_leaves_no_half_and_the_next_try_finishes(preset: Path, tmp_path: Path) -> None:
+    folder = _converted(preset, tmp_path / "keras", "keras")
+    with KaggleServer() as kaggle:
+        for name, method, path, how, _ in KAGGLE_FAULTS:
+            kaggle.fail(method, path, how, retry_after=0, body=f'"{name}"' if method == "POST" else "")
+        handles = {f"user/{row[0]}/keras/sample": row[-1] for row in KAGGLE_FAULTS}
+        environment = client_environment(tmp_path / "home", kaggle)
+        _push_all(environment, folder, {f"kaggle://{handle}": message for handle, message in handles.items()})
+        for handle, message in handles.items():
+            assert kaggle.versions(handle) == (2 if message == "good" else 1), handle
+            assert set(kaggle.files(handle)) == set(_files(folder))
 
 
 def test_a_preset_goes_to_kaggle(preset: Path, tmp_path: Path) -> None:

@@ -66,6 +66,9 @@ def push_to_hugging_face(
         raise TargetError(f"{handle} was not changed. {hints.get(status or 0, '')} ({said})") from error
     except (OSError, ValueError) as error:
         raise TargetError(f"{handle} was not changed. ({type(error).__name__}: {error})") from error
+    except RuntimeError as error:  # before the commit; the client says which file, and its cause says why
+        why = " ".join(str(error.__cause__ or "").split())[:300]
+        raise TargetError(f"{handle} was not changed. {error} Run the command again. ({why})") from error
     except Exception as error:  # what the client's transport raises, whose names depend on its version
         raise TargetError(
             f"The connection to {handle} broke: {type(error).__name__}: {error}. Run the command again: it commits "
