@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,16 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from typer.testing import CliRunner
 
-from albert_hub_bridge import card, convert, inspect, push, verify
+from albert_hub_bridge import card, check, convert, inspect, push, verify
+from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import ConfigurationError, TargetError
 from albert_hub_bridge.mapping.heads import Head
-from albert_hub_bridge.model_card import BEGIN, END
+from albert_hub_bridge.mapping.weights import POOLER
+from albert_hub_bridge.model.architecture import Variant
+from albert_hub_bridge.model_card import BEGIN, END, render_card
+from albert_hub_bridge.picture import draw_parity
 from albert_hub_bridge.publish import record_verification
 from albert_hub_bridge.stores.hf_repository import write_repository
 from albert_hub_bridge.stores.keras_preset import write_preset
@@ -22,6 +29,9 @@ from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_voca
 from tests.hub_server import HubServer
 from tests.kaggle_server import KaggleServer
 from tests.local_server import client_environment, run_client
+
+
+runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +176,7 @@ def test_somebody_elses_commit_is_noticed_and_not_overwritten(
 
 _PUSH = """
 from albert_hub_bridge import push
+from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import TargetError
 result = []
 for _ in range(2):
@@ -203,6 +214,7 @@ KAGGLE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
 
 PUSH_ALL = """
 from albert_hub_bridge import push
+from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import TargetError
 result = []
 for target in targets:
@@ -346,11 +358,133 @@ def test_what_people_write_into_a_card_stays(preset: Path, tmp_path: Path) -> No
     assert "Not measured." in text
 
 
+def test_a_card_shows_what_was_measured_of_every_layer(preset: Path, tmp_path: Path) -> None:
+    folder = _converted(preset, tmp_path / "stock")
+    record = json.loads((folder / "conversion.json").read_text())
+    layers = record["verification"]["layer_differences"]
+    # The embeddings, and 2 layers of each of 2 groups, both run twice; the last is what comes out.
+    assert len(layers) == 1 + SAMPLE_ARCHITECTURE.num_layers * SAMPLE_ARCHITECTURE.num_inner_repetitions
+    assert layers[-1] == record["verification"]["max_abs_difference"]["sequence_output"] <= 1e-5
+    picture = (folder / "parity.png").read_bytes()
+    assert picture == draw_parity(record["verification"])
+    assert record["picture"] == {"bytes": len(picture), "sha256": hashlib.sha256(picture).hexdigest()}
+    assert "](parity.png)" in (folder / "README.md").read_text()
+    # Only where it was measured, and only that which was.
+    convert(preset, tmp_path / "bridge", to="bridge")
+    assert "](parity.png)" not in (tmp_path / "bridge" / "README.md").read_text()
+    (folder / "parity.png").write_bytes(b"something else")
+    card(folder)
+    assert (folder / "parity.png").read_bytes() == picture
+    convert(preset, folder, to="stock", overwrite=True)
+    assert not (folder / "parity.png").exists()
+
+
+def test_a_layer_that_is_wrong_shows_where(preset: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary())
+    name = "transformer_layers.1.0.feedforward_output_dense.bias"
+    weight = checkpoint.weights[name]
+    changed = replace(weight, read=lambda: 2 * weight.read())
+    write_preset(replace(checkpoint, weights={**checkpoint.weights, name: changed}), other)
+    layers = verify(preset, other).layer_differences
+    # Group 0 is right: the embeddings, and its 2 layers run twice.
+    assert max(layers[:5]) <= 1e-5
+    assert min(layers[5:]) > 1e-2
+
+
+def test_no_picture_without_matplotlib_and_of_what_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"layer_differences": [1e-6, 0.0], "tolerance": 1e-5}
+    assert (draw_parity(measured) or b"").startswith(b"\x89PNG")
+    assert draw_parity({**measured, "layer_differences": [1e-6, None]}) is None
+    assert draw_parity({**measured, "layer_differences": []}) is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert draw_parity(measured) is None
+
+
+def test_a_folder_is_checked_by_its_own_record(preset: Path, tmp_path: Path) -> None:
+    def run(*options: str) -> tuple[int, str]:
+        result = runner.invoke(app, ["verify", str(folder), *options])
+        return result.exit_code, result.output
+
+    folder = _converted(preset, tmp_path / "stock")
+    code, said = run()
+    assert (code, "All 6 files are as they were made." in said) == (0, True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / ".gitattributes").write_text("the hub's")
+    code, said = run()
+    assert (code, "no part of a preset or repository: notes.txt" in said) == (0, True)
+    (folder / "config.json").write_text("{}")
+    (folder / "spiece.model").unlink()
+    (folder / "task.json").write_text("{}")
+    (folder / "parity.png").write_bytes(b"not ours")
+    code, said = run("--json")
+    report = json.loads(said)
+    assert (code, report["passed"], report["files"]) == (1, False, 6)
+    names = {"config.json": "changed", "parity.png": "changed", "spiece.model": "missing"}
+    assert report["changes"] == {**names, "task.json": "new"}
+    assert report["others"] == ["notes.txt"]
+    code, said = run()
+    assert (code, "4 files are not as they were made." in said) == (1, True)
+    assert check(folder).changes == report["changes"]
+    (folder / "conversion.json").unlink()
+    code, said = run()
+    assert (code, "only what `convert` made has one" in said) == (2, True)
+
+
+def test_what_was_pushed_is_checked_where_it_is(
+    preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = _converted(preset, tmp_path / "stock")
+    commands = [["push", str(folder), "hf://user/albert"], ["verify", "hf://user/albert"]]
+    assert run_client(COMMAND, environment, commands=commands) == [0, 0]
+    assert "parity.png" in hub.files("user/albert")
+    hub.add_commit("user/albert", {"config.json": "{}", "notes.txt": "theirs"})
+    assert run_client(COMMAND, environment, commands=commands[1:]) == [1]
+
+
+@pytest.mark.parametrize(
+    ("location", "layout", "expected"),
+    [
+        ("kaggle://user/albert/keras/a", "keras", 'AlbertBackbone.from_preset("kaggle://user/albert/keras/a")'),
+        ("kaggle://user/albert/transformers/a", "stock", 'kagglehub.model_download("user/albert/transformers/a")'),
+        ("hf://user/a", "stock", 'AutoModel.from_pretrained("user/a")'),
+        ("hf://user/a", "keras", 'AlbertBackbone.from_preset("hf://user/a")'),
+        ("a", "bridge", 'AutoModel.from_pretrained("a")'),
+    ],
+)
+def test_a_card_says_how_to_load_it_from_where_it_is(
+    location: str, layout: str, expected: str, preset: Path, tmp_path: Path
+) -> None:
+    convert(preset, tmp_path / "a", to=layout)  # type: ignore[arg-type]
+    text = render_card(json.loads((tmp_path / "a" / "conversion.json").read_text()), location)
+    assert expected in text
+    assert "\n# a\n" in text
+
+
+def test_a_card_says_that_kerashub_reads_only_what_it_computes_rightly(tmp_path: Path) -> None:
+    # fmt: off
+    for name, variant, head, reads in (
+        ("plain",     Variant(),                  None,                                           True),
+        ("gelu",      Variant(activation="gelu"), None,                                           False),
+        ("no-pooler", Variant(),                  Head(kind="token_classification", num_labels=2), False),
+    ):
+        # fmt: on
+        checkpoint = replace(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=head), variant=variant)
+        if head is not None:
+            encoder = {name: weight for name, weight in checkpoint.weights.items() if name not in POOLER}
+            checkpoint = replace(checkpoint, weights=encoder)
+        (tmp_path / name).mkdir()
+        write_repository(checkpoint, tmp_path / name, "bridge")
+        convert(tmp_path / name, tmp_path / f"{name}-stock", to="stock")
+        assert ("KerasHub reads" in (tmp_path / f"{name}-stock" / "README.md").read_text()) is reads, name
+
+
 def test_a_folder_tells_where_it_comes_from_and_what_happened_since(preset: Path, tmp_path: Path) -> None:
     folder = _converted(preset, tmp_path / "stock")
     assert inspect(folder).made_by == "converted from sample, by albert-hub-bridge 0.1.0"
     (folder / "tokenizer_config.json").write_text("{}")
     assert "since then: {'tokenizer_config.json': 'changed'}" in str(inspect(folder).made_by)
-    (folder / "conversion.json").write_text("{}")
+    (folder / "conversion.json").write_text('{"tool": "another", "source": {}, "target": {}}')
     with pytest.raises(ConfigurationError, match="not a record of albert-hub-bridge"):
         inspect(folder)
