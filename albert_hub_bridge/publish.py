@@ -186,7 +186,8 @@ def convert_and_push(
             if not report.passed:
                 raise TargetError(
                     f"Nothing was pushed: what {source} becomes does not agree with it. Convert it to a folder, and "
-                    f"see how: albert-hub-bridge verify {source} FOLDER."
+                    f"see how: albert-hub-bridge verify {source} FOLDER. If it is what you asked for, push that folder "
+                    "with --no-verify; its card says what was measured."
                 )
         return push(folder, target, verify=verify, **push_options)
 

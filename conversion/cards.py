@@ -49,7 +49,7 @@ def planned_record(entry: Entry, name: str) -> dict[str, Any]:
         "published": ABOUT_PUBLISHED,
         "architecture": facts,
         "variant": {},
-        "head": None,
+        "head": "the encoder, and those of its heads that KerasHub has" if entry.kind == "stock" else None,
         "head_kind": None,
         "has_pooler": True,
         "parameters": entry.parameters,

@@ -80,7 +80,7 @@ def test_a_kaggle_preset_becomes_a_repository_that_transformers_loads(
     files = hub.files("user/albert")
     assert set(files) - {".gitattributes"} == {
         *("config.json", "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json"),
-        *("README.md", "conversion.json"),
+        *("README.md", "conversion.json", "parity.png"),
     }
     record = json.loads(files["conversion.json"])
     assert record["source"]["handle"] == source
@@ -290,6 +290,22 @@ def test_only_what_was_verified_and_not_changed_is_pushed(preset: Path, tmp_path
     with pytest.raises(TargetError, match=r"config.json \(changed\), spiece.model \(missing\)"):
         push(tmp_path / "stock", "hf://user/albert")
     assert not record_verification(tmp_path / "stock", verify(preset, preset))
+
+
+def test_what_was_left_out_on_purpose_is_no_difference(tmp_path: Path) -> None:
+    (tmp_path / "stock").mkdir()
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=Head(kind="pretraining"))
+    write_repository(checkpoint, tmp_path / "stock", "stock")
+    convert(tmp_path / "stock", tmp_path / "keras", to="keras", drop_head=True)
+    report = verify(tmp_path / "stock", tmp_path / "keras")
+    assert report.passed
+    assert "head_output" in report.max_abs_difference
+    assert "Left out of the target, as its conversion.json says: sentence_order_classifier.bias" in report.notes[0]
+    (tmp_path / "keras" / "conversion.json").unlink()  # then nobody says that it was on purpose
+    assert verify(tmp_path / "stock", tmp_path / "keras").different_tensors == [
+        "sentence_order_classifier.bias",
+        "sentence_order_classifier.weight",
+    ]
 
 
 def test_what_does_not_agree_is_not_pushed(preset: Path, tmp_path: Path) -> None:
