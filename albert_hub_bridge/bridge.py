@@ -56,7 +56,7 @@ def inspect(source: str | Path) -> Inspection:
         SourceError, CheckpointError: The source cannot be found, or is wrong.
     """
     with read_checkpoint(pull(source).folder) as checkpoint:
-        return replace(_summary(checkpoint), made_by=_made_by(checkpoint.folder))
+        return replace(_summary(checkpoint), source=str(source), made_by=_made_by(checkpoint.folder))
 
 
 def convert(
@@ -138,7 +138,7 @@ def convert(
             changed = sum(one != other for one, other in zip(before, after, strict=True))
             said = _vocabulary_summary(converted.text)
             rules, rules_from = said.text_rules, said.text_rules_from
-        summary = _summary(checkpoint)
+        summary = replace(_summary(checkpoint), source=str(source))
         report = Conversion(
             source=summary,
             target=str(target),

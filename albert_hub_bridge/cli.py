@@ -150,7 +150,10 @@ def convert(
         }
         if "://" in target:
             url = publish.convert_and_push(source, target, options=options)
-            out.print(escape(url))
+            if as_json:
+                _print_json({"url": url})
+            else:
+                out.print(escape(url))
             return
         report = bridge.convert(source, target, overwrite=overwrite, **options)
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def check(source: str | Path) -> FilesCheck:
     report = check_files(folder)
     if report is None:
         raise _no_record(folder)
-    return report
+    return replace(report, folder=str(source))
 
 
 def _write_papers(folder: Path, record: dict[str, Any], location: str) -> None:
@@ -119,7 +120,8 @@ def push(
     _write_papers(path, record, target)  # the card says where to load it from
     files = files_to_push(record)
     if scheme == "kaggle":
-        return push_to_kaggle(path, files, name, message=message)
+        license_name = "Apache 2.0" if record["published"] is not None else None
+        return push_to_kaggle(path, files, name, message=message, license_name=license_name)
     return push_to_hugging_face(
         path, files, name, message=message, private=private, revision=revision, create_pr=create_pr
     )

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import json
-import sys
 import os
 import shutil
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,6 +141,24 @@ def test_presets_of_kaggle_are_pulled_by_name_and_by_handle(tmp_path: Path) -> N
         assert builtin[:2] == handle[:2] == ["keras", 73]
         assert "could not be downloaded from Kaggle. There is no such model, or it is private" in missing
         assert not kaggle.requests("CONNECT")
+
+
+def test_a_report_is_alone_on_standard_output(tmp_path: Path) -> None:
+    write_sample_preset(tmp_path / "preset")
+    with KaggleServer() as kaggle:
+        kaggle.add_model("someone/albert/keras/sample", _files(tmp_path / "preset"))
+        command = [
+            sys.executable,
+            "-m",
+            "albert_hub_bridge",
+            "inspect",
+            "kaggle://someone/albert/keras/sample",
+            "--json",
+        ]
+        environment = client_environment(tmp_path / "home", kaggle)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["source"] == "kaggle://someone/albert/keras/sample"
+    assert "Downloading" in done.stderr
 
 
 def test_every_from_preset_takes_the_same_sources(

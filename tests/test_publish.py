@@ -203,11 +203,11 @@ HUGGING_FACE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
     ("damaged",   "PUT",  "/storage/",         "corrupt",  "was not changed. Error while uploading"),
 )
 KAGGLE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
-    ("broken",    "POST", "CreateModelInstance$", 500,        "has no new version"),
-    ("forbidden", "POST", "CreateModelInstance$", 403,        "has no new version"),
-    ("strange",   "POST", "GetModel$",            401,        "has no new version"),
-    ("busy",      "POST", "CreateModelInstance$", 429,        "has no new version"),
-    ("dropping",  "POST", "CreateModelInstance$", "drop",     "has no new version"),
+    ("broken",    "POST", "CreateModelInstance$", 500,        "has no new version. Run the command again."),
+    ("forbidden", "POST", "CreateModelInstance$", 403,        "You are not logged in (kaggle.com), or your token"),
+    ("strange",   "POST", "GetModel$",            401,        "You are not logged in (kaggle.com), or your token"),
+    ("busy",      "POST", "CreateModelInstance$", 429,        "Kaggle wants fewer requests."),
+    ("dropping",  "POST", "CreateModelInstance$", "drop",     "has no new version. Run the command again."),
     ("cut",       "PUT",  "/storage/uploads/",    "truncate", "good"),
 )
 # fmt: on
@@ -271,6 +271,8 @@ def test_a_preset_goes_to_kaggle(preset: Path, tmp_path: Path) -> None:
         command = ["push", str(folder), "kaggle://user/albert/keras/sample"]
         assert run_client(COMMAND, environment, commands=[command]) == [0]
         assert set(kaggle.files("user/albert/keras/sample")) == set(_files(folder)) - {"private.txt"}
+        # Nobody said what the licence of this one is.
+        assert "licenseName" not in kaggle.requests("POST", "CreateModelInstance$")[0].json()["body"]
 
 
 # What is refused before anything is sent.

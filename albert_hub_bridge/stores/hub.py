@@ -5,8 +5,10 @@ Tokens are the clients' own affair: they find them where their `login` put them.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,9 +131,22 @@ def _pull_kaggle(name: str, needed: Callable[[Iterable[str]], list[str]]) -> Sou
             import kagglehub
         except ImportError as error:
             raise _missing_client(handle, "kagglehub") from error
-        folder = Path(kagglehub.model_download(name))  # a variation holds one preset, so all of it is needed
+        with kagglehub_on_stderr():
+            folder = Path(kagglehub.model_download(name))  # a variation holds one preset, so all of it is needed
     version = folder.name if folder.name.isdigit() else name.rsplit("/", maxsplit=1)[-1]
     return Source(folder, f"kaggle://{'/'.join(name.split('/')[:4])}", version)
+
+
+@contextmanager
+def kagglehub_on_stderr() -> Iterator[None]:
+    """Let kagglehub tell of its progress on standard error, because standard output is for the report."""
+    handlers = [one for one in logging.getLogger("kagglehub").handlers if type(one) is logging.StreamHandler]
+    streams = [handler.setStream(sys.stderr) or sys.stderr for handler in handlers]
+    try:
+        yield
+    finally:
+        for handler, stream in zip(handlers, streams, strict=True):
+            handler.setStream(stream)
 
 
 def _pull_modelscope(name: str, needed: Callable[[Iterable[str]], list[str]]) -> Source:
