@@ -18,7 +18,7 @@ def draw_parity(verification: Mapping[str, Any]) -> bytes | None:
         A PNG, the same bytes for the same numbers and version of matplotlib; None where matplotlib is not installed,
         or not every layer was measured, or one gave something that is not a number.
     """
-    differences = verification["layer_differences"]
+    differences = verification.get("layer_differences")
     if not differences or None in differences or importlib.util.find_spec("matplotlib") is None:
         return None
     import matplotlib.style
@@ -37,7 +37,7 @@ def draw_parity(verification: Mapping[str, Any]) -> bytes | None:
             tolerance, color="tab:red", linestyle="--", label=f"largest that passes for the outputs, {tolerance:g}"
         )
         axes.set_yscale("symlog", linthresh=1e-9)  # linear below, so that no difference at all has a place
-        axes.set_ylim(0, 3 * max(*differences, tolerance))
+        axes.set_ylim(0, 3 * max(*differences, tolerance, 1e-9))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("run of a layer, in the order of the forward pass (0: embeddings)")
         axes.set_ylabel("largest absolute difference")

@@ -24,12 +24,16 @@ from albert_hub_bridge.stores.published import ABOUT_PUBLISHED, is_published
 
 RECORD, CARD, PICTURE = "conversion.json", "README.md", "parity.png"
 
-# What a record must have, so that a card can be made of it.
-_KEYS = (
-    *("tool", "command", "source", "target", "published", "architecture", "variant", "head", "head_kind", "parameters"),
-    *("has_pooler", "vocabulary", "changed_texts", "sample_size", "ignored", "dropped", "notes"),
-    *("verification", "picture", "golden"),
-)
+# What a record must have, so that a card can be made of it and files can be checked by it.
+# fmt: off
+_SHAPE: dict[str, type | tuple[type, ...]] = {
+    "tool": str, "command": str, "source": dict, "target": dict, "published": (dict, type(None)),
+    "architecture": dict, "variant": dict, "head": (str, type(None)), "head_kind": (str, type(None)),
+    "has_pooler": bool, "parameters": int, "vocabulary": (dict, type(None)), "changed_texts": (int, type(None)),
+    "sample_size": int, "ignored": list, "dropped": list, "notes": list,
+    "verification": (dict, type(None)), "picture": (dict, type(None)), "golden": (dict, type(None)),
+}
+# fmt: on
 
 
 def file_list(folder: Path) -> dict[str, dict[str, Any]]:
@@ -52,9 +56,22 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     record = read_json(file)
-    if missing := [key for key in _KEYS if key not in record]:
-        problems = [Problem("missing key", key, "not a record of albert-hub-bridge") for key in missing]
-        raise ConfigurationError(file, "record", problems)
+    problems = [
+        Problem("missing key" if key not in record else "wrong type", key, "not a record of albert-hub-bridge")
+        for key, kind in _SHAPE.items()
+        if not isinstance(record.get(key, ...), kind)
+    ]
+    if not problems:
+        files = {"source": record["source"].get("files"), "target": record["target"].get("files")}
+        sums = {side: list(of.values()) if isinstance(of, dict) else [None] for side, of in files.items()}
+        sums["picture"] = [record["picture"]] if record["picture"] is not None else []
+        problems = [
+            Problem("wrong", side, "expected a sha256 for every file")
+            for side, listed in sums.items()
+            if not all(isinstance(one, dict) and isinstance(one.get("sha256"), str) for one in listed)
+        ]
+    if problems:
+        raise ConfigurationError(file, "record", problems, "Convert it again, or remove this file.")
     return record
 
 

@@ -503,6 +503,15 @@ def test_a_folder_tells_where_it_comes_from_and_what_happened_since(preset: Path
     assert inspect(folder).made_by == "converted from sample, by albert-hub-bridge 0.1.0"
     (folder / "tokenizer_config.json").write_text("{}")
     assert "since then: {'tokenizer_config.json': 'changed'}" in str(inspect(folder).made_by)
+    record = json.loads((folder / "conversion.json").read_text())
+    for change, problem in (
+        ({"tool": None}, "wrong type +tool"),
+        ({"target": {"files": {"config.json": "abc"}}}, "wrong +target +expected a sha256 for every file"),
+        ({"picture": {}}, "wrong +picture +expected a sha256"),
+    ):
+        (folder / "conversion.json").write_text(json.dumps(record | change))
+        with pytest.raises(ConfigurationError, match=problem):
+            inspect(folder)
     (folder / "conversion.json").write_text('{"tool": "another", "source": {}, "target": {}}')
     with pytest.raises(ConfigurationError, match="not a record of albert-hub-bridge"):
         inspect(folder)
