@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         AlbertHubModel,
     )
     from albert_hub_bridge.model.tokenization_albert_hub import AlbertHubTokenizer
-    from albert_hub_bridge.publish import card, push
+    from albert_hub_bridge.publish import card, check, push
     from albert_hub_bridge.verification import verify
 
 __version__ = "0.1.0"
@@ -48,6 +48,7 @@ _HOMES = {
     "AlbertHubModel": "model.modeling_albert_hub",
     "AlbertHubTokenizer": "model.tokenization_albert_hub",
     "card": "publish",
+    "check": "publish",
     "convert": "bridge",
     "convert_adapter": "adapters",
     "inspect": "bridge",
@@ -67,6 +68,7 @@ __all__ = [
     "AlbertHubModel",
     "AlbertHubTokenizer",
     "card",
+    "check",
     "convert",
     "convert_adapter",
     "inspect",

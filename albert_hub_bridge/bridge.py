@@ -24,9 +24,11 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
 from albert_hub_bridge.model_card import render_card, written_by_hand
 from albert_hub_bridge.provenance import (
     CARD,
+    PICTURE,
     RECORD,
     changed_files,
     file_list,
+    made_by,
     make_record,
     public_handle,
     read_record,
@@ -55,7 +57,7 @@ def inspect(source: str | Path) -> Inspection:
         SourceError, CheckpointError: The source cannot be found, or is wrong.
     """
     with read_checkpoint(pull(source).folder) as checkpoint:
-        return replace(_summary(checkpoint), made_by=_made_by(checkpoint.folder))
+        return replace(_summary(checkpoint), source=str(source), made_by=_made_by(checkpoint.folder))
 
 
 def convert(
@@ -137,7 +139,7 @@ def convert(
             changed = sum(one != other for one, other in zip(before, after, strict=True))
             said = _vocabulary_summary(converted.text)
             rules, rules_from = said.text_rules, said.text_rules_from
-        summary = _summary(checkpoint)
+        summary = replace(_summary(checkpoint), source=str(source))
         report = Conversion(
             source=summary,
             target=str(target),
@@ -173,17 +175,15 @@ def convert(
 
 
 def _is_known_with_papers(name: str) -> bool:
-    return name in (RECORD, CARD) or is_known_file(name)
+    return name in (RECORD, CARD, PICTURE) or is_known_file(name)
 
 
 def _made_by(folder: Path) -> str | None:
     record = read_record(folder)
     if record is None:
         return None
-    made = f"converted from {record['source']['handle']}"
-    made += f", revision {record['source']['revision']}" if record["source"].get("revision") else ""
     changes = changed_files(folder, record)
-    return f"{made}, by {record['tool']}" + (f"; since then: {changes}" if changes else "")
+    return made_by(record) + (f"; since then: {changes}" if changes else "")
 
 
 def parse_size(size: int | str) -> int:

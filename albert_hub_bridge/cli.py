@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -151,7 +151,10 @@ def convert(
         }
         if "://" in target:
             url = publish.convert_and_push(source, target, options=options)
-            out.print(escape(url))
+            if as_json:
+                _print_json({"url": url})
+            else:
+                out.print(escape(url))
             return
         report = bridge.convert(source, target, overwrite=overwrite, **options)
     if as_json:
@@ -240,18 +243,28 @@ def push(
 
 
 @app.command(name="list")
-def list_published() -> None:
-    """List the presets that KerasHub publishes and the official stock checkpoints."""
+def list_published(as_json: AsJson = False) -> None:
+    """List the presets that KerasHub publishes and the official stock checkpoints: sizes, and where they live."""
+    if as_json:
+        _print_json({name: asdict(preset) for name, preset in PUBLISHED_PRESETS.items()})
+        return
     for name, preset in PUBLISHED_PRESETS.items():
-        out.print(f"[bold]{name}[/]  {preset.parameters:,} parameters")
-        out.print(f"  kaggle://{preset.kaggle}  (KerasHub preset)")
-        out.print(f"  hf://{preset.stock}  (stock repository by Google)")
+        size = f"{preset.parameters:,} parameters, {4 * preset.parameters / 1e6:,.0f} MB in float32"
+        out.print(f"[bold]{name}[/]  {preset.layers} layers of width {preset.width}, {size}")
+        out.print(f"  kaggle://{preset.kaggle}  (KerasHub preset; its tokenizer does not lower-case)")
+        out.print(f"  hf://{preset.stock}  (official stock repository; its tokenizer lower-cases)")
 
 
 @app.command()
 def verify(
     source: Source,
-    target: Annotated[str, typer.Argument(help="The folder to compare with.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="The folder to compare with; without it, the files of SOURCE are compared with its conversion.json.",
+            show_default=False,
+        ),
+    ] = None,
     texts: Annotated[
         Path | None, typer.Option(help="File with one text a line; a built-in sample by default.", dir_okay=False)
     ] = None,
@@ -260,7 +273,9 @@ def verify(
     ] = 1e-5,
     as_json: AsJson = False,
 ) -> None:
-    """Put texts into both sides and compare configurations, tensors, ids and numbers."""
+    """Put texts into both sides and compare configurations, tensors, ids and numbers; or check one folder's files."""
+    if target is None:
+        _check_files(source, as_json)
     with _errors_as_messages(as_json):
         lines = SAMPLE_TEXTS if texts is None else _read_texts(texts)
         with err.status("Loading both sides, and computing"):
@@ -272,6 +287,23 @@ def verify(
         _print_verification(report)
         if recorded:
             out.print(f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]")
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _check_files(folder: str, as_json: bool) -> NoReturn:
+    with _errors_as_messages(as_json):
+        report = publish.check(folder)
+    if as_json:
+        _print_json(report.as_dict())
+        raise typer.Exit(0 if report.passed else 1)
+    out.print(f"[bold]{escape(report.folder)}[/]: {escape(report.made_by)}")
+    out.print(_two_columns({change: f"[red]{escape(name)}[/]" for name, change in report.changes.items()}))
+    if report.others:
+        out.print(
+            f"[yellow]Not in its record, and no part of a preset or repository:[/] {escape(', '.join(report.others))}"
+        )
+    changed = f"[bold red]{len(report.changes)} files are not as they were made.[/]"
+    out.print(f"[bold green]All {report.files} files are as they were made.[/]" if report.passed else changed)
     raise typer.Exit(0 if report.passed else 1)
 
 

@@ -41,6 +41,13 @@ class Engine(Protocol):
             scores, or what the classifier's activation makes of them.
         """
 
+    def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Compute what the embeddings give, and what each layer gives every time it runs.
+
+        Returns:
+            (1 + runs of layers, batch, seq, hidden), in float32.
+        """
+
     def use_epsilon(self, epsilon: float) -> bool:
         """Give the masked-LM head's layer norm another epsilon; return whether that is possible."""
 
@@ -97,6 +104,10 @@ class GuardedEngine:
         """Compute with the engine."""
         return self._guard(self._engine.compute, inputs)
 
+    def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Compute with the engine."""
+        return self._guard(self._engine.hidden_states, inputs)
+
     def use_epsilon(self, epsilon: float) -> bool:
         """Change the engine's epsilon."""
         return self._guard(self._engine.use_epsilon, epsilon)
@@ -144,6 +155,18 @@ class KerasHubEngine:
             outputs["head_output"] = np.asarray(self._task.predict({**inputs, **positions}, verbose=0))
         return outputs
 
+    def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Compute with the graph of keras_hub's AlbertBackbone, in which a layer has a node for each of its runs."""
+        import keras
+
+        backbone = self._backbone
+        runs = [backbone.embeddings_projection.output]
+        for group in backbone.transformer_layers:
+            nodes = zip(*(layer._inbound_nodes for layer in group), strict=True)  # one tuple for each run of the group
+            runs += [node.outputs[0] for run in nodes for node in run]
+        states = keras.Model(backbone.input, runs).predict(inputs, verbose=0)
+        return np.stack([np.asarray(state) for state in states])
+
     def use_epsilon(self, epsilon: float) -> bool:
         """Refuse: KerasHub's epsilon is part of its graph."""
         return False
@@ -175,6 +198,10 @@ class BridgeEngine:
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute with this package's model."""
         return _compute(self._model.base_model, self._model if self._head is not None else None, self._head, inputs)
+
+    def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Compute with this package's model."""
+        return _hidden_states(self._model.base_model, inputs)
 
     def use_epsilon(self, epsilon: float) -> bool:
         """Change the epsilon of the model."""
@@ -215,6 +242,10 @@ class TransformersEngine:
         """Compute with the repository's AutoModel, and with its AutoModelFor... where it has a head."""
         return _compute(self._model, self._with_head, self._head, inputs)
 
+    def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Compute with the repository's AutoModel."""
+        return _hidden_states(self._model, inputs)
+
     def use_epsilon(self, epsilon: float) -> bool:
         """Change the epsilon of the model."""
         return _use_epsilon(self._with_head, epsilon)
@@ -233,8 +264,7 @@ def _compute(encoder: Any, with_head: Any, head: Head | None, inputs: dict[str, 
     """Compute with models of transformers' interface."""
     import torch
 
-    names = {"token_ids": "input_ids", "segment_ids": "token_type_ids", "padding_mask": "attention_mask"}
-    tensors = {names[name]: torch.from_numpy(array).long() for name, array in inputs.items()}
+    tensors = _as_tensors(inputs)
     with torch.inference_mode():
         encoded = encoder(**tensors)
         outputs = {"sequence_output": encoded.last_hidden_state}
@@ -256,6 +286,21 @@ def _compute(encoder: Any, with_head: Any, head: Head | None, inputs: dict[str, 
                 elif head.activation == "sigmoid":
                     outputs["head_output"] = scores.logits.sigmoid()
     return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _hidden_states(encoder: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        return torch.stack(encoder(**_as_tensors(inputs), output_hidden_states=True).hidden_states).numpy()
+
+
+def _as_tensors(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return KerasHub's inputs by transformers' names."""
+    import torch
+
+    names = {"token_ids": "input_ids", "segment_ids": "token_type_ids", "padding_mask": "attention_mask"}
+    return {names[name]: torch.from_numpy(array).long() for name, array in inputs.items()}
 
 
 def epsilon_effect(checkpoint: Checkpoint, epsilon: float, texts: Sequence[str]) -> float:

@@ -6,12 +6,13 @@ its end stays.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
-from albert_hub_bridge.provenance import CARD
+from albert_hub_bridge.provenance import CARD, PICTURE
 from albert_hub_bridge.stores.files import naming
 
 
@@ -41,7 +42,8 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
 
     Args:
         record: What `conversion.json` says.
-        location: Where people will load it from: `user/repo`, or the name of the folder.
+        location: Where people will load it from: `hf://user/repo`, `kaggle://user/model/framework/name`, or the name of
+            the folder.
         by_hand: What somebody wrote into the card before.
 
     Source:
@@ -52,22 +54,28 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
     source, target = record["source"], record["target"]
     kind: HeadKind | None = record["head_kind"]
     text, keras_class = record["vocabulary"], HEADS[kind].keras if kind is not None else "AlbertBackbone"
-    content = ModelCard.from_template(
+    scheme, _, name = location.rpartition("://")
+    rendered = ModelCard.from_template(
         _metadata(record, location),
         template_path=str(_TEMPLATE),
         title=location.rpartition("/")[2],
-        what=(record["head"] or "encoder").capitalize() + f" of ALBERT with {record['parameters']:,} parameters",
+        parameters=f"{record['parameters']:,}",
+        head=record["head"] or "the encoder alone",
         dtype=target["dtype"],
         source=_link(source["handle"]),
         source_layout=_LAYOUTS[source["layout"]],
         target_layout=_LAYOUTS[target["layout"]],
         homepage=_HOMEPAGE,
         layout=target["layout"],
-        location=location,
+        published=record["published"],
+        location=name,
+        on_kaggle=scheme == "kaggle",
         keras_class=keras_class,
-        keras_location=f"hf://{location}" if "/" in location else location,
         # Only code of this package is ever among what a conversion wrote.
         code=[name for name in target["files"] if name.endswith(".py")],
+        keras_location=location,
+        # KerasHub's importer needs a pooler, and ignores whatever an ALBERT does otherwise.
+        kerashub_reads=record["has_pooler"] and not record["variant"],
         auto_class=HEADS[kind].auto if kind is not None else "AutoModel",
         tokenizer=text is not None,
         text_rules=text["text_rules"] if text is not None else None,
@@ -77,7 +85,10 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
         lower_cases=text is not None and text["lower_cases"],
         changed_texts=record["changed_texts"],
         sample_size=record["sample_size"],
-        verification=record.get("verification"),
+        verification=record["verification"],
+        parity=_parity(record),
+        picture=PICTURE if record["picture"] is not None else None,
+        golden=record["golden"],
         facts={**record["architecture"], **record["variant"]},
         notes=record["notes"],
         dropped=record["dropped"],
@@ -89,9 +100,33 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
         target_files=target["files"],
         begin=BEGIN,
         end=END,
-        by_hand=by_hand.strip() or "\n",
     )
-    return str(content).rstrip() + "\n"
+    content = re.sub(r"\n{3,}", "\n\n", str(rendered)).rstrip() + "\n"
+    return content.replace(f"{BEGIN}\n", f"{BEGIN}\n\n{by_hand.strip()}\n\n" if by_hand.strip() else f"{BEGIN}\n\n")
+
+
+def _parity(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the rows of the parity table."""
+    verification = record["verification"]
+    names = ["sequence_output", "pooled_output"][: 1 + record["has_pooler"]] + ["head_output"] * bool(
+        record["head_kind"]
+    )
+    if verification is None:
+        what = ["architecture and head", "tensors", "texts that become other ids", *map(_difference_of, names)]
+        return dict.fromkeys(what, "not measured")
+    fields, tensors = list(verification["different_fields"]), verification["different_tensors"]
+    ids = f"{verification['different_ids']} of {verification['texts']}"
+    differences = verification["max_abs_difference"].items()
+    return {
+        "architecture and head": f"{', '.join(fields)} differ" if fields else "identical",
+        "tensors": f"{len(tensors)} differ" if tensors else "identical, bit for bit",
+        "texts that become other ids": ids if all(verification["vocabularies"]) else "not compared: no vocabulary",
+        **{_difference_of(name): "not a number" if value is None else f"{value:.1e}" for name, value in differences},
+    }
+
+
+def _difference_of(name: str) -> str:
+    return f"largest absolute difference of `{name}`, in float32"
 
 
 def _metadata(record: Mapping[str, Any], location: str) -> Any:
@@ -140,5 +175,9 @@ def written_by_hand(folder: Path) -> str:
     """Return what somebody wrote between the marks of a folder's card."""
     file = folder / CARD
     with naming(file):
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        return between_marks(file.read_text(encoding="utf-8")) if file.is_file() else ""
+
+
+def between_marks(text: str) -> str:
+    """Return what somebody wrote between the marks of a card."""
     return text.partition(BEGIN)[2].partition(END)[0].strip()

@@ -13,16 +13,27 @@ from typing import Any
 from albert_hub_bridge import __version__
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules
-from albert_hub_bridge.reports import Conversion, VocabularySummary
+from albert_hub_bridge.reports import Conversion, FilesCheck, VocabularySummary
 from albert_hub_bridge.stores.checkpoint import Checkpoint
 from albert_hub_bridge.stores.checksums import sha256_of
 from albert_hub_bridge.stores.configurations import json_bytes, read_json
 from albert_hub_bridge.stores.hub import Source
 from albert_hub_bridge.stores.layouts import is_known_file
-from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
+from albert_hub_bridge.stores.published import ABOUT_PUBLISHED, is_published
 
 
-RECORD, CARD = "conversion.json", "README.md"
+RECORD, CARD, PICTURE = "conversion.json", "README.md", "parity.png"
+
+# What a record must have, so that a card can be made of it and files can be checked by it.
+# fmt: off
+_SHAPE: dict[str, type | tuple[type, ...]] = {
+    "tool": str, "command": str, "source": dict, "target": dict, "published": (dict, type(None)),
+    "architecture": dict, "variant": dict, "head": (str, type(None)), "head_kind": (str, type(None)),
+    "has_pooler": bool, "parameters": int, "vocabulary": (dict, type(None)), "changed_texts": (int, type(None)),
+    "sample_size": int, "ignored": list, "dropped": list, "notes": list,
+    "verification": (dict, type(None)), "picture": (dict, type(None)), "golden": (dict, type(None)),
+}
+# fmt: on
 
 
 def file_list(folder: Path, known: Mapping[Path, str] | None = None) -> dict[str, dict[str, Any]]:
@@ -52,9 +63,22 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     record = read_json(file)
-    if missing := [key for key in ("tool", "source", "target") if key not in record]:
-        problems = [Problem("missing key", key, "not a record of albert-hub-bridge") for key in missing]
-        raise ConfigurationError(file, "record", problems)
+    problems = [
+        Problem("missing key" if key not in record else "wrong type", key, "not a record of albert-hub-bridge")
+        for key, kind in _SHAPE.items()
+        if not isinstance(record.get(key, ...), kind)
+    ]
+    if not problems:
+        files = {"source": record["source"].get("files"), "target": record["target"].get("files")}
+        sums = {side: list(of.values()) if isinstance(of, dict) else [None] for side, of in files.items()}
+        sums["picture"] = [record["picture"]] if record["picture"] is not None else []
+        problems = [
+            Problem("wrong", side, "expected a sha256 for every file")
+            for side, listed in sums.items()
+            if not all(isinstance(one, dict) and isinstance(one.get("sha256"), str) for one in listed)
+        ]
+    if problems:
+        raise ConfigurationError(file, "record", problems, "Convert it again, or remove this file.")
     return record
 
 
@@ -76,6 +100,37 @@ def changed_files(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
     return dict(sorted(changes.items()))
 
 
+def check_files(folder: Path) -> FilesCheck | None:
+    """Compare the files of a folder with the checksums in its record; None where it has no record.
+
+    Raises:
+        ConfigurationError: It is not a record of this package.
+    """
+    record = read_record(folder)
+    if record is None:
+        return None
+    changes, made = changed_files(folder, record), set(record["target"]["files"])
+    if (picture := record["picture"]) is not None:
+        file, made = folder / PICTURE, {*made, PICTURE}
+        if not file.is_file():
+            changes[PICTURE] = "missing"
+        elif sha256_of(file) != picture["sha256"]:
+            changes[PICTURE] = "changed"
+    # A hub's own files, which every download of it has, are no news.
+    known = {*made, *changes, RECORD, CARD, ".gitattributes"}
+    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    others = [
+        path.as_posix() for path in found if path.as_posix() not in known and path.parts[0] not in (".git", ".cache")
+    ]
+    return FilesCheck(str(folder), made_by(record), len(made), changes, others)
+
+
+def made_by(record: Mapping[str, Any]) -> str:
+    """Say what a record says of where its folder comes from."""
+    revision = f", revision {record['source']['revision']}" if record["source"].get("revision") else ""
+    return f"converted from {record['source']['handle']}{revision}, by {record['tool']}"
+
+
 def make_record(
     source: Source,
     source_files: Mapping[str, Any],
@@ -95,8 +150,6 @@ def make_record(
             "rules_in_vocabulary": vocabulary.rules_in_vocabulary or baked,
         }
     handle = public_handle(source)
-    published = next((p for p in PUBLISHED_PRESETS.values() if handle.startswith(f"kaggle://{p.kaggle[:-2]}")), None)
-    official = handle.startswith("hf://albert/albert-")
     return {
         "tool": f"albert-hub-bridge {__version__}",
         "command": command,
@@ -108,11 +161,12 @@ def make_record(
             "files": source_files,
         },
         "target": {"layout": report.layout, "dtype": report.dtype, "files": target_files},
-        "published": {"license": "apache-2.0", "language": "en"} if published or official else None,
+        "published": ABOUT_PUBLISHED if is_published(handle) else None,
         "architecture": asdict(target.architecture),
         "variant": report.source.variant,
         "head": report.head,
         "head_kind": target.head.kind if target.head is not None else None,
+        "has_pooler": target.has_pooler,
         "parameters": sum(prod(weight.shape) for weight in target.weights.values()),
         "vocabulary": rules,
         "changed_texts": report.changed_texts,
@@ -121,6 +175,8 @@ def make_record(
         "dropped": [asdict(tensor) for tensor in report.dropped],
         "notes": list(report.notes),
         "verification": None,
+        "picture": None,
+        "golden": None,
     }
 
 

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge import bridge
 from albert_hub_bridge.errors import ConfigurationError, Problem, TargetError
 from albert_hub_bridge.model_card import render_card, written_by_hand
-from albert_hub_bridge.provenance import CARD, RECORD, changed_files, read_record, record_bytes
-from albert_hub_bridge.reports import Verification
+from albert_hub_bridge.picture import draw_parity
+from albert_hub_bridge.provenance import CARD, PICTURE, RECORD, changed_files, check_files, read_record, record_bytes
+from albert_hub_bridge.reports import FilesCheck, Verification
+from albert_hub_bridge.stores.checksums import sha256_of
 from albert_hub_bridge.stores.folders import replace_file
+from albert_hub_bridge.stores.hub import pull_source
+from albert_hub_bridge.stores.layouts import is_known_file
 from albert_hub_bridge.stores.push import push_to_hugging_face, push_to_kaggle
 from albert_hub_bridge.verification import verify as verify_folders
 
 
-def record_verification(folder: Path, report: Verification) -> bool:
+def record_verification(folder: Path, report: Verification, golden: Mapping[str, Any] | None = None) -> bool:
     """Write what was measured into a converted folder's record and card.
+
+    Args:
+        folder: That `convert` made.
+        report: What `verify` measured of it.
+        golden: Numbers that KerasHub publishes: `source` (where), `token_ids`, the first of `sequence_output` and of
+            `pooled_output`, and `max_abs_difference`, how far the folder is from them.
 
     Returns:
         Whether it was: a folder without a record, or one that was changed since, is left alone.
@@ -27,9 +39,40 @@ def record_verification(folder: Path, report: Verification) -> bool:
         return False
     measured = report.as_dict()
     record["verification"] = {key: value for key, value in measured.items() if key not in ("source", "target")}
-    replace_file(folder / RECORD, record_bytes(record))
-    _replace_card(folder, record, folder.resolve().name)
+    record |= {"golden": golden, "picture": None}
+    _write_papers(folder, record, folder.resolve().name)
     return True
+
+
+def check(source: str | Path) -> FilesCheck:
+    """Compare the files of a converted folder with the checksums in its `conversion.json`.
+
+    Args:
+        source: That folder, or where it was pushed to; what is checked is downloaded then.
+
+    Raises:
+        ConfigurationError: It has no record of its conversion.
+        SourceError: It cannot be found.
+    """
+    folder = pull_source(source, lambda names: [n for n in names if is_known_file(n) or n in (RECORD, PICTURE)]).folder
+    report = check_files(folder)
+    if report is None:
+        raise _no_record(folder)
+    return replace(report, folder=str(source))
+
+
+def _write_papers(folder: Path, record: dict[str, Any], location: str) -> None:
+    """Write what says of a folder where it comes from: its record, its card, and the picture where there is one."""
+    picture, known = folder / PICTURE, record["picture"]
+    if known is None or not picture.is_file() or sha256_of(picture) != known["sha256"]:
+        picture.unlink(missing_ok=True)  # of something else
+        drawn = draw_parity(record["verification"]) if record["verification"] is not None else None
+        record["picture"] = None
+        if drawn is not None:
+            replace_file(picture, drawn)
+            record["picture"] = {"bytes": len(drawn), "sha256": sha256_of(picture)}
+    replace_file(folder / RECORD, record_bytes(record))
+    replace_file(folder / CARD, render_card(record, location, written_by_hand(folder)).encode())
 
 
 def card(folder: str | Path) -> Path:
@@ -39,7 +82,7 @@ def card(folder: str | Path) -> Path:
         ConfigurationError: The folder has no record of its conversion.
     """
     path = Path(folder)
-    _replace_card(path, _record_of(path), path.resolve().name)
+    _write_papers(path, _record_of(path), path.resolve().name)
     return path / CARD
 
 
@@ -72,27 +115,53 @@ def push(
         TargetError: The folder was changed since it was made, or is not verified, or the hub refused.
     """
     path = Path(folder)
-    scheme, mark, name = target.partition("://")
-    if not mark or scheme not in ("hf", "kaggle"):
-        raise TargetError(f"{target} should be hf://user/repo or kaggle://user/model/keras/name.")
-    record = _record_of(path)
-    if changes := changed_files(path, record):
-        listed = ", ".join(f"{file} ({change})" for file, change in changes.items())
-        raise TargetError(f"{folder} is not what was converted any more: {listed}. Convert it again.")
-    if verify and not (record["verification"] or {}).get("passed"):
-        why = "did not agree with" if record["verification"] else "was not compared with"
-        raise TargetError(
-            f"{folder} {why} its source. Run: albert-hub-bridge verify SOURCE {folder}. "
-            "To push it all the same, and have the card say so: --no-verify."
-        )
+    record = check_before_push(path, target, verify=verify)
+    scheme, _, name = target.partition("://")
     message = message or f"Convert {record['source']['handle']} to the {record['target']['layout']} layout"
-    files = [*record["target"]["files"], RECORD, CARD]
-    _replace_card(path, record, name)  # it says where to load it from
+    _write_papers(path, record, target)  # the card says where to load it from
+    files = files_to_push(record)
     if scheme == "kaggle":
-        return push_to_kaggle(path, files, name, message=message)
+        license_name = "Apache 2.0" if record["published"] is not None else None
+        return push_to_kaggle(path, files, name, message=message, license_name=license_name)
     return push_to_hugging_face(
         path, files, name, message=message, private=private, revision=revision, create_pr=create_pr
     )
+
+
+def files_to_push(record: Mapping[str, Any]) -> list[str]:
+    """Name the files that `push` sends of a folder with that record; nothing else leaves the machine."""
+    return [*record["target"]["files"], RECORD, CARD, *([PICTURE] if record["picture"] is not None else [])]
+
+
+def check_address(target: str) -> None:
+    """Refuse what is not the address of a repository or model on a hub.
+
+    Raises:
+        TargetError: It is not.
+    """
+    scheme, _, name = target.partition("://")
+    if (scheme, name.count("/")) not in (("hf", 1), ("kaggle", 3)):
+        raise TargetError(f"{target} should be hf://user/repo or kaggle://user/model/keras/name.")
+
+
+def check_before_push(path: Path, target: str, *, verify: bool = True) -> dict[str, Any]:
+    """Refuse what `push` must not send, and return the record of what it may.
+
+    Raises:
+        ConfigurationError, TargetError: As `push`, but for what the hub says.
+    """
+    check_address(target)
+    record = _record_of(path)
+    if changes := changed_files(path, record):
+        listed = ", ".join(f"{file} ({change})" for file, change in changes.items())
+        raise TargetError(f"{path} is not what was converted any more: {listed}. Convert it again.")
+    if verify and not (record["verification"] or {}).get("passed"):
+        why = "did not agree with" if record["verification"] else "was not compared with"
+        raise TargetError(
+            f"{path} {why} its source. Run: albert-hub-bridge verify SOURCE {path}. "
+            "To push it all the same, and have the card say so: --no-verify."
+        )
+    return record
 
 
 def convert_and_push(
@@ -110,21 +179,29 @@ def convert_and_push(
     Raises:
         AlbertHubBridgeError: As `bridge.convert`, `verification.verify` and `push`.
     """
+    check_address(target)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / target.rpartition("/")[2]
         bridge.convert(source, folder, **options)
         if verify:
-            record_verification(folder, verify_folders(source, folder))
+            report = verify_folders(source, folder)
+            record_verification(folder, report)
+            if not report.passed:
+                raise TargetError(
+                    f"Nothing was pushed: what {source} becomes does not agree with it. Convert it to a folder, and "
+                    f"see how: albert-hub-bridge verify {source} FOLDER. If it is what you asked for, push that folder "
+                    "with --no-verify; its card says what was measured."
+                )
         return push(folder, target, verify=verify, **push_options)
-
-
-def _replace_card(folder: Path, record: dict[str, Any], location: str) -> None:
-    replace_file(folder / CARD, render_card(record, location, written_by_hand(folder)).encode())
 
 
 def _record_of(folder: Path) -> dict[str, Any]:
     record = read_record(folder)
     if record is None:
-        problem = Problem("missing", RECORD, "only what `convert` made has one")
-        raise ConfigurationError(folder / RECORD, "record", [problem])
+        raise _no_record(folder)
     return record
+
+
+def _no_record(folder: Path) -> ConfigurationError:
+    problem = Problem("missing", RECORD, "only what `convert` made has one")
+    return ConfigurationError(folder / RECORD, "record", [problem])

@@ -106,6 +106,8 @@ class Verification:
             to compare.
         tolerance: What is allowed of it.
         notes: What was done to compare the two.
+        layer_differences: The largest absolute difference of what the embeddings give, and of what each layer gives
+            every time it runs, on the first texts.
     """
 
     source: str
@@ -121,6 +123,7 @@ class Verification:
     max_abs_difference: dict[str, float]
     tolerance: float
     notes: Sequence[str] = ()
+    layer_differences: Sequence[float] = ()
 
     @property
     def passed(self) -> bool:
@@ -134,4 +137,35 @@ class Verification:
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
         finite = {name: value if isfinite(value) else None for name, value in self.max_abs_difference.items()}
-        return {"passed": self.passed, **asdict(self), "max_abs_difference": finite}  # JSON has no NaN
+        layers = [value if isfinite(value) else None for value in self.layer_differences]
+        # JSON has no NaN
+        return {"passed": self.passed, **asdict(self), "max_abs_difference": finite, "layer_differences": layers}
+
+
+@dataclass(frozen=True, slots=True)
+class FilesCheck:
+    """Whether a converted folder is what it was when it was made, by its own `conversion.json`.
+
+    Args:
+        folder: That was checked.
+        made_by: What the record says of where it comes from.
+        files: Number of files that the record has checksums of.
+        changes: "changed", "missing" or "new", by the name of each file of which that is true. Only files that presets
+            and repositories have are new.
+        others: Files of other kinds, which the record says nothing of.
+    """
+
+    folder: str
+    made_by: str
+    files: int
+    changes: dict[str, str]
+    others: Sequence[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every file that was made is there and is the same, and none was added that libraries would read."""
+        return not self.changes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return {"passed": self.passed, **asdict(self)}

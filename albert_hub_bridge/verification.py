@@ -10,12 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from albert_hub_bridge.errors import first_few
 from albert_hub_bridge.mapping.heads import IMPLIED_PROBLEM_TYPES
 from albert_hub_bridge.mapping.weights import POOLER
+from albert_hub_bridge.provenance import read_record
 from albert_hub_bridge.reports import Verification
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Text
+from albert_hub_bridge.stores.keras_preset import with_heads_of_keras
 from albert_hub_bridge.stores.layouts import pull, read_checkpoint
 
+
+# How many texts are compared layer by layer, because what every layer gives is kept at once.
+LAYERWISE_TEXTS = 8
 
 # Texts that tell libraries apart: case, accents, quotes, numbers, spaces, several scripts, unknown characters.
 SAMPLE_TEXTS = (
@@ -54,13 +60,15 @@ def verify(
 
     if not texts:
         raise ValueError("verify needs at least one text.")
-    with read_checkpoint(pull(source).folder) as one, read_checkpoint(pull(target).folder) as other:
+    with read_checkpoint(pull(source).folder) as whole, read_checkpoint(pull(target).folder) as other:
+        left_out = _left_out(whole, other)
+        one = with_heads_of_keras(whole) if left_out else whole
         different_fields = _different_fields(one, other)
         epsilons = [checkpoint.head_epsilon for checkpoint in (one, other)]
         different_tensors = _different_tensors(one, other)
         engines = open_engine(one), open_engine(other)
         longest = min(_longest(one), _longest(other))
-    notes = []
+    notes = [f"Left out of the target, as its conversion.json says: {first_few(left_out, 3)}."] if left_out else []
     if different_fields.pop("masked_lm_layer_norm_epsilon", None) and epsilons[0] and epsilons[1]:
         # A layout's own library forces it, which convert said; all the rest still has to be the same.
         common = epsilons[0] if engines[1].use_epsilon(epsilons[0]) else epsilons[1]
@@ -71,6 +79,7 @@ def verify(
         )
     ids, other_ids = (engine.tokenize(texts) for engine in engines)
     differences: dict[str, float] = {}
+    layers: tuple[float, ...] = ()
     if one.architecture == replace(other.architecture, dropout=one.architecture.dropout):  # else not one function
         # Where neither side has a vocabulary, any ids will do to compare the numbers.
         size = one.architecture.vocabulary_size
@@ -79,6 +88,9 @@ def verify(
         outputs, other_outputs = (engine.compute(inputs) for engine in engines)
         comparable = [n for n in outputs if n in other_outputs and outputs[n].shape == other_outputs[n].shape]
         differences = {name: float(np.max(np.abs(outputs[name] - other_outputs[name]))) for name in comparable}
+        first = {name: array[:LAYERWISE_TEXTS] for name, array in inputs.items()}
+        states, other_states = (engine.hidden_states(first) for engine in engines)
+        layers = tuple(np.abs(states - other_states).max(axis=(1, 2, 3)).tolist())
     compared = list(zip(texts, ids or [], other_ids or [], strict=False))
     differing = [(text, row, other_row) for text, row, other_row in compared if row != other_row]
     return Verification(
@@ -95,7 +107,15 @@ def verify(
         max_abs_difference=differences,
         tolerance=tolerance,
         notes=tuple(notes),
+        layer_differences=layers,
     )
+
+
+def _left_out(one: Checkpoint, other: Checkpoint) -> list[str]:
+    """Name the tensors of the source's head that the target was made without, as KerasHub has no place for them."""
+    record = read_record(other.folder) if other.layout == "keras" else None
+    dropped = {tensor["name"] for tensor in record["dropped"]} if record is not None else set()
+    return sorted({rule.bridge for rule in one.head_rules} & set(one.weights) & dropped)
 
 
 def _piece_by_piece(differing: tuple[str, list[int], list[int]], text: Text | None) -> dict[str, Any]:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from conversion.recipes import convert_entry, errors_as_messages, pick, read_entries
+from conversion.recipes import (
+    Downloaded,
+    Hub,
+    Name,
+    Output,
+    Overwrite,
+    Push,
+    errors_as_messages,
+    read_entries,
+    run_recipe,
+)
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="Entry of checkpoints.toml, such as albert-base-v2.")],
-    source: Annotated[Path, typer.Argument(help="Folder of the downloaded repository.")],
-    output: Annotated[Path, typer.Option(help="Folder that gets a folder NAME-keras.")] = Path(),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    name: Name,
+    source: Downloaded = None,
+    output: Output = Path(),
+    hub: Hub = None,
+    push: Push = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Check that a repository is the official one, convert it to a KerasHub preset, and verify the result."""
+    """Pull official stock checkpoints, convert them to KerasHub presets, verify them, and push them."""
     with errors_as_messages():
-        entry = pick(read_entries("stock"), name)
-        convert_entry(entry, source, output / f"{name}-keras", "keras", overwrite)
+        run_recipe(read_entries("stock"), name, source, output, "keras", hub=hub, push=push, overwrite=overwrite)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,33 @@ from typing import Annotated
 import typer
 
 from albert_hub_bridge.cli import Layout
-from conversion.recipes import convert_entry, errors_as_messages, pick, read_entries
+from conversion.recipes import (
+    Downloaded,
+    Hub,
+    Name,
+    Output,
+    Overwrite,
+    Push,
+    errors_as_messages,
+    read_entries,
+    run_recipe,
+)
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="Entry of checkpoints.toml, such as albert_base_en_uncased.")],
-    source: Annotated[Path, typer.Argument(help="Folder of the downloaded preset.")],
-    output: Annotated[Path, typer.Option(help="Folder that gets a folder NAME-LAYOUT.")] = Path(),
+    name: Name,
+    source: Downloaded = None,
+    output: Output = Path(),
     layout: Annotated[Layout, typer.Option(help="bridge or stock.")] = Layout.stock,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    hub: Hub = None,
+    push: Push = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Check that a preset is the published one, convert it to a Hub repository, and verify the result."""
+    """Pull published KerasHub presets, convert them to Hub repositories, verify them, and push them."""
     if layout is Layout.keras:
         raise typer.BadParameter("a preset is a keras layout already; choose bridge or stock.")
     with errors_as_messages():
-        entry = pick(read_entries("keras"), name)
-        convert_entry(entry, source, output / f"{name}-{layout.value}", layout.value, overwrite)
+        run_recipe(read_entries("keras"), name, source, output, layout.value, hub=hub, push=push, overwrite=overwrite)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from typing_extensions import Self
 How = int | Literal["drop", "lose", "truncate", "corrupt", "delay"] | Callable[[], object]
 
 # What may be set for whoever runs the tests, and would lead their clients, tokens or caches into ours.
-_FOREIGN = re.compile(r"^(HF_|HUGGING|TRANSFORMERS_|KAGGLE|COLAB_|XDG_CACHE_HOME$)|_proxy$", re.IGNORECASE)
+_FOREIGN = re.compile(r"^(HF_|HUGGING|TRANSFORMERS_|KAGGLE|MODELSCOPE_|COLAB_|XDG_CACHE_HOME$)|_proxy$", re.IGNORECASE)
 
 
 def client_environment(home: Path, *servers: LocalServer) -> dict[str, str]:
@@ -136,6 +136,7 @@ class _Fault:
     after: int
     refusal: Refusal
     seconds: float
+    body: str
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -209,6 +210,7 @@ class LocalServer:
         code: str = "",
         message: str = "A fault, on demand.",
         seconds: float = 1.0,
+        body: str = "",
     ) -> None:
         """Let the next requests go wrong.
 
@@ -224,15 +226,17 @@ class LocalServer:
             code: Error code of the protocol, told along with a status.
             message: Told along with a status.
             seconds: Of a delay.
+            body: What has to be somewhere in the requests' bodies.
         """
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         refusal = Refusal(how if isinstance(how, int) else 500, message, code, headers)
         with self.lock:
-            self._faults.append(_Fault(method, re.compile(pattern), how, times, after, refusal, seconds))
+            self._faults.append(_Fault(method, re.compile(pattern), how, times, after, refusal, seconds, body))
 
     def _next_fault(self, request: Request) -> _Fault | None:
         for fault in self._faults:
-            if fault.method in ("", request.method) and fault.pattern.search(unquote(request.path)) and fault.times:
+            asked = fault.method in ("", request.method) and fault.pattern.search(unquote(request.path))
+            if asked and fault.body.encode() in request.body and fault.times:
                 if fault.after:
                     fault.after -= 1
                     continue

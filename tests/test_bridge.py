@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,6 @@ def test_a_folder_that_is_neither_kind_is_refused(config: object, message: str, 
     [
         ("kaggle://keras/albert", "should be kaggle://org/model/keras/name"),
         ("gs://bucket/preset", "begins with gs://, and hf://, kaggle:// and modelscope:// are known"),
-        ("modelscope://user/repo", "downloaded by modelscope, which is not installed: pip install modelscope"),
         ("albert_base", "neither a preset that KerasHub publishes nor the name of something on a hub"),
         ("no/such/folder", "The folder no/such/folder does not exist"),
         (__file__, "is a file. Pass the folder"),
@@ -250,6 +250,16 @@ def test_a_folder_that_is_neither_kind_is_refused(config: object, message: str, 
 )
 def test_a_source_that_is_not_a_folder_says_why(source: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
+        inspect(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "package"), [("modelscope://user/repo", "modelscope"), ("kaggle://org/model/keras/name", "kagglehub")]
+)
+def test_a_client_that_is_not_installed_is_named(source: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (package, "modelscope.hub.api"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SourceError, match=f"downloaded by {package}, which is not installed: pip install {package}"):
         inspect(source)
 
 

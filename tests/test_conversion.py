@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -7,17 +8,24 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
+from albert_hub_bridge import convert
 from albert_hub_bridge.mapping.weights import parameter_count, weights_as_markdown
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores.folders import new_folder
 from albert_hub_bridge.stores.layouts import is_known_file, write_checkpoint
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from conversion import recipes
+from conversion.cards import CARDS, planned_cards, planned_record
 from conversion.coverage import coverage_as_markdown
 from conversion.recipes import Entry, convert_entry, golden_difference, read_entries
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
 from tests.conftest import KerasPreset
+from tests.hub_server import HubServer
+from tests.hub_store import card_problems
+from tests.kaggle_server import KaggleServer
+from tests.local_server import client_environment, run_client
 
 
 ROOT = Path(__file__).parent.parent
@@ -41,8 +49,37 @@ def test_entries_are_the_published_checkpoints() -> None:
         assert parameter_count(entry.architecture) == entry.parameters, entry.name
 
 
+def test_the_cards_are_what_checkpoints_toml_says() -> None:
+    assert {file.name: file.read_text(encoding="utf-8") for file in CARDS.iterdir()} == planned_cards()
+    assert len(planned_cards()) == 8
+    for name, text in planned_cards().items():
+        table = [line for line in text.splitlines() if line.endswith("measured |") or "identical" in line]
+        assert table == [line for line in table if line.endswith("| not measured |")], name
+        assert len(table) == 5
+        assert ("1.830863, 1.698645" in text) is (name == "albert_base_en_uncased-stock.md")
+        data = ModelCard(text).data
+        assert (data.license, data.language, data.eval_results) == ("apache-2.0", "en", None)
+        assert not card_problems(text)
+
+
+def test_a_card_and_the_record_of_a_conversion_have_the_same_keys(tmp_path: Path) -> None:
+    write_sample_preset(tmp_path / "preset")
+    convert(tmp_path / "preset", tmp_path / "stock", to="stock")
+    record = json.loads((tmp_path / "stock" / "conversion.json").read_text())
+    assert set(record) == set(planned_record(read_entries("keras")["albert_base_en_uncased"], "name"))
+
+
 def _entry(architecture: Architecture, golden: dict[str, object] | None = None) -> Entry:
-    return Entry("sample", "keras", "kaggle://nowhere", architecture, parameter_count(architecture), golden)
+    return Entry(
+        "sample",
+        "keras",
+        "kaggle://nowhere",
+        architecture,
+        parameter_count(architecture),
+        golden,
+        "sentencepiece",
+        "nmt_nfkc",
+    )
 
 
 def test_a_recipe_converts_and_verifies_with_golden_numbers(keras_preset: KerasPreset, tmp_path: Path) -> None:
@@ -105,6 +142,95 @@ def test_the_base_model_goes_the_whole_way(module: str, kind: str, layout: str, 
         assert result.returncode == 0, result.stderr
         assert "they agree" in result.stdout
     assert "sequence_output" in result.stdout
+
+
+RECIPE = """
+import contextlib, io, sys
+from conversion import recipes
+toml = recipes.CHECKPOINTS.with_name("none")
+entry = recipes.Entry("sample", "keras", handle, recipes.Architecture(**architecture), parameters, golden, *text)
+recipes.read_entries = lambda kind: {"sample": entry, "again": entry}
+import typer, conversion.keras_to_hf as recipe
+recipe.read_entries = recipes.read_entries
+app, result = typer.Typer(), []
+app.command()(recipe.main)
+for arguments in commands:
+    out, err = io.StringIO(), io.StringIO()
+    recipes.console.file = out
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            app(arguments)
+        except SystemExit as stop:
+            result.append([stop.code, out.getvalue(), err.getvalue()])
+"""
+
+
+def test_the_recipe_pulls_converts_verifies_and_pushes(
+    hub: HubServer, keras_preset: KerasPreset, tmp_path: Path
+) -> None:
+    """The whole way with the real clients: nothing is pushed in a dry run, and all entries go by one command."""
+    files = {
+        path.relative_to(keras_preset.folder).as_posix(): path.read_bytes()
+        for path in keras_preset.folder.rglob("*")
+        if path.is_file()
+    }
+    golden = {name: values[:1].tolist() for name, values in keras_preset.inputs.items()} | {
+        "source": "https://keras.io",
+        "sequence_output": keras_preset.outputs["sequence_output"][0, 0, :5].tolist(),
+        "pooled_output": keras_preset.outputs["pooled_output"][0, :5].tolist(),
+    }
+    architecture = asdict(keras_preset.architecture)
+    with KaggleServer() as kaggle:
+        kaggle.add_model("keras/albert/keras/sample", files)
+        environment = client_environment(tmp_path / "home", hub, kaggle) | {
+            "PYTHONPATH": str(ROOT),
+            "MPLBACKEND": "agg",
+        }
+        output = ["--output", str(tmp_path)]
+        (dry, dry_said, _), (code, said, _), (again, _, exists), *wrong = run_client(
+            RECIPE,
+            environment,
+            handle="kaggle://keras/albert/keras/sample/1",
+            architecture=architecture,
+            parameters=parameter_count(keras_preset.architecture),
+            golden=golden,
+            text=["sentencepiece", "nmt_nfkc"],
+            commands=[
+                ["sample", *output],
+                ["sample", *output, "--overwrite", "--push", "--hub", "hf://user"],
+                ["all", *output],
+                ["sample", *output, "--push"],
+                ["all", str(tmp_path), *output],
+                ["sample", *output, "--hub", "user"],
+            ],
+        )
+        assert not kaggle.requests("CONNECT")
+    assert (dry, code, again) == (0, 0, 2)
+    assert "golden numbers of KerasHub" in dry_said
+    assert "a dry run: --push sends 8 files" in dry_said
+    assert "to hf://USER/sample-stock:" in dry_said
+    assert f"pushed to {hub.url}/user/sample-stock" in said
+    assert "exists" in exists
+    assert [row[0] for row in wrong] == [2, 2, 2]
+    sent = hub.files("user/sample-stock")
+    assert len(hub.requests("POST", "/commit/")) == 1
+    text = sent["README.md"].decode()
+    assert "[KerasHub's own test](https://keras.io)" in text
+    assert "computes them with a largest absolute difference of" in text
+    record = json.loads(sent["conversion.json"])
+    assert (record["source"]["handle"], record["source"]["revision"]) == ("kaggle://keras/albert/keras/sample", "1")
+    assert record["golden"]["max_abs_difference"] <= recipes.GOLDEN_TOLERANCE
+    assert "parity.png" in sent
+
+
+def test_a_recipe_without_a_network_says_so_once(hub: HubServer, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "conversion.hf_to_keras", "all", "--output", str(tmp_path)]
+    environment = client_environment(tmp_path / "home", hub)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Error: hf://albert/albert-base-v2 could not be downloaded from Hugging Face." in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_demo_shows_every_weight_identical(tmp_path: Path) -> None:

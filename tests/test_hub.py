@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_samp
 from tests.hub_server import HubServer
 from tests.kaggle_server import KaggleServer
 from tests.local_server import client_environment, run_client
+from tests.modelscope_server import ModelScopeServer
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -138,6 +143,24 @@ def test_presets_of_kaggle_are_pulled_by_name_and_by_handle(tmp_path: Path) -> N
         assert not kaggle.requests("CONNECT")
 
 
+def test_a_report_is_alone_on_standard_output(tmp_path: Path) -> None:
+    write_sample_preset(tmp_path / "preset")
+    with KaggleServer() as kaggle:
+        kaggle.add_model("someone/albert/keras/sample", _files(tmp_path / "preset"))
+        command = [
+            sys.executable,
+            "-m",
+            "albert_hub_bridge",
+            "inspect",
+            "kaggle://someone/albert/keras/sample",
+            "--json",
+        ]
+        environment = client_environment(tmp_path / "home", kaggle)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["source"] == "kaggle://someone/albert/keras/sample"
+    assert "Downloading" in done.stderr
+
+
 def test_every_from_preset_takes_the_same_sources(
     hub: HubServer, environment: dict[str, str], stock: Path, tmp_path: Path
 ) -> None:
@@ -169,3 +192,86 @@ def test_every_from_preset_takes_the_same_sources(
     assert found[:2] == [0.0, "torch.bfloat16"]
     assert "describes BertBackbone, not an AlbertBackbone" in found[2]
     assert "expected that of AlbertHubForMaskedLM, found that of AlbertHubModel" in found[3]
+
+
+# Who fails how, and what is said of it. What the clients try again by themselves ends well.
+# fmt: off
+HUGGING_FACE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
+    ("broken",    "GET",  "/api/models/someone/broken",       500,        "The hub itself failed."),
+    ("stumbling", "HEAD", "someone/stumbling/.*config.json",  500,        "good"),
+    ("dropping",  "GET",  "someone/dropping/.*config.json",   "drop",     "good"),
+    ("cut",       "GET",  "/storage/someone/cut/",            "truncate", "good"),
+    ("damaged",   "GET",  "/storage/someone/damaged/",        "corrupt",  "was damaged on its way: expected the check"),
+    ("strange",   "GET",  "/api/models/someone/strange",      401,        "private or gated and you are not logged in"),
+    ("forbidden", "GET",  "/api/models/someone/forbidden",    403,        "private or gated and you are not logged in"),
+    ("lost",      "HEAD", "someone/lost/.*model.safetensors", 404,        "someone/lost could not be downloaded"),
+    ("patient",   "GET",  "someone/patient/.*config.json",    429,        "good"),
+    ("busy",      "GET",  "/api/models/someone/busy",         429,        "The hub wants fewer requests."),
+)
+KAGGLE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
+    ("broken",    "POST", "ListModelInstanceVersionFiles$",  500,        "The hub itself failed."),
+    ("dropping",  "GET",  "models/.*/dropping/.*weights.h5", "drop",     "could not be downloaded from Kaggle"),
+    ("cut",       "GET",  "models/.*/cut/.*weights.h5",      "truncate", "damaged or cut off on its way. Run the"),
+    ("damaged",   "GET",  "models/.*/damaged/.*weights.h5",  "corrupt",  "damaged or cut off on its way. Run the"),
+    ("strange",   "POST", "GetModelInstance$",               401,        "private or gated and you are not logged"),
+    ("forbidden", "POST", "GetModelInstance$",               403,        "private or gated and you are not logged"),
+    ("busy",      "POST", "ListModelInstanceVersionFiles$",  429,        "The hub wants fewer requests."),
+)
+MODELSCOPE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
+    ("stumbling", "GET", "someone/stumbling/repo$",       500,        "good"),
+    ("dropping",  "GET", "someone/dropping/repo$",        "drop",     "good"),
+    ("cut",       "GET", "someone/cut/repo$",             "truncate", "good"),
+    ("damaged",   "GET", "someone/damaged/repo$",         "corrupt",  "good"),
+    ("strange",   "GET", "someone/strange/repo/files",    401,        "private or gated and you are not logged in"),
+    ("forbidden", "GET", "someone/forbidden/repo/files",  403,        "private or gated and you are not logged in"),
+    ("gone",      "GET", "someone/gone/repo/files",       404,        "private or gated and you are not logged in"),
+    ("busy",      "GET", "someone/busy/repo/files",       429,        "good"),
+)
+# fmt: on
+
+
+def _said(environment: dict[str, str], sources: list[str], expected: list[str], lasting: Sequence[str] = ()) -> None:
+    """Try each source, compare what is said, and see to it that the next try of what failed for now ends well."""
+    found = ["good" if isinstance(row, list) else row for row in _inspect(environment, *sources)]
+    for source, said, message in zip(sources, found, expected, strict=True):
+        assert message in said, (source, said)
+    failed = [source for source, said in zip(sources, found, strict=True) if said != "good" and source not in lasting]
+    assert [row[1] for row in _inspect(environment, *failed)] == [73] * len(failed)
+
+
+def test_hugging_face_fails_in_every_way(hub: HubServer, environment: dict[str, str], stock: Path) -> None:
+    for name, method, path, how, _ in HUGGING_FACE_FAULTS:
+        hub.add_repo(f"someone/{name}", _files(stock))
+        hub.fail(method, path, how, retry_after=0)
+    _said(environment, [f"someone/{row[0]}" for row in HUGGING_FACE_FAULTS], [row[-1] for row in HUGGING_FACE_FAULTS])
+
+
+def test_kaggle_fails_in_every_way(tmp_path: Path) -> None:
+    write_sample_preset(tmp_path / "preset")
+    with KaggleServer() as kaggle:
+        for name, method, path, how, _ in KAGGLE_FAULTS:
+            kaggle.add_model(f"keras/albert/keras/{name}", _files(tmp_path / "preset"))
+            kaggle.fail(method, path, how, retry_after=0, body=f'"{name}"' if method == "POST" else "")
+        sources = [f"kaggle://keras/albert/keras/{row[0]}" for row in KAGGLE_FAULTS]
+        _said(client_environment(tmp_path / "home", kaggle), sources, [row[-1] for row in KAGGLE_FAULTS])
+
+
+def test_modelscope_is_pulled_from_and_may_fail_in_every_way(stock: Path, tmp_path: Path) -> None:
+    with ModelScopeServer() as modelscope:
+        modelscope.add_model("someone/albert", {**_files(stock), "tf_model.h5": b"other", "README.md": "# Hi"})
+        modelscope.add_model("someone/albert", {"README.md": "# Nothing here"}, "empty")
+        for name, method, path, how, _ in MODELSCOPE_FAULTS:
+            modelscope.add_model(f"someone/{name}", _files(stock))
+            modelscope.fail(method, path, how, retry_after=0)
+        environment = client_environment(tmp_path / "home", modelscope)
+        faulty = [f"modelscope://someone/{row[0]}" for row in MODELSCOPE_FAULTS]
+        named = [f"modelscope://someone/albert{at}" for at in ("", "@master", "@empty", "@none")]
+        no_config, no_revision = (
+            "has no config.json: it is neither",
+            "albert@none could not be downloaded from ModelScope.",
+        )
+        expected = [row[-1] for row in MODELSCOPE_FAULTS] + ["good", "good", no_config, no_revision]
+        _said(environment, [*faulty, *named], expected, lasting=named)
+        asked_for = {request.query["FilePath"] for request in modelscope.requests("GET", "someone/albert/repo$")}
+        assert asked_for == set(_files(stock)) - {"README.md"}
+        assert not modelscope.requests("CONNECT")

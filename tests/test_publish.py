@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from typer.testing import CliRunner
 
-from albert_hub_bridge import card, convert, inspect, push, verify
+from albert_hub_bridge import card, check, convert, inspect, push, verify
+from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import ConfigurationError, TargetError
 from albert_hub_bridge.mapping.heads import Head
-from albert_hub_bridge.model_card import BEGIN, END
+from albert_hub_bridge.mapping.weights import POOLER
+from albert_hub_bridge.model.architecture import Variant
+from albert_hub_bridge.model_card import BEGIN, END, render_card
+from albert_hub_bridge.picture import draw_parity
 from albert_hub_bridge.publish import record_verification
 from albert_hub_bridge.stores.hf_repository import write_repository
 from albert_hub_bridge.stores.keras_preset import write_preset
@@ -21,6 +29,9 @@ from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_voca
 from tests.hub_server import HubServer
 from tests.kaggle_server import KaggleServer
 from tests.local_server import client_environment, run_client
+
+
+runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +80,7 @@ def test_a_kaggle_preset_becomes_a_repository_that_transformers_loads(
     files = hub.files("user/albert")
     assert set(files) - {".gitattributes"} == {
         *("config.json", "model.safetensors", "spiece.model", "tokenizer.json", "tokenizer_config.json"),
-        *("README.md", "conversion.json"),
+        *("README.md", "conversion.json", "parity.png"),
     }
     record = json.loads(files["conversion.json"])
     assert record["source"]["handle"] == source
@@ -165,6 +176,7 @@ def test_somebody_elses_commit_is_noticed_and_not_overwritten(
 
 _PUSH = """
 from albert_hub_bridge import push
+from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import TargetError
 result = []
 for _ in range(2):
@@ -175,34 +187,80 @@ for _ in range(2):
 """
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "how", "message"),
-    [
-        ("POST", "/commit/", 500, "was not changed"),
-        ("POST", "/commit/", 403, "Your token may not write there"),
-        ("POST", "/commit/", 429, "The Hub wants fewer requests"),
-        ("POST", "/commit/", "drop", "The connection to hf://user/albert broke"),
-        ("POST", "/commit/", "lose", "The connection to hf://user/albert broke"),
-        ("POST", "/api/repos/create", 401, "You are not logged in"),
-    ],
+# Who fails how while we push, and what is said of it. What the client tries again by itself ends well.
+# fmt: off
+HUGGING_FACE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
+    ("broken",    "POST", "/commit/",          500,        "was not changed"),
+    ("forbidden", "POST", "/commit/",          403,        "Your token may not write there"),
+    ("gone",      "POST", "/commit/",          404,        "There is no such repository or revision."),
+    ("locked",    "POST", "/commit/",          409,        "Somebody else is writing to it."),
+    ("busy",      "POST", "/commit/",          429,        "The Hub wants fewer requests."),
+    ("dropping",  "POST", "/commit/",          "drop",     "The connection to hf://user/dropping broke"),
+    ("losing",    "POST", "/commit/",          "lose",     "The connection to hf://user/losing broke"),
+    ("strange",   "POST", "/api/repos/create", 401,        "You are not logged in"),
+    ("stumbling", "POST", "/preupload/",       500,        "good"),
+    ("cut",       "PUT",  "/storage/",         "truncate", "was not changed. Error while uploading"),
+    ("damaged",   "PUT",  "/storage/",         "corrupt",  "was not changed. Error while uploading"),
 )
+KAGGLE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
+    ("broken",    "POST", "CreateModelInstance$", 500,        "has no new version. Run the command again."),
+    ("forbidden", "POST", "CreateModelInstance$", 403,        "You are not logged in (kaggle.com), or your token"),
+    ("strange",   "POST", "GetModel$",            401,        "You are not logged in (kaggle.com), or your token"),
+    ("busy",      "POST", "CreateModelInstance$", 429,        "Kaggle wants fewer requests."),
+    ("dropping",  "POST", "CreateModelInstance$", "drop",     "has no new version. Run the command again."),
+    ("cut",       "PUT",  "/storage/uploads/",    "truncate", "good"),
+)
+# fmt: on
+
+PUSH_ALL = """
+from albert_hub_bridge import push
+from albert_hub_bridge.cli import app
+from albert_hub_bridge.errors import TargetError
+result = []
+for target in targets:
+    try:
+        result.append("good" if push(folder, target).startswith("http") else "no address")
+    except TargetError as error:
+        result.append(str(error))
+"""
+
+
+def _push_all(environment: dict[str, str], folder: Path, targets: dict[str, str]) -> None:
+    """Push to each target, compare what is said, and see to it that all the next tries end well."""
+    found = run_client(PUSH_ALL, environment, folder=str(folder), targets=list(targets))
+    for (target, message), said in zip(targets.items(), found, strict=True):
+        assert message in said, (target, said)
+    again = run_client(PUSH_ALL, environment, folder=str(folder), targets=list(targets))
+    assert again == ["good"] * len(targets)
+
+
 def test_a_hub_that_fails_leaves_no_half_and_the_next_try_finishes(
-    method: str,
-    path: str,
-    how: int | str,
-    message: str,
-    preset: Path,
-    hub: HubServer,
-    environment: dict[str, str],
-    tmp_path: Path,
+    preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = _converted(preset, tmp_path / "albert")
-    hub.fail(method, path, how)  # type: ignore[arg-type]
-    found = run_client(_PUSH, environment, folder=str(folder))
-    assert message in found[0]
-    assert found[1].startswith("http")
-    assert len([commit for commit in hub.commits("user/albert") if commit.title != "initial commit"]) == 1
-    assert set(_files(folder)) <= set(hub.files("user/albert"))
+    for name, method, path, how, _ in HUGGING_FACE_FAULTS:
+        body = f'"{name}"' if path == "/api/repos/create" else ""
+        hub.fail(method, path if body else f"user/{name}.*{path}|{path}user/{name}/", how, retry_after=0, body=body)
+    _push_all(environment, folder, {f"hf://user/{row[0]}": row[-1] for row in HUGGING_FACE_FAULTS})
+    for row in HUGGING_FACE_FAULTS:
+        commits = [commit for commit in hub.commits(f"user/{row[0]}") if commit.title != "initial commit"]
+        # Each push renders the card for its own repository, so that the last one's is what lies in the folder.
+        sent = {name: content for name, content in hub.files(f"user/{row[0]}").items() if name != "README.md"}
+        expected = {name: content for name, content in _files(folder).items() if name != "README.md"}
+        assert (len(commits), {name: sent[name] for name in expected}) == (1, expected), row[0]
+
+
+def test_kaggle_that_fails_leaves_no_half_and_the_next_try_finishes(preset: Path, tmp_path: Path) -> None:
+    folder = _converted(preset, tmp_path / "keras", "keras")
+    with KaggleServer() as kaggle:
+        for name, method, path, how, _ in KAGGLE_FAULTS:
+            kaggle.fail(method, path, how, retry_after=0, body=f'"{name}"' if method == "POST" else "")
+        handles = {f"user/{row[0]}/keras/sample": row[-1] for row in KAGGLE_FAULTS}
+        environment = client_environment(tmp_path / "home", kaggle)
+        _push_all(environment, folder, {f"kaggle://{handle}": message for handle, message in handles.items()})
+        for handle, message in handles.items():
+            assert kaggle.versions(handle) == (2 if message == "good" else 1), handle
+            assert set(kaggle.files(handle)) == set(_files(folder))
 
 
 def test_a_preset_goes_to_kaggle(preset: Path, tmp_path: Path) -> None:
@@ -213,6 +271,8 @@ def test_a_preset_goes_to_kaggle(preset: Path, tmp_path: Path) -> None:
         command = ["push", str(folder), "kaggle://user/albert/keras/sample"]
         assert run_client(COMMAND, environment, commands=[command]) == [0]
         assert set(kaggle.files("user/albert/keras/sample")) == set(_files(folder)) - {"private.txt"}
+        # Nobody said what the licence of this one is.
+        assert "licenseName" not in kaggle.requests("POST", "CreateModelInstance$")[0].json()["body"]
 
 
 # What is refused before anything is sent.
@@ -232,6 +292,22 @@ def test_only_what_was_verified_and_not_changed_is_pushed(preset: Path, tmp_path
     with pytest.raises(TargetError, match=r"config.json \(changed\), spiece.model \(missing\)"):
         push(tmp_path / "stock", "hf://user/albert")
     assert not record_verification(tmp_path / "stock", verify(preset, preset))
+
+
+def test_what_was_left_out_on_purpose_is_no_difference(tmp_path: Path) -> None:
+    (tmp_path / "stock").mkdir()
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=Head(kind="pretraining"))
+    write_repository(checkpoint, tmp_path / "stock", "stock")
+    convert(tmp_path / "stock", tmp_path / "keras", to="keras", drop_head=True)
+    report = verify(tmp_path / "stock", tmp_path / "keras")
+    assert report.passed
+    assert "head_output" in report.max_abs_difference
+    assert "Left out of the target, as its conversion.json says: sentence_order_classifier.bias" in report.notes[0]
+    (tmp_path / "keras" / "conversion.json").unlink()  # then nobody says that it was on purpose
+    assert verify(tmp_path / "stock", tmp_path / "keras").different_tensors == [
+        "sentence_order_classifier.bias",
+        "sentence_order_classifier.weight",
+    ]
 
 
 def test_what_does_not_agree_is_not_pushed(preset: Path, tmp_path: Path) -> None:
@@ -300,11 +376,142 @@ def test_what_people_write_into_a_card_stays(preset: Path, tmp_path: Path) -> No
     assert "Not measured." in text
 
 
+def test_a_card_shows_what_was_measured_of_every_layer(preset: Path, tmp_path: Path) -> None:
+    folder = _converted(preset, tmp_path / "stock")
+    record = json.loads((folder / "conversion.json").read_text())
+    layers = record["verification"]["layer_differences"]
+    # The embeddings, and 2 layers of each of 2 groups, both run twice; the last is what comes out.
+    assert len(layers) == 1 + SAMPLE_ARCHITECTURE.num_layers * SAMPLE_ARCHITECTURE.num_inner_repetitions
+    assert layers[-1] == record["verification"]["max_abs_difference"]["sequence_output"] <= 1e-5
+    picture = (folder / "parity.png").read_bytes()
+    assert picture == draw_parity(record["verification"])
+    assert record["picture"] == {"bytes": len(picture), "sha256": hashlib.sha256(picture).hexdigest()}
+    assert "](parity.png)" in (folder / "README.md").read_text()
+    # Only where it was measured, and only that which was.
+    convert(preset, tmp_path / "bridge", to="bridge")
+    assert "](parity.png)" not in (tmp_path / "bridge" / "README.md").read_text()
+    (folder / "parity.png").write_bytes(b"something else")
+    card(folder)
+    assert (folder / "parity.png").read_bytes() == picture
+    convert(preset, folder, to="stock", overwrite=True)
+    assert not (folder / "parity.png").exists()
+
+
+def test_a_layer_that_is_wrong_shows_where(preset: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary())
+    name = "transformer_layers.1.0.feedforward_output_dense.bias"
+    weight = checkpoint.weights[name]
+    changed = replace(weight, read=lambda: 2 * weight.read())
+    write_preset(replace(checkpoint, weights={**checkpoint.weights, name: changed}), other)
+    layers = verify(preset, other).layer_differences
+    # Group 0 is right: the embeddings, and its 2 layers run twice.
+    assert max(layers[:5]) <= 1e-5
+    assert min(layers[5:]) > 1e-2
+
+
+def test_no_picture_without_matplotlib_and_of_what_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"layer_differences": [1e-6, 0.0], "tolerance": 1e-5}
+    assert (draw_parity(measured) or b"").startswith(b"\x89PNG")
+    assert draw_parity({**measured, "layer_differences": [1e-6, None]}) is None
+    assert draw_parity({**measured, "layer_differences": []}) is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert draw_parity(measured) is None
+
+
+def test_a_folder_is_checked_by_its_own_record(preset: Path, tmp_path: Path) -> None:
+    def run(*options: str) -> tuple[int, str]:
+        result = runner.invoke(app, ["verify", str(folder), *options])
+        return result.exit_code, result.output
+
+    folder = _converted(preset, tmp_path / "stock")
+    code, said = run()
+    assert (code, "All 6 files are as they were made." in said) == (0, True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / ".gitattributes").write_text("the hub's")
+    code, said = run()
+    assert (code, "no part of a preset or repository: notes.txt" in said) == (0, True)
+    (folder / "config.json").write_text("{}")
+    (folder / "spiece.model").unlink()
+    (folder / "task.json").write_text("{}")
+    (folder / "parity.png").write_bytes(b"not ours")
+    code, said = run("--json")
+    report = json.loads(said)
+    assert (code, report["passed"], report["files"]) == (1, False, 6)
+    names = {"config.json": "changed", "parity.png": "changed", "spiece.model": "missing"}
+    assert report["changes"] == {**names, "task.json": "new"}
+    assert report["others"] == ["notes.txt"]
+    code, said = run()
+    assert (code, "4 files are not as they were made." in said) == (1, True)
+    assert check(folder).changes == report["changes"]
+    (folder / "conversion.json").unlink()
+    code, said = run()
+    assert (code, "only what `convert` made has one" in said) == (2, True)
+
+
+def test_what_was_pushed_is_checked_where_it_is(
+    preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = _converted(preset, tmp_path / "stock")
+    commands = [["push", str(folder), "hf://user/albert"], ["verify", "hf://user/albert"]]
+    assert run_client(COMMAND, environment, commands=commands) == [0, 0]
+    assert "parity.png" in hub.files("user/albert")
+    hub.add_commit("user/albert", {"config.json": "{}", "notes.txt": "theirs"})
+    assert run_client(COMMAND, environment, commands=commands[1:]) == [1]
+
+
+@pytest.mark.parametrize(
+    ("location", "layout", "expected"),
+    [
+        ("kaggle://user/albert/keras/a", "keras", 'AlbertBackbone.from_preset("kaggle://user/albert/keras/a")'),
+        ("kaggle://user/albert/transformers/a", "stock", 'kagglehub.model_download("user/albert/transformers/a")'),
+        ("hf://user/a", "stock", 'AutoModel.from_pretrained("user/a")'),
+        ("hf://user/a", "keras", 'AlbertBackbone.from_preset("hf://user/a")'),
+        ("a", "bridge", 'AutoModel.from_pretrained("a")'),
+    ],
+)
+def test_a_card_says_how_to_load_it_from_where_it_is(
+    location: str, layout: str, expected: str, preset: Path, tmp_path: Path
+) -> None:
+    convert(preset, tmp_path / "a", to=layout)  # type: ignore[arg-type]
+    text = render_card(json.loads((tmp_path / "a" / "conversion.json").read_text()), location)
+    assert expected in text
+    assert "\n# a\n" in text
+
+
+def test_a_card_says_that_kerashub_reads_only_what_it_computes_rightly(tmp_path: Path) -> None:
+    # fmt: off
+    for name, variant, head, reads in (
+        ("plain",     Variant(),                  None,                                           True),
+        ("gelu",      Variant(activation="gelu"), None,                                           False),
+        ("no-pooler", Variant(),                  Head(kind="token_classification", num_labels=2), False),
+    ):
+        # fmt: on
+        checkpoint = replace(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=head), variant=variant)
+        if head is not None:
+            encoder = {name: weight for name, weight in checkpoint.weights.items() if name not in POOLER}
+            checkpoint = replace(checkpoint, weights=encoder)
+        (tmp_path / name).mkdir()
+        write_repository(checkpoint, tmp_path / name, "bridge")
+        convert(tmp_path / name, tmp_path / f"{name}-stock", to="stock")
+        assert ("KerasHub reads" in (tmp_path / f"{name}-stock" / "README.md").read_text()) is reads, name
+
+
 def test_a_folder_tells_where_it_comes_from_and_what_happened_since(preset: Path, tmp_path: Path) -> None:
     folder = _converted(preset, tmp_path / "stock")
     assert inspect(folder).made_by == "converted from sample, by albert-hub-bridge 0.1.0"
     (folder / "tokenizer_config.json").write_text("{}")
     assert "since then: {'tokenizer_config.json': 'changed'}" in str(inspect(folder).made_by)
-    (folder / "conversion.json").write_text("{}")
+    record = json.loads((folder / "conversion.json").read_text())
+    for change, problem in (
+        ({"tool": None}, "wrong type +tool"),
+        ({"target": {"files": {"config.json": "abc"}}}, "wrong +target +expected a sha256 for every file"),
+        ({"picture": {}}, "wrong +picture +expected a sha256"),
+    ):
+        (folder / "conversion.json").write_text(json.dumps(record | change))
+        with pytest.raises(ConfigurationError, match=problem):
+            inspect(folder)
+    (folder / "conversion.json").write_text('{"tool": "another", "source": {}, "target": {}}')
     with pytest.raises(ConfigurationError, match="not a record of albert-hub-bridge"):
         inspect(folder)

@@ -5,8 +5,10 @@ Tokens are the clients' own affair: they find them where their `login` put them.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +91,7 @@ def _pull_hugging_face(name: str, needed: Callable[[Iterable[str]], list[str]]) 
         files = {file.rfilename: file for file in info.siblings or ()}
         names = needed(files)
         if not names:
-            raise SourceError(f"{handle} has no config.json: it is neither a KerasHub preset nor an ALBERT repository.")
+            raise _nothing_there(handle)
         new = [n for n in names if not isinstance(try_to_load_from_cache(repo_id, n, revision=info.sha), str)]
         # By its name, not by its commit, so that the cache knows the name too when there is no network.
         patterns = [_literally(n) for n in names]
@@ -129,25 +131,52 @@ def _pull_kaggle(name: str, needed: Callable[[Iterable[str]], list[str]]) -> Sou
             import kagglehub
         except ImportError as error:
             raise _missing_client(handle, "kagglehub") from error
-        folder = Path(kagglehub.model_download(name))  # a variation holds one preset, so all of it is needed
+        with kagglehub_on_stderr():
+            folder = Path(kagglehub.model_download(name))  # a variation holds one preset, so all of it is needed
     version = folder.name if folder.name.isdigit() else name.rsplit("/", maxsplit=1)[-1]
     return Source(folder, f"kaggle://{'/'.join(name.split('/')[:4])}", version)
+
+
+@contextmanager
+def kagglehub_on_stderr() -> Iterator[None]:
+    """Let kagglehub tell of its progress on standard error, because standard output is for the report."""
+    handlers = [one for one in logging.getLogger("kagglehub").handlers if type(one) is logging.StreamHandler]
+    streams = [handler.setStream(sys.stderr) or sys.stderr for handler in handlers]
+    try:
+        yield
+    finally:
+        for handler, stream in zip(handlers, streams, strict=True):
+            handler.setStream(stream)
 
 
 def _pull_modelscope(name: str, needed: Callable[[Iterable[str]], list[str]]) -> Source:
     handle = f"modelscope://{name}"
     with _errors_as_source_errors(handle, "ModelScope"):
         try:
+            from modelscope.hub.api import HubApi
             from modelscope.hub.snapshot_download import snapshot_download
         except ImportError as error:
             raise _missing_client(handle, "modelscope") from error
         model_id, _, revision = name.partition("@")
-        folder = Path(snapshot_download(model_id, revision=revision or None))
-    return Source(folder, handle, revision or None)
+        revision = revision or "master"
+        names = needed(file["Path"] for file in HubApi().get_model_files(model_id, revision=revision, recursive=True))
+        if not names:
+            raise _nothing_there(handle)
+        patterns = [_literally(name) for name in names]
+        # The client compares every file with the checksum that the hub states.
+        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
+    return Source(folder, handle, revision)
+
+
+def _nothing_there(handle: str) -> SourceError:
+    return SourceError(f"{handle} has no config.json: it is neither a KerasHub preset nor an ALBERT repository.")
 
 
 def _missing_client(handle: str, package: str) -> SourceError:
     return SourceError(f"{handle} is downloaded by {package}, which is not installed: pip install {package}")
+
+
+_LOGINS = {"Hugging Face": "hf auth login", "Kaggle": "kaggle.com", "ModelScope": "modelscope login"}
 
 
 @contextmanager
@@ -170,8 +199,16 @@ def _errors_as_source_errors(handle: str, hub: str) -> Iterator[None]:
             "HFValidationError": "The form is hf://user/repo or hf://user/repo@revision.",
         }
         status = getattr(getattr(error, "response", None), "status_code", None)
-        if hub == "Kaggle" and status in (403, 404):
-            hints[kind] = "There is no such model, or it is private or gated and you are not logged in (kaggle.com)."
+        if kind not in hints and status in (401, 403, 404):
+            hints[kind] = (
+                f"There is no such model, or it is private or gated and you are not logged in ({_LOGINS[hub]})."
+            )
+        if status == 429:
+            hints[kind] = "The hub wants fewer requests. Wait, and run the command again."
+        if (status or 0) >= 500:
+            hints[kind] = "The hub itself failed. Run the command again later."
+        if any(word in kind for word in ("Chunked", "Incomplete", "Corrupt", "Integrity", "Protocol")):
+            hints[kind] = "It was damaged or cut off on its way. Run the command again."
         if "onnect" in kind or "Timeout" in kind:
             hints[kind] = "It cannot be reached. Check the network, or download it elsewhere and pass the folder."
         said = f"{kind}: {text[:300]}" if text else kind

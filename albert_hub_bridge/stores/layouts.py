@@ -93,7 +93,7 @@ def read_checkpoint(folder: Path, drop_head: bool = False) -> Checkpoint:
     elif checkpoint.weights_file is not None:
         read |= {checkpoint.weights_file.name, "task.weights.h5"}
     # The record and the card of an earlier conversion; the new folder gets its own.
-    papers = ("conversion.json", "README.md") if "conversion.json" in found else ()
+    papers = ("conversion.json", "README.md", "parity.png") if "conversion.json" in found else ()
     read |= set(papers) | {name for name in found if layout == "google" and google_checkpoint.is_known_file(name)}
     others = [name for name in found if name not in read]
     code = [name for name in others if name.endswith(".py")]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from albert_hub_bridge.errors import TargetError
+from albert_hub_bridge.stores.hub import kagglehub_on_stderr
 
 
 def push_to_hugging_face(
@@ -66,6 +67,9 @@ def push_to_hugging_face(
         raise TargetError(f"{handle} was not changed. {hints.get(status or 0, '')} ({said})") from error
     except (OSError, ValueError) as error:
         raise TargetError(f"{handle} was not changed. ({type(error).__name__}: {error})") from error
+    except RuntimeError as error:  # before the commit; the client says which file, and its cause says why
+        why = " ".join(str(error.__cause__ or "").split())[:300]
+        raise TargetError(f"{handle} was not changed. {error} Run the command again. ({why})") from error
     except Exception as error:  # what the client's transport raises, whose names depend on its version
         raise TargetError(
             f"The connection to {handle} broke: {type(error).__name__}: {error}. Run the command again: it commits "
@@ -74,8 +78,15 @@ def push_to_hugging_face(
     return commit.pr_url or str(commit.commit_url)
 
 
-def push_to_kaggle(folder: Path, files: Sequence[str], name: str, *, message: str) -> str:
+def push_to_kaggle(folder: Path, files: Sequence[str], name: str, *, message: str, license_name: str | None) -> str:
     """Push files as a new version of a Kaggle model; kagglehub makes a model that does not exist, private.
+
+    Args:
+        folder: Of the files.
+        files: Their names; nothing else leaves the machine.
+        name: `user/model/framework/name`.
+        message: Of the version.
+        license_name: Of a new model, as Kaggle calls it; None where it is not known.
 
     Raises:
         TargetError: The handle has another form, kagglehub is not installed, or Kaggle refused.
@@ -95,8 +106,12 @@ def push_to_kaggle(folder: Path, files: Sequence[str], name: str, *, message: st
             link.parent.mkdir(parents=True, exist_ok=True)
             os.symlink((folder / file).resolve(), link)
         try:
-            kagglehub.model_upload(name, parent, "Apache 2.0", message)
+            with kagglehub_on_stderr():
+                kagglehub.model_upload(name, parent, license_name, message)
         except Exception as error:  # kagglehub's own, requests', and ValueError
             said = " ".join(str(error).split())[:300]
-            raise TargetError(f"{handle} has no new version. ({type(error).__name__}: {said})") from error
+            denied = "You are not logged in (kaggle.com), or your token may not write there."
+            hints = {401: denied, 403: denied, 429: "Kaggle wants fewer requests. Wait, and run the command again."}
+            hint = hints.get(getattr(getattr(error, "response", None), "status_code", 0), "Run the command again.")
+            raise TargetError(f"{handle} has no new version. {hint} ({type(error).__name__}: {said})") from error
     return f"https://www.kaggle.com/models/{name}"

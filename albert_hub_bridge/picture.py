@@ -1,0 +1,47 @@
+"""A picture of the parity per layer, drawn by matplotlib where it is installed (extra `plot`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Mapping
+from typing import Any
+
+
+def draw_parity(verification: Mapping[str, Any]) -> bytes | None:
+    """Draw what `verify` measured of every layer.
+
+    Args:
+        verification: As `conversion.json` has it.
+
+    Returns:
+        A PNG, the same bytes for the same numbers and version of matplotlib; None where matplotlib is not installed,
+        or not every layer was measured, or one gave something that is not a number.
+    """
+    differences = verification.get("layer_differences")
+    if not differences or None in differences or importlib.util.find_spec("matplotlib") is None:
+        return None
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    file = io.BytesIO()
+    with matplotlib.style.context("default"):  # not the user's own
+        figure = Figure(figsize=(8, 3.2), dpi=100, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        tolerance = verification["tolerance"]
+        axes.plot(range(len(differences)), differences, marker="o", markersize=4, label="each run of a layer")
+        axes.axhline(
+            tolerance, color="tab:red", linestyle="--", label=f"largest that passes for the outputs, {tolerance:g}"
+        )
+        axes.set_yscale("symlog", linthresh=1e-9)  # linear below, so that no difference at all has a place
+        axes.set_ylim(0, 3 * max(*differences, tolerance, 1e-9))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("run of a layer, in the order of the forward pass (0: embeddings)")
+        axes.set_ylabel("largest absolute difference")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right")
+        figure.savefig(file, format="png", metadata={"Software": None})  # whose version is no news
+    return file.getvalue()
