@@ -30,12 +30,13 @@ from albert_hub_bridge.provenance import (
     make_record,
     public_handle,
     read_record,
+    tensor_list,
     write_record,
 )
 from albert_hub_bridge.reports import Conversion, Inspection, VocabularySummary
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Layout, Progress, SourceLayout, Text
 from albert_hub_bridge.stores.folders import check_target, new_folder
-from albert_hub_bridge.stores.keras_preset import with_heads_of_keras
+from albert_hub_bridge.stores.keras_preset import with_heads_of_keras, with_pooler
 from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, write_checkpoint
 from albert_hub_bridge.stores.remote_code import add_code
 from albert_hub_bridge.verification import SAMPLE_TEXTS
@@ -151,9 +152,10 @@ def convert(
             notes=(*summary.notes, *_conversion_notes(checkpoint, converted, to)),
         )
         by_hand = written_by_hand(folder)
-        # The source is hashed while the target is written.
-        with new_folder(folder, overwrite, is_known) as draft, ThreadPoolExecutor(1) as beside:
+        # The source's files and the tensors are hashed while the target is written.
+        with new_folder(folder, overwrite, is_known) as draft, ThreadPoolExecutor(2) as beside:
             source_files = beside.submit(file_list, origin)
+            tensors = beside.submit(tensor_list, with_pooler(converted) if to == "keras" else converted)
             write_checkpoint(converted, draft, to, progress, max_shard_bytes)
             if include_code:
                 add_code(draft, converted.head.kind if converted.head is not None else None)
@@ -164,7 +166,9 @@ def convert(
             command += " --include-code" if include_code else ""
             command += " --drop-head" if drop_head else ""
             summarized = _vocabulary_summary(converted.text) if converted.text is not None else None
-            record = make_record(pulled, source_files.result(), converted, report, summarized, command, draft)
+            target_files = file_list(draft)
+            files = source_files.result(), {"files": target_files, "tensors": tensors.result()}
+            record = make_record(pulled, *files, converted, report, summarized, command)
             write_record(draft, record)
             write_card(draft, record, folder.name, by_hand)
         return report

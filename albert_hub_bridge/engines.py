@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -164,11 +165,13 @@ class KerasHubEngine:
 
     def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute with keras_hub's AlbertBackbone, and with its task where there is one."""
-        outputs = {name: np.asarray(value) for name, value in self._backbone.predict(inputs, verbose=0).items()}
-        if self._task is not None and with_head:
-            everywhere = np.broadcast_to(np.arange(inputs["token_ids"].shape[1]), inputs["token_ids"].shape)
-            positions = {"mask_positions": everywhere} if "MaskedLM" in type(self._task).__name__ else {}
-            outputs["head_output"] = np.asarray(self._task.predict({**inputs, **positions}, verbose=0))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using a softmax over axis")  # of a sequence of one token
+            outputs = {name: np.asarray(value) for name, value in self._backbone.predict(inputs, verbose=0).items()}
+            if self._task is not None and with_head:
+                everywhere = np.broadcast_to(np.arange(inputs["token_ids"].shape[1]), inputs["token_ids"].shape)
+                positions = {"mask_positions": everywhere} if "MaskedLM" in type(self._task).__name__ else {}
+                outputs["head_output"] = np.asarray(self._task.predict({**inputs, **positions}, verbose=0))
         return outputs
 
     def use_epsilon(self, epsilon: float) -> bool:

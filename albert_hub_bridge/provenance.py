@@ -15,7 +15,7 @@ from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules
 from albert_hub_bridge.reports import Conversion, VocabularySummary
 from albert_hub_bridge.stores.checkpoint import Checkpoint
-from albert_hub_bridge.stores.checksums import sha256_of
+from albert_hub_bridge.stores.checksums import sha256_of, sha256_of_tensor
 from albert_hub_bridge.stores.configurations import read_json, write_json
 from albert_hub_bridge.stores.hub import Source
 from albert_hub_bridge.stores.layouts import is_known_file
@@ -33,6 +33,17 @@ def file_list(folder: Path) -> dict[str, dict[str, Any]]:
     with ThreadPoolExecutor() as pool:  # hashing lets other threads run
         sums = dict(zip(counted, pool.map(sha256_of, counted.values()), strict=True))
     return {name: {"bytes": path.stat().st_size, "sha256": sums[name]} for name, path in counted.items()}
+
+
+def tensor_list(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the SHA-256 of every tensor, by its name in the bridge layout.
+
+    They do not depend on the layout, the shards or the format of the files: two folders have the same weights where
+    their records have the same list. `stores/checksums.py` defines them.
+    """
+    return {
+        name: sha256_of_tensor(name, checkpoint.dtype, weight.read()) for name, weight in checkpoint.weights.items()
+    }
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -72,11 +83,11 @@ def changed_files(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
 def make_record(
     source: Source,
     source_files: Mapping[str, Any],
+    target_sums: Mapping[str, Any],
     target: Checkpoint,
     report: Conversion,
     vocabulary: VocabularySummary | None,
     command: str,
-    draft: Path,
 ) -> dict[str, Any]:
     """Say of a conversion what `conversion.json` keeps."""
     rules: dict[str, Any] | None = None
@@ -100,7 +111,7 @@ def make_record(
             "dtype": report.source.dtype,
             "files": source_files,
         },
-        "target": {"layout": report.layout, "dtype": report.dtype, "files": file_list(draft)},
+        "target": {"layout": report.layout, "dtype": report.dtype, **target_sums},
         "published": {"license": "apache-2.0", "language": "en"} if published or official else None,
         "architecture": asdict(target.architecture),
         "variant": report.source.variant,

@@ -121,18 +121,36 @@ class _Filler:
     def _write(self, block: np.ndarray, offset: int) -> None:
         if not hasattr(self._local, "handle"):
             self._local.handle = self._resources.enter_context(self._file.open("r+b", buffering=0))
-            self._local.buffer = np.empty(0, np.uint8)
-        if not block.flags.c_contiguous:
-            if self._local.buffer.size < block.nbytes:
-                self._local.buffer = np.empty(block.nbytes, np.uint8)
-            compact = self._local.buffer[: block.nbytes].view(block.dtype).reshape(block.shape)
-            for rows, columns in _tiles(block.shape):
-                compact[rows, columns] = block[rows, columns]
-            block = compact
-        left = block.reshape(-1).view(np.uint8).data
+            self._local.compact = Compactor()
+        left = self._local.compact(block).reshape(-1).view(np.uint8).data
         self._local.handle.seek(offset)
         while left:  # a raw write may take less than all
             left = left[self._local.handle.write(left) :]
+
+
+class Compactor:
+    """Copies blocks of a matrix into C order, in a buffer of its own that the next block overwrites."""
+
+    def __init__(self) -> None:
+        self._buffer = np.empty(0, np.uint8)
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Return the block in C order: itself, where it is."""
+        if block.flags.c_contiguous:
+            return block
+        if self._buffer.size < block.nbytes:
+            self._buffer = np.empty(block.nbytes, np.uint8)
+        compact = self._buffer[: block.nbytes].view(block.dtype).reshape(block.shape)
+        for rows, columns in _tiles(block.shape):
+            compact[rows, columns] = block[rows, columns]
+        return compact
+
+
+def blocks_in_c_order(matrix: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield a matrix's rows in blocks of 4 MB, in C order; each block is good until the next."""
+    compact, rows = Compactor(), max(1, _BLOCK_BYTES // (matrix.shape[1] * matrix.itemsize))
+    for top in range(0, matrix.shape[0], rows):
+        yield compact(matrix[top : top + rows])
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
