@@ -181,11 +181,13 @@ def _not_a_bijection(checkpoint: Checkpoint, side: str, rules: Mapping[str, Weig
 
 def _difference(rule: WeightRule, one: Checkpoint, ours: Weight, theirs: Weight) -> str | None:
     """Say how many values of a tensor are not the same, bit for bit, and which is the first; None where all are."""
-    if ours.shape != theirs.shape:
-        return f"{ours.shape} in the source, {theirs.shape} in the target"
     original = ours.stored.weight if ours.stored is not None else ours
     dialect = ours.stored.dialect if ours.stored is not None else "bridge"
-    expected, found = original.read(), rule.move(theirs.read(), "bridge", dialect, one.sizes)
+    expected, found = original.read(), theirs.read()
+    if ours.shape == theirs.shape:
+        found = rule.move(found, "bridge", dialect, one.sizes)
+    if expected.shape != found.shape:
+        return f"{expected.shape} in the source, {found.shape} in the target"
     count, first = 0, ""
     for top, (a, b) in _blocks(expected, found):
         with np.errstate(over="ignore"):

@@ -90,8 +90,9 @@ def verify(
         positions = min(checkpoint.architecture.max_sequence_length for checkpoint in (one, other))
         epsilons = [checkpoint.head_epsilon for checkpoint in (one, other)]
     notes = []
-    if different_fields.pop("masked_lm_layer_norm_epsilon", None) and epsilons[0] and epsilons[1]:
-        # A layout's own library forces it, which convert said; all the rest still has to be the same.
+    if other.layout != "bridge" and epsilons[0] and epsilons[1] and epsilons[0] != epsilons[1]:
+        # The target's own library forces it, which convert said; all the rest still has to be the same.
+        del different_fields["masked_lm_layer_norm_epsilon"]
         common = epsilons[0] if engines[1].use_epsilon(epsilons[0]) else epsilons[1]
         engines[0].use_epsilon(common)
         notes.append(

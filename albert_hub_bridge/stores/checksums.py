@@ -29,9 +29,9 @@ def git_object_of(file: Path) -> str:
 def sha256_of_tensor(name: str, dtype: str, values: np.ndarray) -> str:
     r"""Return the SHA-256 of a tensor, in hexadecimal: the same in a preset, a bridge and a stock repository.
 
-    It is that of three lines of UTF-8, each with its `\n`, and the values after them: the name that the bridge layout
-    gives to the tensor in a model without a head, the dtype, and the sizes of the axes with a space between; the values
-    in the bridge layout, in C order, little-endian.
+    It is that of three lines of UTF-8, each with its `\n`, and the values after them: the name in the bridge layout,
+    without the `backbone.` that a model with a head puts before it; the dtype; the sizes of the axes with a space
+    between. The values are in the bridge layout, in C order, little-endian.
 
     Args:
         name: Such as `token_embedding.weight`.
