@@ -147,7 +147,7 @@ def _configuration_part(compared: int, different: Mapping[str, tuple[Any, Any]])
 
 
 def _tensor_part(tensors: TensorComparison) -> Part:
-    figure = f"{tensors.tensors} tensors of {tensors.values:,} values, bit for bit"
+    figure = f"{tensors.tensors} tensors of {tensors.values:,} values, compared bit for bit"
     figure += f" after the source's were {tensors.cast}" if tensors.cast else ""
     absent = [f"{name}, which is zeros on one side and absent on the other" for name in tensors.absent]
     return Part.of(figure, [f"{name}: {how}" for name, how in tensors.different.items()], not_measured=absent)

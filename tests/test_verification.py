@@ -125,7 +125,7 @@ def test_the_record_and_the_card_have_every_part(keras_preset: KerasPreset, tmp_
     card = (target / "README.md").read_text()
     for name, part in parts.items():
         assert f"| {name} | passed | {part['said']} |" in card
-    assert "| tensors | passed | 73 tensors of 43,264 values, bit for bit |" in card
+    assert "| tensors | passed | 73 tensors of 43,264 values, compared bit for bit |" in card
 
 
 # A digest of every tensor, in `conversion.json`.
