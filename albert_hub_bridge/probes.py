@@ -10,7 +10,7 @@ import numpy as np
 
 LENGTHS = (1, 2, 8, 128, 511, 512)
 SEEDS = 3
-SHORT = 8  # up to this length every seed meets every padding, and heads are computed
+SHORT = 8  # up to this length every seed meets every padding
 
 
 class Probe(NamedTuple):

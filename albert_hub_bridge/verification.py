@@ -173,7 +173,7 @@ def _reference_part(one: Checkpoint, other: Checkpoint) -> Part:
             worst = float(np.max([worst, gap]))  # which keeps a NaN
             if not gap <= REFERENCE_TOLERANCE:
                 failures.append(f"{name} differs by {gap:.1e} from the reference on the {side}'s file")
-    figure = "of the model from the reference, in float64, relative to the largest value"
+    figure = "of the largest value, between model and reference in float64"
     return Part.of(figure, failures, value=worst, limit=REFERENCE_TOLERANCE)
 
 
@@ -211,8 +211,9 @@ def _engine_part(one: Checkpoint, engines: Sequence[Engine], longest: int, limit
     # KerasHub without dropout takes the average of what a row of padding has, and everybody else takes zeros.
     other_padding = engines[0].averages_padding != engines[1].averages_padding
     apart = 0.0
-    for probe in (every_padding(*sizes, min(SHORT, longest)), *probes(*sizes, longest)):
-        outputs = [engine.compute(probe.inputs, probe.length <= SHORT) for engine in engines]
+    first = every_padding(*sizes, min(SHORT, longest))
+    for probe in (first, *probes(*sizes, longest)):
+        outputs = [engine.compute(probe.inputs, with_head=probe is first) for engine in engines]
         for name, gaps in _gaps(*outputs).items():
             for gap, row, mask in zip(gaps.tolist(), probe.rows, probe.inputs["padding_mask"], strict=True):
                 if other_padding and not mask.any() and gap > limit:
@@ -221,12 +222,12 @@ def _engine_part(one: Checkpoint, engines: Sequence[Engine], longest: int, limit
                     worst[name] = gap, row
     if apart:
         not_measured.append(
-            f"rows that are all padding: finite on both sides and {apart:.1e} apart, because KerasHub without dropout "
-            "takes the average of their values there, and other libraries take zeros"
+            f"rows that are all padding: finite, and {apart:.1e} apart, because KerasHub without dropout attends to "
+            "their average, and other libraries to nothing"
         )
     failures = [f"{name} differs by {gap:.1e} at {row}" for name, (gap, row) in worst.items() if not gap <= limit]
     value, place = max(worst.values(), key=lambda pair: (np.isnan(pair[0]), pair[0]))
-    return Part.of(f"between the two libraries, in float32, at {place}", failures, value, limit, not_measured)
+    return Part.of(f"between the two libraries in float32, at {place}", failures, value, limit, not_measured)
 
 
 def _gaps(outputs: Numbers, other_outputs: Numbers) -> dict[str, np.ndarray]:

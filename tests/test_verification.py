@@ -78,7 +78,7 @@ def test_the_report_says_what_was_not_measured(
     report = verify(tmp_path / "preset", tmp_path / "stock")
     assert report.passed
     (unlike,) = report.parts["engines"].not_measured
-    assert unlike.startswith("rows that are all padding: finite on both sides and ")
+    assert unlike.startswith("rows that are all padding: finite, and ")
     assert report.parts["texts"].not_measured == ("ids: neither side has a vocabulary",)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report = verify(tmp_path / "preset", tmp_path / "stock")
