@@ -33,12 +33,13 @@ from albert_hub_bridge.provenance import (
     public_handle,
     read_record,
     record_bytes,
+    tensor_list,
 )
 from albert_hub_bridge.reports import Conversion, Inspection, VocabularySummary
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Layout, Progress, SourceLayout, Text
 from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.folders import check_target, new_folder
-from albert_hub_bridge.stores.keras_preset import with_heads_of_keras
+from albert_hub_bridge.stores.keras_preset import with_heads_of_keras, with_pooler
 from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, write_checkpoint
 from albert_hub_bridge.stores.remote_code import add_code
 from albert_hub_bridge.verification import SAMPLE_TEXTS
@@ -154,9 +155,10 @@ def convert(
             notes=(*summary.notes, *_conversion_notes(checkpoint, converted, to)),
         )
         by_hand = written_by_hand(folder)
-        # The source is hashed while the target is written.
-        with new_folder(folder, overwrite, is_known) as draft, ThreadPoolExecutor(1) as beside:
+        # The source's files and the tensors are hashed while the target is written.
+        with new_folder(folder, overwrite, is_known) as draft, ThreadPoolExecutor(2) as beside:
             source_files = beside.submit(file_list, origin)
+            tensors = beside.submit(tensor_list, with_pooler(converted) if to == "keras" else converted)
             sums = write_checkpoint(converted, draft, to, progress, max_shard_bytes)
             if include_code:
                 add_code(draft, converted.head.kind if converted.head is not None else None)
@@ -167,8 +169,8 @@ def convert(
             command += " --include-code" if include_code else ""
             command += " --drop-head" if drop_head else ""
             summarized = _vocabulary_summary(converted.text) if converted.text is not None else None
-            target_files = file_list(draft, known=sums)
-            record = make_record(pulled, source_files.result(), converted, report, summarized, command, target_files)
+            target_sums = {"files": file_list(draft, known=sums), "tensors": tensors.result()}
+            record = make_record(pulled, source_files.result(), target_sums, converted, report, summarized, command)
             write_file(draft / RECORD, record_bytes(record))
             write_file(draft / CARD, render_card(record, folder.name, by_hand).encode())
         return report

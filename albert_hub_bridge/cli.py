@@ -23,7 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from albert_hub_bridge import __version__, adapters, bridge, publish, verification
-from albert_hub_bridge.errors import AlbertHubBridgeError, first_few
+from albert_hub_bridge.errors import AlbertHubBridgeError
 from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
 from albert_hub_bridge.reports import Conversion, Inspection, Verification
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
@@ -273,7 +273,7 @@ def verify(
     ] = 1e-5,
     as_json: AsJson = False,
 ) -> None:
-    """Put texts into both sides and compare configurations, tensors, ids and numbers; or check one folder's files."""
+    """Certify that two folders are the same model; or check the files of one by its own `conversion.json`."""
     if target is None:
         _check_files(source, as_json)
     with _errors_as_messages(as_json):
@@ -393,24 +393,22 @@ def _print_losses(report: Inspection | Conversion | adapters.AdapterConversion) 
         out.print(f"[yellow]Note:[/] {escape(note)}")
 
 
+_COLOURS = {"passed": "green", "failed": "red", "not measured": "yellow"}
+_MOST_FAILURES = 10  # of one part, on a screen; --json has all
+
+
 def _print_verification(report: Verification) -> None:
     facts = {
         "source": escape(f"{report.source}, computed by {report.source_engine}"),
         "target": escape(f"{report.target}, computed by {report.target_engine}"),
-        "architecture": _good_or("; ".join(f"{k}: {a} and {b}" for k, (a, b) in report.different_fields.items())),
-        "tensors": _good_or(first_few(report.different_tensors, 3)),
     }
-    if all(report.vocabularies):
-        facts["ids"] = _good_or(
-            f"{report.different_ids} of {report.texts} texts differ" if report.different_ids else ""
-        )
-    else:
-        sides = ["source"] * (not report.vocabularies[0]) + ["target"] * (not report.vocabularies[1])
-        facts["ids"] = f"[yellow]not compared: no vocabulary on the side of the {' and the '.join(sides)}[/]"
-    for name, value in report.max_abs_difference.items():
-        colour = "green" if value <= report.tolerance else "red"
-        difference = f"[{colour}]{value:.2e}[/] largest absolute difference, both on the source's ids"
-        facts[name] = f"{difference} (at most {report.tolerance:.0e})"
+    for name, part in report.parts.items():
+        lines = [f"[{_COLOURS[part.outcome]}]{part.outcome}[/]" + (f": {escape(part.said)}" if part.figure else "")]
+        lines += [f"[red]{escape(failure)}[/]" for failure in part.failures[:_MOST_FAILURES]]
+        if more := len(part.failures[_MOST_FAILURES:]):
+            lines.append(f"[red]and {more} more[/]")
+        lines += [f"[yellow]not measured: {escape(what)}[/]" for what in part.not_measured]
+        facts[name] = "\n".join(lines)
     out.print(_two_columns(facts))
     for note in report.notes:
         out.print(f"[yellow]Note:[/] {escape(note)}")
@@ -422,10 +420,6 @@ def _print_verification(report: Verification) -> None:
         out.print("[bold red]Not proven: only one side has a vocabulary.[/]")
     else:
         out.print("[bold green]They agree.[/]" if report.passed else "[bold red]They differ.[/]")
-
-
-def _good_or(difference: str) -> str:
-    return f"[red]{escape(difference)}[/]" if difference else "[green]identical[/]"
 
 
 def _two_columns(facts: dict[str, str]) -> Table:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,7 +18,7 @@ from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.mapping.heads import HEADS, Head
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules, build_tokenizer
 from albert_hub_bridge.presets import load_model
-from albert_hub_bridge.stores.checkpoint import Checkpoint
+from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint
 from albert_hub_bridge.stores.keras_preset import with_pooler
 
 
@@ -27,14 +29,20 @@ class Engine(Protocol):
     """One side of a verification."""
 
     name: str
+    is_keras_hub: bool
+    averages_padding: bool  # what a row attends to that is all padding: the average of its values, or zeros
 
     def __init__(self, checkpoint: Checkpoint) -> None: ...
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Return the ids of each text without special tokens, or None without a vocabulary."""
 
-    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute in float32 for KerasHub's three inputs.
+
+        Args:
+            inputs: `token_ids`, `segment_ids` and `padding_mask`, each (batch, seq).
+            with_head: Whether to compute the head too, where there is one.
 
         Returns:
             `sequence_output`; `pooled_output`, where there is a pooler; and `head_output`, where there is a head: its
@@ -50,6 +58,9 @@ class Engine(Protocol):
 
     def use_epsilon(self, epsilon: float) -> bool:
         """Give the masked-LM head's layer norm another epsilon; return whether that is possible."""
+
+    def round_weights(self, dtype: str) -> None:
+        """Round all weights to another dtype, and go on in float32: what a target of that dtype computes."""
 
 
 def pack(
@@ -71,8 +82,12 @@ def pack(
     return {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
 
 
-def open_engine(checkpoint: Checkpoint) -> Engine:
+def open_engine(checkpoint: Checkpoint, rounded: str | None = None) -> Engine:
     """Open the library that a checkpoint's layout is meant for.
+
+    Args:
+        checkpoint: What to load.
+        rounded: The dtype to round the weights to first, or None.
 
     Raises:
         EngineError: The library cannot load it; so do the methods of what is returned.
@@ -85,7 +100,10 @@ def open_engine(checkpoint: Checkpoint) -> Engine:
         kind = KerasHubEngine
     else:
         kind = BridgeEngine
-    return GuardedEngine(kind, checkpoint)
+    engine = GuardedEngine(kind, checkpoint)
+    if rounded is not None:
+        engine.round_weights(rounded)
+    return engine
 
 
 class GuardedEngine:
@@ -95,14 +113,15 @@ class GuardedEngine:
         self._folder = checkpoint.folder
         self._engine = self._guard(kind, checkpoint)
         self.name = self._engine.name
+        self.is_keras_hub, self.averages_padding = self._engine.is_keras_hub, self._engine.averages_padding
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Tokenize with the engine."""
         return self._guard(self._engine.tokenize, texts)
 
-    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute with the engine."""
-        return self._guard(self._engine.compute, inputs)
+        return self._guard(self._engine.compute, inputs, with_head)
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Compute with the engine."""
@@ -112,15 +131,22 @@ class GuardedEngine:
         """Change the engine's epsilon."""
         return self._guard(self._engine.use_epsilon, epsilon)
 
-    def _guard(self, step: Callable[[Any], Result], argument: Any) -> Result:
+    def round_weights(self, dtype: str) -> None:
+        """Round the engine's weights."""
+        self._guard(self._engine.round_weights, dtype)
+        self.name += f", its weights rounded to {dtype}"
+
+    def _guard(self, step: Callable[..., Result], *arguments: Any) -> Result:
         try:
-            return step(argument)
+            return step(*arguments)
         except Exception as error:  # each library raises its own kinds
             raise EngineError(f"{self._folder} fails in its own library: {type(error).__name__}: {error}") from error
 
 
 class KerasHubEngine:
     """The real keras_hub."""
+
+    is_keras_hub = True
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for a GPU long after its import too
@@ -129,6 +155,8 @@ class KerasHubEngine:
             import keras
             import keras_hub
 
+        # Keras 3 has two ways to attend. The one without dropout has no zeros for keys that are all masked.
+        self.averages_padding = checkpoint.architecture.dropout == 0
         self.name = f"keras_hub {keras_hub.__version__} (Keras {keras.__version__} on {keras.backend.backend()})"
         folder = str(checkpoint.folder)
         self._backbone = keras_hub.models.AlbertBackbone.from_preset(folder, dtype="float32")
@@ -146,13 +174,15 @@ class KerasHubEngine:
             return None
         return [[int(index) for index in self._tokenizer(text)] for text in texts]
 
-    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute with keras_hub's AlbertBackbone, and with its task where there is one."""
-        outputs = {name: np.asarray(value) for name, value in self._backbone.predict(inputs, verbose=0).items()}
-        if self._task is not None:
-            everywhere = np.broadcast_to(np.arange(inputs["token_ids"].shape[1]), inputs["token_ids"].shape)
-            positions = {"mask_positions": everywhere} if "MaskedLM" in type(self._task).__name__ else {}
-            outputs["head_output"] = np.asarray(self._task.predict({**inputs, **positions}, verbose=0))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using a softmax over axis")  # of a sequence of one token
+            outputs = {name: np.asarray(value) for name, value in self._backbone.predict(inputs, verbose=0).items()}
+            if self._task is not None and with_head:
+                everywhere = np.broadcast_to(np.arange(inputs["token_ids"].shape[1]), inputs["token_ids"].shape)
+                positions = {"mask_positions": everywhere} if "MaskedLM" in type(self._task).__name__ else {}
+                outputs["head_output"] = np.asarray(self._task.predict({**inputs, **positions}, verbose=0))
         return outputs
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -171,9 +201,17 @@ class KerasHubEngine:
         """Refuse: KerasHub's epsilon is part of its graph."""
         return False
 
+    def round_weights(self, dtype: str) -> None:
+        """Round the variables of the backbone and the task."""
+        for model in (self._backbone, self._task):
+            for weight in model.weights if model is not None else ():
+                weight.assign(_rounded(weight.numpy(), dtype))
+
 
 class BridgeEngine:
     """This package's own model of a source that no library here computes as it is."""
+
+    is_keras_hub = averages_padding = False
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         why = "with dequantized weights" if checkpoint.quantized else "keras_hub is not installed"
@@ -195,9 +233,9 @@ class BridgeEngine:
         processor = sentencepiece.SentencePieceProcessor(model_proto=self._text.proto)
         return [list(processor.encode(text)) for text in texts]
 
-    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute with this package's model."""
-        return _compute(self._model.base_model, self._model if self._head is not None else None, self._head, inputs)
+        return _compute(self._model.base_model, self._model, self._head if with_head else None, inputs)
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Compute with this package's model."""
@@ -207,9 +245,15 @@ class BridgeEngine:
         """Change the epsilon of the model."""
         return _use_epsilon(self._model, epsilon)
 
+    def round_weights(self, dtype: str) -> None:
+        """Round the parameters of the model."""
+        _round_parameters(self._model, dtype)
+
 
 class TransformersEngine:
     """transformers: with this package's classes for the bridge layout, with its own for the stock layout."""
+
+    is_keras_hub = averages_padding = False
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         import torch
@@ -238,9 +282,9 @@ class TransformersEngine:
         rows = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [list(row) for row in rows]
 
-    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute with the repository's AutoModel, and with its AutoModelFor... where it has a head."""
-        return _compute(self._model, self._with_head, self._head, inputs)
+        return _compute(self._model, self._with_head, self._head if with_head else None, inputs)
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Compute with the repository's AutoModel."""
@@ -249,6 +293,23 @@ class TransformersEngine:
     def use_epsilon(self, epsilon: float) -> bool:
         """Change the epsilon of the model."""
         return _use_epsilon(self._with_head, epsilon)
+
+    def round_weights(self, dtype: str) -> None:
+        """Round the parameters of both models."""
+        for model in (self._model, self._with_head):
+            if model is not None:
+                _round_parameters(model, dtype)
+
+
+def _round_parameters(model: Any, dtype: str) -> None:
+    import torch
+
+    for parameter in model.parameters():
+        parameter.data = torch.from_numpy(_rounded(parameter.detach().numpy(), dtype))
+
+
+def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
+    return values.astype(DTYPES[dtype]).astype(np.float32)
 
 
 def _use_epsilon(model: Any, epsilon: float) -> bool:
@@ -301,6 +362,14 @@ def _as_tensors(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
 
     names = {"token_ids": "input_ids", "segment_ids": "token_type_ids", "padding_mask": "attention_mask"}
     return {names[name]: torch.from_numpy(array).long() for name, array in inputs.items()}
+
+
+def compute_in_float64(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Compute a checkpoint's encoder with this package's model, in float64."""
+    names = {rule.bridge for rule in checkpoint.encoder_rules}
+    weights = {name: weight for name, weight in checkpoint.weights.items() if name in names}
+    model = load_model(replace(checkpoint, head=None, weights=weights)).double()
+    return _compute(model, None, None, inputs)
 
 
 def epsilon_effect(checkpoint: Checkpoint, epsilon: float, texts: Sequence[str]) -> float:

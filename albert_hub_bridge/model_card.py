@@ -13,6 +13,7 @@ from typing import Any
 
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.provenance import CARD, PICTURE
+from albert_hub_bridge.reports import PARTS
 from albert_hub_bridge.stores.files import naming
 
 
@@ -112,17 +113,18 @@ def _parity(record: Mapping[str, Any]) -> dict[str, str]:
         record["head_kind"]
     )
     if verification is None:
-        what = ["architecture and head", "tensors", "texts that become other ids", *map(_difference_of, names)]
-        return dict.fromkeys(what, "not measured")
-    fields, tensors = list(verification["different_fields"]), verification["different_tensors"]
-    ids = f"{verification['different_ids']} of {verification['texts']}"
+        return dict.fromkeys([*PARTS, *map(_difference_of, names)], "not measured")
     differences = verification["max_abs_difference"].items()
     return {
-        "architecture and head": f"{', '.join(fields)} differ" if fields else "identical",
-        "tensors": f"{len(tensors)} differ" if tensors else "identical, bit for bit",
-        "texts that become other ids": ids if all(verification["vocabularies"]) else "not compared: no vocabulary",
+        **{name: _outcome(part) for name, part in verification["parts"].items()},
         **{_difference_of(name): "not a number" if value is None else f"{value:.1e}" for name, value in differences},
     }
+
+
+def _outcome(part: Mapping[str, Any]) -> str:
+    not_measured = [f"not measured: {what.removeprefix('not measured: ')}" for what in part["not_measured"]]
+    lines = [f"{part['outcome']}{': ' if part['said'] else ''}{part['said']}", *part["failures"], *not_measured]
+    return "; ".join(lines).replace("|", r"\|")
 
 
 def _difference_of(name: str) -> str:

@@ -15,7 +15,7 @@ from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules
 from albert_hub_bridge.reports import Conversion, FilesCheck, VocabularySummary
 from albert_hub_bridge.stores.checkpoint import Checkpoint
-from albert_hub_bridge.stores.checksums import sha256_of
+from albert_hub_bridge.stores.checksums import sha256_of, sha256_of_tensor
 from albert_hub_bridge.stores.configurations import json_bytes, read_json
 from albert_hub_bridge.stores.hub import Source
 from albert_hub_bridge.stores.layouts import is_known_file
@@ -51,6 +51,17 @@ def file_list(folder: Path, known: Mapping[Path, str] | None = None) -> dict[str
         found = pool.map(lambda path: known.get(path) or sha256_of(path), counted.values())
         sums = dict(zip(counted, found, strict=True))
     return {name: {"bytes": path.stat().st_size, "sha256": sums[name]} for name, path in counted.items()}
+
+
+def tensor_list(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the SHA-256 of every tensor, by its name in the bridge layout.
+
+    They do not depend on the layout, the shards or the format of the files: two folders have the same weights where
+    their records have the same list. `stores/checksums.py` defines them.
+    """
+    return {
+        name: sha256_of_tensor(name, checkpoint.dtype, weight.read()) for name, weight in checkpoint.weights.items()
+    }
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -134,11 +145,11 @@ def made_by(record: Mapping[str, Any]) -> str:
 def make_record(
     source: Source,
     source_files: Mapping[str, Any],
+    target_sums: Mapping[str, Any],
     target: Checkpoint,
     report: Conversion,
     vocabulary: VocabularySummary | None,
     command: str,
-    target_files: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Say of a conversion what `conversion.json` keeps: nothing that is not the same the next time."""
     rules: dict[str, Any] | None = None
@@ -160,7 +171,7 @@ def make_record(
             "dtype": report.source.dtype,
             "files": source_files,
         },
-        "target": {"layout": report.layout, "dtype": report.dtype, "files": target_files},
+        "target": {"layout": report.layout, "dtype": report.dtype, **target_sums},
         "published": ABOUT_PUBLISHED if is_published(handle) else None,
         "architecture": asdict(target.architecture),
         "variant": report.source.variant,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.model.architecture import Architecture
@@ -84,6 +84,58 @@ class Conversion:
         return asdict(self)
 
 
+Outcome = Literal["passed", "failed", "not measured"]
+
+
+PARTS = ("configuration", "tensors", "reference", "engines", "texts")  # of a certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a certificate.
+
+    Args:
+        outcome: Whether it passed.
+        figure: What was compared, in words; and where `value` was found.
+        value: The largest difference, where numbers were compared.
+        limit: What is allowed of it.
+        failures: Every setting, tensor or output that differs, and how.
+        not_measured: What could not be compared, and why.
+    """
+
+    outcome: Outcome
+    figure: str
+    value: float | None = None
+    limit: float | None = None
+    failures: Sequence[str] = ()
+    not_measured: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls,
+        figure: str,
+        failures: Sequence[str],
+        value: float | None = None,
+        limit: float | None = None,
+        not_measured: Sequence[str] = (),
+    ) -> Part:
+        """Return a part that was measured: it passed where there are no failures."""
+        return cls("failed" if failures else "passed", figure, value, limit, tuple(failures), tuple(not_measured))
+
+    @property
+    def said(self) -> str:
+        """The figure, for people: "1.79e-06 (at most 1e-05) on 8 texts"."""
+        if self.value is None:
+            return self.figure
+        limit = f" (at most {self.limit:.0e})" if self.limit is not None else ""
+        return f"{self.value:.2e}{limit} {self.figure}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the part as JSON can hold it, which has no NaN."""
+        value = self.value if self.value is not None and isfinite(self.value) else None
+        return {**asdict(self), "value": value, "said": self.said}
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """How far two folders agree: configurations, tensors, ids, numbers.
@@ -94,6 +146,7 @@ class Verification:
         source_engine: What computed the first side: library and version.
         target_engine: What computed the second side.
         texts: Number of texts that went in.
+        parts: The certificate: `configuration`, `tensors`, `reference`, `engines` and `texts`.
         different_fields: Fields of the architecture and the head that differ, with both values; not the epsilon of the
             masked-LM head, of which KerasHub and the stock layout have only one each.
         different_tensors: Tensors whose bits differ, by bridge names; empty where all are identical. A pooler that
@@ -115,6 +168,7 @@ class Verification:
     source_engine: str
     target_engine: str
     texts: int
+    parts: Mapping[str, Part]
     different_fields: dict[str, tuple[Any, Any]]
     different_tensors: Sequence[str]
     vocabularies: tuple[bool, bool]
@@ -128,18 +182,16 @@ class Verification:
     @property
     def passed(self) -> bool:
         """Whether nothing differs that must not."""
-        exact = not self.different_fields and not self.different_tensors and not self.different_ids
-        same_vocabularies = self.vocabularies[0] == self.vocabularies[1]
-        return (
-            exact and same_vocabularies and all(value <= self.tolerance for value in self.max_abs_difference.values())
-        )
+        return all(part.outcome != "failed" for part in self.parts.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
         finite = {name: value if isfinite(value) else None for name, value in self.max_abs_difference.items()}
         layers = [value if isfinite(value) else None for value in self.layer_differences]
+        parts = {name: part.as_dict() for name, part in self.parts.items()}
         # JSON has no NaN
-        return {"passed": self.passed, **asdict(self), "max_abs_difference": finite, "layer_differences": layers}
+        numbers = {"max_abs_difference": finite, "layer_differences": layers}
+        return {"passed": self.passed, **asdict(self), "parts": parts, **numbers}
 
 
 @dataclass(frozen=True, slots=True)

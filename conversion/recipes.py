@@ -153,14 +153,14 @@ def verify_entry(entry: Entry, source: str | Path, target: Path) -> None:
     """
     entry.check(bridge.inspect(source))
     report = verify(source, target)
-    for field, values in report.different_fields.items():
-        console.print(f"  {field}: {values[0]} and {values[1]}")
-    for tensor in report.different_tensors:
-        console.print(f"  {tensor} differs")
+    for name, part in report.parts.items():
+        console.print(f"  {name} {part.outcome}: {part.said}")
+        for line in (*part.failures, *(f"not measured: {what}" for what in part.not_measured)):
+            console.print(f"    {line}")
     for name, difference in report.max_abs_difference.items():
         console.print(f"  {name}: {difference:.1e} between {report.source_engine} and {report.target_engine}")
-    if report.different_ids:
-        console.print(f"  {report.different_ids} of {report.texts} texts become other ids: {report.first_difference}")
+    if report.first_difference is not None:
+        console.print(f"  first text that becomes other ids: {report.first_difference}")
     golden, far = None, False
     for folder in (source, target) if entry.golden is not None else ():
         difference = golden_difference(entry, folder)

@@ -381,7 +381,9 @@ def test_the_shorter_sequence_length_counts(
     (tmp_path / "stock" / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 11}))
     lengths = []
     monkeypatch.setattr(engines, "pack", lambda *arguments: lengths.append(arguments[-1]) or pack(*arguments))
-    assert verify(sample, tmp_path / "stock").passed
+    report = verify(sample, tmp_path / "stock")
+    assert report.different_fields == {"sequence_length": (64, 11)}
+    assert [name for name, part in report.parts.items() if part.outcome != "passed"] == ["configuration"]
     assert lengths == [11]
 
 

@@ -88,7 +88,7 @@ def test_a_kaggle_preset_becomes_a_repository_that_transformers_loads(
     assert record["verification"]["passed"] is True
     text = files["README.md"].decode()
     assert 'AutoModel.from_pretrained("user/albert")' in text
-    assert "identical, bit for bit" in text
+    assert "values, compared bit for bit" in text
     found = run_client(
         """
         from transformers import AutoModel, AutoTokenizer, pipeline

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -40,11 +40,20 @@ class Weight:
     shape: tuple[int, ...]
     dtype: str  # a key of DTYPES, or whatever the file says
     read: Callable[[], np.ndarray]
+    stored: Stored | None = None  # what the table moved it from
 
     @property
     def nbytes(self) -> int:
         """Size of the values."""
         return prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+class Stored(NamedTuple):
+    """A tensor as its file has it, which a certificate reads without the table."""
+
+    name: str
+    dialect: Dialect
+    weight: Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +222,7 @@ def match_weights(
         elif found[name].dtype not in DTYPES:
             problems.append(Problem("wrong dtype", name, f"expected {', '.join(DTYPES)}, found {found[name].dtype}"))
         else:
-            weights[rule.bridge] = _in_torch_layout(found[name], rule, dialect, sizes)
+            weights[rule.bridge] = _in_torch_layout(Stored(name, dialect, found[name]), rule, sizes)
     problems += [Problem("unexpected", name, str(found[name].shape)) for name in found if name not in expected]
     dtypes = {weight.dtype for weight in weights.values()}
     if len(dtypes) > 1:
@@ -239,8 +248,11 @@ def check_layers(file: Path, architecture: Architecture, found: int) -> None:
         raise WeightsError(file, "weights", [Problem("missing", file.name, detail)])
 
 
-def _in_torch_layout(weight: Weight, rule: WeightRule, dialect: Dialect, sizes: Mapping[str, int]) -> Weight:
-    return Weight(rule.shape("bridge", sizes), weight.dtype, lambda: rule.move(weight.read(), dialect, "bridge", sizes))
+def _in_torch_layout(stored: Stored, rule: WeightRule, sizes: Mapping[str, int]) -> Weight:
+    def read() -> np.ndarray:
+        return rule.move(stored.weight.read(), stored.dialect, "bridge", sizes)
+
+    return Weight(rule.shape("bridge", sizes), stored.weight.dtype, read, stored)
 
 
 def fitting_vocabulary(file: Path, proto: bytes, architecture: Architecture) -> Vocabulary:

@@ -96,7 +96,7 @@ def _values(checkpoint: Checkpoint, rule: WeightRule, dialect: Dialect) -> np.nd
 
 def _read_back(laid_out: LaidOut, checkpoint: Checkpoint, dialect: Dialect) -> str:
     """Read a file once: one thread hashes it, another compares it with its frame and with the checkpoint."""
-    digest, local, at = hashlib.sha256(), threading.local(), 0
+    digest, compact, at = hashlib.sha256(), Compactor(), 0
     room = np.empty(0, np.uint8)
     with ExitStack() as resources:
         with naming(laid_out.file):
@@ -109,7 +109,7 @@ def _read_back(laid_out: LaidOut, checkpoint: Checkpoint, dialect: Dialect) -> s
             found = room[: expected.nbytes]
             with naming(laid_out.file):
                 is_whole = offset == at and _read_into(stream, found)
-            same = comparing.submit(lambda: np.array_equal(found, _in_order(expected, local)))  # noqa: B023
+            same = comparing.submit(lambda: np.array_equal(found, compact(expected).reshape(-1).view(np.uint8)))  # noqa: B023
             digest.update(found.data)
             at += expected.nbytes
             if not (same.result() and is_whole):
@@ -184,7 +184,9 @@ class _Filler:
 
     def _write(self, part: tuple[int, np.ndarray]) -> None:
         offset, block = part
-        content = _in_order(block, self._local).data
+        if not hasattr(self._local, "compact"):
+            self._local.compact = Compactor()
+        content = self._local.compact(block).reshape(-1).view(np.uint8).data
         with naming(self._file):
             if not hasattr(self._local, "handle"):
                 self._local.handle = self._resources.enter_context(self._file.open("r+b", buffering=0))
@@ -201,16 +203,29 @@ def _blocks(array: np.ndarray, offset: int) -> Iterator[tuple[int, np.ndarray]]:
         yield offset + top * row_bytes, matrix[top : top + rows]
 
 
-def _in_order(block: np.ndarray, local: threading.local) -> np.ndarray:
-    """Return a block's bytes in C order, in a buffer of the thread where they lie otherwise."""
-    if not block.flags.c_contiguous:
-        if not hasattr(local, "buffer") or local.buffer.size < block.nbytes:
-            local.buffer = np.empty(block.nbytes, np.uint8)
-        compact = local.buffer[: block.nbytes].view(block.dtype).reshape(block.shape)
+class Compactor:
+    """Copies blocks of a matrix into C order, in a buffer of its own that the next block overwrites."""
+
+    def __init__(self) -> None:
+        self._buffer = np.empty(0, np.uint8)
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Return the block in C order: itself, where it is."""
+        if block.flags.c_contiguous:
+            return block
+        if self._buffer.size < block.nbytes:
+            self._buffer = np.empty(block.nbytes, np.uint8)
+        compact = self._buffer[: block.nbytes].view(block.dtype).reshape(block.shape)
         for rows, columns in _tiles(block.shape):
             compact[rows, columns] = block[rows, columns]
-        block = compact
-    return block.reshape(-1).view(np.uint8)
+        return compact
+
+
+def blocks_in_c_order(matrix: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield a matrix's rows in blocks of 4 MB, in C order; each block is good until the next."""
+    compact, rows = Compactor(), max(1, _BLOCK_BYTES // (matrix.shape[1] * matrix.itemsize))
+    for top in range(0, matrix.shape[0], rows):
+        yield compact(matrix[top : top + rows])
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from albert_hub_bridge import AlbertHubConfig, AlbertHubModel, reference
+from albert_hub_bridge.model.architecture import ACTIVATIONS, Architecture
+from albert_hub_bridge.probes import LENGTHS, SEEDS, every_padding, padding_masks, probes
+from albert_hub_bridge.reference import Reference
+from conversion.sample import SAMPLE_ARCHITECTURE
+from tests.conftest import KerasPreset
+
+
+def _reference(architecture: Architecture, read: reference.Read, **options: object) -> Reference:
+    names = ("num_layers", "num_heads", "num_groups", "num_inner_repetitions")
+    return Reference(read=read, **{name: getattr(architecture, name) for name in names}, **options)  # type: ignore[arg-type]
+
+
+def test_it_knows_nothing_of_what_it_is_compared_with() -> None:
+    with open(reference.__file__, encoding="utf-8") as file:
+        imports = [line for line in file if line.startswith(("import ", "from "))]
+    assert [line for line in imports if "albert" in line or "torch" in line] == []
+
+
+def test_it_gives_what_keras_hub_computes(keras_preset: KerasPreset) -> None:
+    with h5py.File(keras_preset.folder / "model.weights.h5") as file:
+        found = _reference(keras_preset.architecture, lambda name: file[name][()], dialect="keras").encode(
+            **keras_preset.inputs
+        )
+    for name, expected in keras_preset.outputs.items():
+        assert found[name].dtype == np.float64
+        np.testing.assert_allclose(found[name], expected, atol=1e-5, rtol=0)
+
+
+def test_rows_of_padding_are_keras_hubs(keras_preset: KerasPreset) -> None:
+    inputs = every_padding(400, 2, 12).inputs
+    assert not inputs["padding_mask"][-1].any()
+    expected = keras_preset.backbone.predict(inputs, verbose=0)
+    with h5py.File(keras_preset.folder / "model.weights.h5") as file:
+        found = _reference(keras_preset.architecture, lambda name: file[name][()], dialect="keras").encode(**inputs)
+    for name, value in found.items():
+        np.testing.assert_allclose(value, np.asarray(expected[name]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_our_model_agrees_to_the_last_digits(activation: str) -> None:
+    torch.manual_seed(0)
+    model = AlbertHubModel(
+        AlbertHubConfig(**asdict(SAMPLE_ARCHITECTURE), activation=activation, layer_norm_epsilon=1e-6)
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    model = model.double().eval()
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    settings = {"dialect": "bridge", "activation": activation, "epsilon": 1e-6}
+    inputs = every_padding(400, 2, 12).inputs
+    found = _reference(SAMPLE_ARCHITECTURE, state.__getitem__, **settings).encode(**inputs)
+    with torch.no_grad():
+        ids, segments, mask = (torch.from_numpy(array).long() for array in inputs.values())
+        outputs = model(ids, attention_mask=mask, token_type_ids=segments)
+    np.testing.assert_allclose(outputs.last_hidden_state, found["sequence_output"], atol=1e-13, rtol=0)
+    np.testing.assert_allclose(outputs.pooler_output, found["pooled_output"], atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("longest", [1, 2, 64, 512])
+def test_the_probes_have_every_length_and_padding(longest: int) -> None:
+    found = list(probes(400, 2, longest))
+    lengths = sorted({min(length, longest) for length in LENGTHS})
+    assert sorted({probe.length for probe in found}) == lengths
+    for length in lengths:
+        here = [probe for probe in found if probe.length == length]
+        rows = [row for probe in here for row in probe.rows]
+        assert len(rows) == len(set(rows))
+        if length > 2:
+            assert all(any(kind in row for row in rows) for kind in ("right padding", "left padding", "holes"))
+        if length > 1:
+            assert all(any(row.endswith(f"seed {seed}") for row in rows) for seed in range(SEEDS))
+        for probe in here:
+            assert {array.shape for array in probe.inputs.values()} == {(len(probe.rows), length)}
+            assert {array.dtype for array in probe.inputs.values()} == {np.dtype(np.int32)}
+            assert probe.inputs["padding_mask"].any(-1).all()
+    segments = np.concatenate([probe.inputs["segment_ids"].ravel() for probe in found])
+    assert set(segments.tolist()) == {0, 1}
+    again = [probe.inputs["token_ids"].tolist() for probe in probes(400, 2, longest)]
+    assert again == [probe.inputs["token_ids"].tolist() for probe in found]
+
+
+def test_padding_is_where_its_name_says() -> None:
+    for seed in range(20):
+        masks = padding_masks(8, np.random.default_rng(seed))
+        assert np.diff(masks["right padding"]).tolist().count(-1) == 1
+        assert masks["right padding"][0] == 1
+        assert np.diff(masks["left padding"]).tolist().count(1) == 1
+        assert masks["left padding"][-1] == 1
+        assert (masks["holes"][0], masks["holes"][-1]) == (1, 1)
+        assert 0 in masks["holes"]
