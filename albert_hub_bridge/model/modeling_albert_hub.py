@@ -331,19 +331,20 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         attention_mask = None if _hides_nothing(attention_mask) else attention_mask
 
         row = self._packed_row(embeddings, attention_mask, packed_positions, positions)
+        mask = None
         if row is None:
-            kwargs["attention_mask"] = self._attention_mask(embeddings, attention_mask, packed_positions)
+            mask = self._attention_mask(embeddings, attention_mask, packed_positions)
         else:
             embeddings, kwargs["lengths"] = row.pack(embeddings), row.lengths
         hidden_states = dense(self.embeddings_projection, embeddings)
         repetitions = self.config.num_layers // self.config.num_groups
         *layers, last = (layer for group in self.transformer_layers for _ in range(repetitions) for layer in group)
         for layer in layers:
-            hidden_states = layer(hidden_states, **kwargs)
+            hidden_states = layer(hidden_states, mask, None, **kwargs)
         if positions == "first":
-            hidden_states = self._first_of(last, hidden_states, row, **kwargs)
+            hidden_states = self._first_of(last, hidden_states, mask, row, **kwargs)
         else:
-            hidden_states = last(hidden_states, **kwargs)
+            hidden_states = last(hidden_states, mask, None, **kwargs)
             hidden_states = hidden_states if row is None else row.unpack(hidden_states)
 
         pooled = None if self.pooled_dense is None else torch.tanh(dense(self.pooled_dense, hidden_states[:, 0]))
@@ -398,17 +399,17 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         self,
         layer: nn.Module,
         hidden_states: Float[Tensor, "batch seq hidden"],
+        mask: Any,
         row: PackedRow | None,
-        attention_mask: Any = None,
         **kwargs: Any,
     ) -> Float[Tensor, "batch 1 hidden"]:
         """Run the last layer for the first position of each text."""
         if row is not None:
-            return layer(hidden_states, wanted=row.firsts, **kwargs).transpose(0, 1)
+            return layer(hidden_states, mask, row.firsts, **kwargs).transpose(0, 1)
         if self.config._attn_implementation in {"sdpa", "eager"}:
-            attention_mask = None if attention_mask is None else attention_mask[:, :, :1]
-            return layer(hidden_states, attention_mask, wanted=slice(0, 1), **kwargs)
-        return layer(hidden_states, attention_mask, **kwargs)[:, :1]
+            mask = None if mask is None else mask[:, :, :1]
+            return layer(hidden_states, mask, slice(0, 1), **kwargs)
+        return layer(hidden_states, mask, None, **kwargs)[:, :1]
 
     def _attention_mask(
         self,
