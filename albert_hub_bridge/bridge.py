@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from math import prod
@@ -176,19 +177,31 @@ def convert(
                 add_code(draft, converted.head.kind if converted.head is not None else None)
             if sentence_transformers is not None:
                 write_sentence_transformers(draft, sentence_transformers, converted.architecture.hidden_dim)
-            command = f"albert-hub-bridge convert {public_handle(pulled)} {folder.name} --to {to}"
-            command += "" if text_rules == "keep" else f" --text-rules {text_rules}"
-            command += "" if dtype is None else f" --dtype {dtype}"
-            command += "" if max_shard_size is None else f" --max-shard-size {max_shard_size}"
-            command += " --include-code" if include_code else ""
-            command += " --drop-head" if drop_head else ""
-            command += "" if sentence_transformers is None else f" --sentence-transformers {sentence_transformers}"
+            options = {
+                "to": to,
+                "text-rules": None if text_rules == "keep" else text_rules,
+                "dtype": dtype,
+                "max-shard-size": max_shard_size,
+                "include-code": include_code,
+                "drop-head": drop_head,
+                "sentence-transformers": sentence_transformers,
+            }
+            command = _command(public_handle(pulled), folder.name, options)
             summarized = _vocabulary_summary(converted.text) if converted.text is not None else None
             target_sums = {"files": file_list(draft, known=sums), "tensors": tensors.result()}
             record = make_record(pulled, source_files.result(), target_sums, converted, report, summarized, command)
             write_file(draft / RECORD, record_bytes(record))
             write_file(draft / CARD, render_card(record, folder.name, by_hand).encode())
         return report
+
+
+def _command(source: str, target: str, options: Mapping[str, object]) -> str:
+    """Return the command that converts so; options that are None or False are not given."""
+    words = ["albert-hub-bridge", "convert", source, target]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return " ".join(words)
 
 
 def _is_known_with_papers(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_voca
 from tests.conftest import TEXTS
 from tests.hub_server import HubServer
 from tests.local_server import client_environment, run_client
+from tests.test_remote_code import ELSEWHERE
 
 
 sentence_transformers: Any = pytest.importorskip("sentence_transformers")
@@ -119,6 +121,21 @@ def test_it_travels_by_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> 
         name: (tmp_path / "mine" / name).read_bytes() for name in FILES
     }
     assert "(Transformer, Pooling, pooling mean)" in str(notes)
+
+
+def test_with_its_code_it_needs_no_package(preset: Path, tmp_path: Path) -> None:
+    convert(preset, tmp_path / "mine", to="bridge", include_code=True, sentence_transformers="mean")
+    example = 'SentenceTransformer("mine", trust_remote_code=True).encode('
+    assert example in (tmp_path / "mine" / "README.md").read_text()
+    code = f"""import sys
+{ELSEWHERE}
+from sentence_transformers import SentenceTransformer
+result = SentenceTransformer(folder, trust_remote_code=True, device="cpu").encode(texts).tolist()
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    environment["HF_MODULES_CACHE"] = str(tmp_path / "home" / "modules")
+    found = run_client(code, environment, folder=str(tmp_path / "mine"), texts=TEXTS)
+    torch.testing.assert_close(torch.tensor(found), _pooled(tmp_path / "mine", "mean"), **CLOSE)
 
 
 # What is refused, and what is lost.
