@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from math import prod
@@ -42,6 +43,7 @@ from albert_hub_bridge.stores.folders import check_target, new_folder
 from albert_hub_bridge.stores.keras_preset import with_heads_of_keras, with_pooler
 from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, write_checkpoint
 from albert_hub_bridge.stores.remote_code import add_code
+from albert_hub_bridge.stores.sentence_transformers import Pooling, encoder_of, write_sentence_transformers
 from albert_hub_bridge.verification import SAMPLE_TEXTS
 
 
@@ -71,6 +73,7 @@ def convert(
     max_shard_size: int | str | None = None,
     include_code: bool = False,
     drop_head: bool = False,
+    sentence_transformers: Pooling | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -92,20 +95,25 @@ def convert(
             `trust_remote_code=True`.
         drop_head: Whether to leave out what the target has no place for, or that the source names and does not have,
             instead of refusing it.
+        sentence_transformers: Whether the repository shall be a model for sentence-transformers too, whose vector of a
+            text is the `mean` of the states of all its tokens, or the state of its `cls` token. It takes an encoder
+            with a vocabulary.
         overwrite: Whether to replace an existing target.
         progress: Called with the bytes done and the bytes in all.
 
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong, or cannot be what was asked for.
             Nothing was written.
-        TargetError: The target exists, or its parent does not, or it is the source, or no layout for code, or another
-            process writes it, or the system did not write something. Nothing was changed.
-        ValueError: There is no such layout, dtype or size, or no such text rules.
+        TargetError: The target exists, or its parent does not, or it is the source, or its layout has no place for code
+            or is none that sentence-transformers loads, or another process writes it, or the system did not write
+            something. Nothing was changed.
+        ValueError: There is no such layout, dtype, size or pooling, or no such text rules.
     """
     for name, value, choices in (
         ("to", to, get_args(Layout)),
         ("text_rules", text_rules, get_args(TextRulesChoice)),
         ("dtype", dtype, (None, *DTYPES)),
+        ("sentence_transformers", sentence_transformers, (None, *get_args(Pooling))),
     ):
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
@@ -115,6 +123,8 @@ def convert(
             f"{'KerasHub' if to == 'keras' else 'transformers'} has its own. Leave out --include-code "
             "(include_code=True), or convert to bridge."
         )
+    if sentence_transformers is not None and to == "keras":
+        raise TargetError("sentence-transformers loads no KerasHub presets. Convert to stock or bridge instead.")
     max_shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
     folder = Path(os.path.abspath(os.path.expanduser(target)))
     # A card is replaced where a record beside it says that it was made here.
@@ -134,6 +144,8 @@ def convert(
             )
         if drop_head and to == "keras":
             converted = with_heads_of_keras(converted)
+        if sentence_transformers is not None:
+            converted = encoder_of(converted, source, drop_head)
         changed, rules, rules_from = None, None, None
         if checkpoint.text is not None and converted.text is not None:
             before, after = _ids(checkpoint.text, checkpoint.layout), _ids(converted.text, to)
@@ -151,6 +163,7 @@ def convert(
             text_rules_from=rules_from,
             changed_texts=changed,
             sample_size=len(SAMPLE_TEXTS),
+            sentence_transformers=sentence_transformers,
             dropped=tuple(converted.dropped),
             notes=(*summary.notes, *_conversion_notes(checkpoint, converted, to)),
         )
@@ -162,18 +175,33 @@ def convert(
             sums = write_checkpoint(converted, draft, to, progress, max_shard_bytes)
             if include_code:
                 add_code(draft, converted.head.kind if converted.head is not None else None)
-            command = f"albert-hub-bridge convert {public_handle(pulled)} {folder.name} --to {to}"
-            command += "" if text_rules == "keep" else f" --text-rules {text_rules}"
-            command += "" if dtype is None else f" --dtype {dtype}"
-            command += "" if max_shard_size is None else f" --max-shard-size {max_shard_size}"
-            command += " --include-code" if include_code else ""
-            command += " --drop-head" if drop_head else ""
+            if sentence_transformers is not None:
+                write_sentence_transformers(draft, sentence_transformers, converted.architecture.hidden_dim)
+            options = {
+                "to": to,
+                "text-rules": None if text_rules == "keep" else text_rules,
+                "dtype": dtype,
+                "max-shard-size": max_shard_size,
+                "include-code": include_code,
+                "drop-head": drop_head,
+                "sentence-transformers": sentence_transformers,
+            }
+            command = _command(public_handle(pulled), folder.name, options)
             summarized = _vocabulary_summary(converted.text) if converted.text is not None else None
             target_sums = {"files": file_list(draft, known=sums), "tensors": tensors.result()}
             record = make_record(pulled, source_files.result(), target_sums, converted, report, summarized, command)
             write_file(draft / RECORD, record_bytes(record))
             write_file(draft / CARD, render_card(record, folder.name, by_hand).encode())
         return report
+
+
+def _command(source: str, target: str, options: Mapping[str, object]) -> str:
+    """Return the command that converts so; options that are None or False are not given."""
+    words = ["albert-hub-bridge", "convert", source, target]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return " ".join(words)
 
 
 def _is_known_with_papers(name: str) -> bool:

@@ -46,6 +46,13 @@ class TextRules(str, Enum):
     uncased = "uncased"
 
 
+class Pooling(str, Enum):
+    """What `convert --sentence-transformers` can write."""
+
+    mean = "mean"
+    cls = "cls"
+
+
 class Dtype(str, Enum):
     """What `convert --dtype` can write."""
 
@@ -133,6 +140,14 @@ def convert(
     drop_head: Annotated[
         bool, typer.Option("--drop-head", help="Leave out heads that the target has no place for, and say so.")
     ] = False,
+    sentence_transformers: Annotated[
+        Pooling | None,
+        typer.Option(
+            help="Make the repository a model for sentence-transformers too. mean: a text's vector is the mean of the "
+            "states of its tokens. cls: the state of its first token.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the preset or repository that is there, and replace it.")
     ] = False,
@@ -147,6 +162,7 @@ def convert(
             "max_shard_size": max_shard_size,
             "include_code": include_code,
             "drop_head": drop_head,
+            "sentence_transformers": sentence_transformers.value if sentence_transformers is not None else None,
             "progress": progress,
         }
         if "://" in target:

@@ -27,6 +27,10 @@ _LAYOUTS = {
     "stock": "a repository for transformers alone",
     "google": "Google's original release",
 }
+_POOLINGS: Mapping[str | None, str] = {
+    "mean": "the mean of the states of its tokens",
+    "cls": "the state of its first token, `[CLS]`",
+}
 _PIPELINES: Mapping[HeadKind | None, str | None] = {
     None: "feature-extraction",
     "masked_lm": "fill-mask",
@@ -86,6 +90,7 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
         lower_cases=text is not None and text["lower_cases"],
         changed_texts=record["changed_texts"],
         sample_size=record["sample_size"],
+        pooling=_POOLINGS.get(record["sentence_transformers"]),
         verification=record["verification"],
         parity=_parity(record),
         picture=PICTURE if record["picture"] is not None else None,
@@ -149,15 +154,20 @@ def _metadata(record: Mapping[str, Any], location: str) -> Any:
         for name, value in (verification["max_abs_difference"] if verification else {}).items()
         if value is not None
     ]
+    library, tags = "transformers", ["albert", "albert-hub-bridge", "pytorch"]
+    if target["layout"] == "keras":
+        library, tags = "keras-hub", ["albert", "albert-hub-bridge", "keras-hub"]
+    if pooling := record["sentence_transformers"]:  # under which words the Hub looks for such models
+        library, tags = "sentence-transformers", [*tags, "sentence-transformers", "feature-extraction"]
     return ModelCardData(
         license=published["license"] if published else None,
         language=published["language"] if published else None,
         base_model=on_hub,
         # The Hub has no word for the same weights in another format; only rounded ones have one.
         base_model_relation="quantized" if on_hub and target["dtype"] != source["dtype"] else None,
-        library_name="keras-hub" if target["layout"] == "keras" else "transformers",
-        pipeline_tag=_PIPELINES[record["head_kind"]],
-        tags=["albert", "albert-hub-bridge", "keras-hub" if target["layout"] == "keras" else "pytorch"],
+        library_name=library,
+        pipeline_tag="sentence-similarity" if pooling else _PIPELINES[record["head_kind"]],
+        tags=tags,
         model_name=location.rpartition("/")[2] if results else None,
         eval_results=results or None,
     )

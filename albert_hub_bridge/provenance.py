@@ -30,7 +30,7 @@ _SHAPE: dict[str, type | tuple[type, ...]] = {
     "tool": str, "command": str, "source": dict, "target": dict, "published": (dict, type(None)),
     "architecture": dict, "variant": dict, "head": (str, type(None)), "head_kind": (str, type(None)),
     "has_pooler": bool, "parameters": int, "vocabulary": (dict, type(None)), "changed_texts": (int, type(None)),
-    "sample_size": int, "ignored": list, "dropped": list, "notes": list,
+    "sample_size": int, "sentence_transformers": (str, type(None)), "ignored": list, "dropped": list, "notes": list,
     "verification": (dict, type(None)), "picture": (dict, type(None)), "golden": (dict, type(None)),
 }
 # fmt: on
@@ -182,6 +182,7 @@ def make_record(
         "vocabulary": rules,
         "changed_texts": report.changed_texts,
         "sample_size": report.sample_size,
+        "sentence_transformers": report.sentence_transformers,
         "ignored": [asdict(key) for key in report.source.ignored],
         "dropped": [asdict(tensor) for tensor in report.dropped],
         "notes": list(report.notes),

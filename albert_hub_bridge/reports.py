@@ -10,6 +10,7 @@ from typing import Any, Literal
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores.checkpoint import DroppedTensor, Layout, SourceLayout
+from albert_hub_bridge.stores.sentence_transformers import Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Conversion:
         text_rules_from: Who says so.
         changed_texts: How many of the sample texts become other ids than in the source; None without a vocabulary.
         sample_size: How many sample texts there are.
+        sentence_transformers: How the target pools for sentence-transformers; None where it is no model for it.
         dropped: Tensors of the source that are not in the target.
         notes: What else the user should know, of the source and of the conversion.
     """
@@ -76,6 +78,7 @@ class Conversion:
     text_rules_from: str | None
     changed_texts: int | None
     sample_size: int
+    sentence_transformers: Pooling | None
     dropped: Sequence[DroppedTensor]
     notes: Sequence[str]
 

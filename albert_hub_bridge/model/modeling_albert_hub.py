@@ -659,6 +659,10 @@ class AlbertHubForSequenceClassification(AlbertHubPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+            items = kwargs.get("num_items_in_batch")
+            if items is not None and self.config.problem_type != "single_label_classification":
+                # transformers' other losses are means of the batch; `Trainer` wants its share of what is accumulated.
+                loss = loss * labels.numel() / items
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

@@ -177,6 +177,13 @@ class Checkpoint:
 
         return Weight(weight.shape, dtype, read)
 
+    def without(self, rules: Sequence[WeightRule], head: Head | None, reason: str) -> Checkpoint:
+        """Return the checkpoint with a smaller head, or none, and the tensors of these rules reported as dropped."""
+        names = [rule.bridge for rule in rules]
+        dropped = [DroppedTensor(name, self.weights[name].shape, reason) for name in names]
+        weights = {name: weight for name, weight in self.weights.items() if name not in names}
+        return replace(self, head=head, weights=weights, dropped=[*self.dropped, *dropped])
+
     def close(self) -> None:
         """Close the files behind the weights."""
         self.resources.close()

@@ -21,6 +21,7 @@ from albert_hub_bridge.mapping.vocabulary import added_tokens, proto_from_tokeni
 from albert_hub_bridge.mapping.weights import ENCODERS, POOLER, Dialect, TorchDialect, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer
+from albert_hub_bridge.stores import sentence_transformers
 from albert_hub_bridge.stores.checkpoint import (
     Checkpoint,
     DroppedTensor,
@@ -54,6 +55,7 @@ from albert_hub_bridge.stores.tensors import write_weights
 CONFIG = "config.json"
 TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
 SETTINGS = frozenset({CONFIG, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
+SETTINGS |= sentence_transformers.FILES
 
 RepositoryLayout = Literal["bridge", "stock"]
 
@@ -139,6 +141,7 @@ def _read(
     text, text_ignored, notes = _read_text(folder, layout, architecture)
     if not poolers & set(found):
         notes.append("The source has no pooler.")
+    notes += sentence_transformers.what_is_lost(folder)
     written = {r.field: key for key, r in _TABLES[layout].items() if isinstance(r, Renamed) and key in keys}
     head_ignored = [
         IgnoredKey(written[field], value, "belongs to a head, and there is none")

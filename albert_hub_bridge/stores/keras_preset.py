@@ -31,7 +31,6 @@ from albert_hub_bridge.model.sentencepiece_unigram import TextRules
 from albert_hub_bridge.stores.checkpoint import (
     DTYPES,
     Checkpoint,
-    DroppedTensor,
     Progress,
     Text,
     Weight,
@@ -245,15 +244,9 @@ def with_heads_of_keras(checkpoint: Checkpoint) -> Checkpoint:
     if head is None or HEADS[head.kind].keras:
         return checkpoint
     kept = replace(head, kind="masked_lm") if head.kind == "pretraining" else None
-    rules = set(checkpoint.head_rules) - set(head_rules("masked_lm") if kept is not None else ())
-    dropped = [
-        DroppedTensor(rule.bridge, checkpoint.weights[rule.bridge].shape, "KerasHub has no place for it")
-        for rule in checkpoint.head_rules
-        if rule in rules
-    ]
-    names = {tensor.name for tensor in dropped}
-    weights = {name: weight for name, weight in checkpoint.weights.items() if name not in names}
-    return replace(checkpoint, head=kept, weights=weights, dropped=[*checkpoint.dropped, *dropped])
+    rules_kept = head_rules("masked_lm") if kept is not None else ()
+    rules = [rule for rule in checkpoint.head_rules if rule not in rules_kept]
+    return checkpoint.without(rules, kept, "KerasHub has no place for it")
 
 
 def with_pooler(checkpoint: Checkpoint) -> Checkpoint:
