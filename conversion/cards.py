@@ -59,6 +59,7 @@ def planned_record(entry: Entry, name: str) -> dict[str, Any]:
             "rules_in_vocabulary": layout == "keras",  # where KerasHub finds them
             "lower_cases": entry.text_rules == "uncased",
         },
+        "sentence_transformers": None,
         "changed_texts": None,
         "sample_size": None,
         "ignored": [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import errno
 import os
 import re
 import shutil
@@ -516,14 +517,13 @@ def test_targets_are_replaced_only_when_asked(adapter: Path, unpacked: Source, t
 def test_a_write_that_fails_leaves_nothing(
     adapter: Path, unpacked: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
-        raise OSError("disk full")
+    def fail(file: Path, _content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
 
-    monkeypatch.setattr("albert_hub_bridge.stores.adapters.filled_up", fail)
-    monkeypatch.setattr("albert_hub_bridge.stores.adapters.save_file", fail)
+    monkeypatch.setattr("albert_hub_bridge.stores.adapters.write_file", fail)
     before = sorted(os.listdir(tmp_path))
     for target, to in (("a.lora.h5", "keras"), ("folder", "bridge")):
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(TargetError, match="No space left on device"):
             convert_adapter(adapter, tmp_path / target, base=unpacked("peft_model") / "base", to=to)  # type: ignore[arg-type]
         assert sorted(os.listdir(tmp_path)) == before
 
