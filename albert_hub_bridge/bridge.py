@@ -48,16 +48,17 @@ from albert_hub_bridge.verification import SAMPLE_TEXTS
 TextRulesChoice = Literal["keep", "sentencepiece", "uncased"]
 
 
-def inspect(source: str | Path) -> Inspection:
+def inspect(source: str | Path, *, allow_pickle: bool = False) -> Inspection:
     """Say what a preset or repository holds, without reading its weights.
 
     Args:
         source: A folder.
+        allow_pickle: As `convert` takes it.
 
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong.
     """
-    with read_checkpoint(pull(source).folder) as checkpoint:
+    with read_checkpoint(pull(source).folder, allow_pickle=allow_pickle) as checkpoint:
         return replace(_summary(checkpoint), source=str(source), made_by=_made_by(checkpoint.folder))
 
 
@@ -72,6 +73,7 @@ def convert(
     include_code: bool = False,
     drop_head: bool = False,
     overwrite: bool = False,
+    allow_pickle: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a preset or repository to any layout.
@@ -93,6 +95,8 @@ def convert(
         drop_head: Whether to leave out what the target has no place for, or that the source names and does not have,
             instead of refusing it.
         overwrite: Whether to replace an existing target.
+        allow_pickle: Whether to read weights that are a pickle (`pytorch_model.bin`), which are refused otherwise;
+            another process unpickles tensors, and nothing else.
         progress: Called with the bytes done and the bytes in all.
 
     Raises:
@@ -124,7 +128,7 @@ def convert(
     origin = pulled.folder
     if folder.resolve() == origin.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
-    with read_checkpoint(origin, drop_head) as checkpoint:
+    with read_checkpoint(origin, drop_head, allow_pickle) as checkpoint:
         converted = checkpoint if dtype in (None, checkpoint.dtype) else checkpoint.cast(str(dtype))
         if text_rules != "keep":
             if converted.text is None:
@@ -168,6 +172,7 @@ def convert(
             command += "" if max_shard_size is None else f" --max-shard-size {max_shard_size}"
             command += " --include-code" if include_code else ""
             command += " --drop-head" if drop_head else ""
+            command += " --allow-pickle" if allow_pickle else ""
             summarized = _vocabulary_summary(converted.text) if converted.text is not None else None
             target_sums = {"files": file_list(draft, known=sums), "tensors": tensors.result()}
             record = make_record(pulled, source_files.result(), target_sums, converted, report, summarized, command)
