@@ -19,9 +19,11 @@ check: lint
 conformance: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/conformance
 
-# What `make test` does a part of: every fault at every call that touches the disk, which takes minutes.
+# What `make test` does a part of: every fault at every call that touches the disk, which takes minutes; and mutants of
+# every file that is read, which take hours.
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/kill/every_call.py
+	$(BIN)/python -m tests.hostile.fuzz
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -68,6 +68,7 @@ def convert_adapter(
     to: Layout,
     drop_head: bool = False,
     overwrite: bool = False,
+    allow_pickle: bool = False,
 ) -> AdapterConversion:
     """Convert a LoRA adapter between KerasHub and PEFT, so that it adds the same to every kernel.
 
@@ -86,6 +87,7 @@ def convert_adapter(
         drop_head: Whether to leave out what an adapter has for a head and the target has no place for, instead of
             refusing it.
         overwrite: Whether to replace an existing target.
+        allow_pickle: Whether to read weights that are a pickle, of the base or the adapter, as `convert` does.
 
     Raises:
         SourceError, CheckpointError: The source or the base cannot be found or is wrong, they do not fit, or the target
@@ -103,17 +105,18 @@ def convert_adapter(
     origin = Path(os.path.expanduser(source))
     if not origin.exists():
         raise SourceError(
-            f"The adapter {source} does not exist. Pass a .lora.h5 file, or the folder of a PEFT adapter."
+            f"The adapter {source} does not exist: expected a .lora.h5 file or a folder of PEFT's, found neither."
         )
     if path.resolve() == origin.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
     of_keras = adapter_at(origin)
-    with read_checkpoint(pull(base).folder, drop_head=True) as checkpoint:
+    with read_checkpoint(pull(base).folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
         architecture, base_has_head = checkpoint.architecture, checkpoint.head is not None
     if of_keras:
         adapter = read_keras_adapter(origin, architecture)
     else:
-        adapter = read_peft_adapter(origin, architecture, keep_head=to != "keras", drop_head=drop_head)
+        keep_head = to != "keras"
+        adapter = read_peft_adapter(origin, architecture, keep_head, drop_head, allow_pickle)
     notes = []
     if adapter.dtypes != {"float32"}:
         notes.append(

@@ -171,12 +171,15 @@ class AlbertBackbone(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @classmethod
-    def from_preset(cls, preset: str | Path, load_weights: bool = True, **overrides: Any) -> AlbertBackbone:
+    def from_preset(
+        cls, preset: str | Path, load_weights: bool = True, *, allow_pickle: bool = False, **overrides: Any
+    ) -> AlbertBackbone:
         """Make a backbone from a preset, or from a Hub repository of either layout.
 
         Args:
             preset: A folder, a published name, or a handle: as `bridge.convert` takes them.
             load_weights: Whether to read the weights; else they are new ones.
+            allow_pickle: As `bridge.convert` takes it.
             **overrides: Constructor arguments that differ from the preset's: `dropout`, `dtype`, `name`, ... As in
                 KerasHub the dtype is float32 unless it is said here, whatever the preset is stored in.
 
@@ -195,7 +198,7 @@ class AlbertBackbone(nn.Module):
         if load_weights:
             if changed := _changed_shapes(architecture, backbone.architecture):
                 raise ValueError(f"The weights of {preset} do not fit with {', '.join(changed)} overridden.")
-            with read_checkpoint(folder, drop_head=True) as checkpoint:
+            with read_checkpoint(folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
                 if not checkpoint.has_pooler:
                     warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
                 backbone.model.load_state_dict(state_dict(with_pooler(checkpoint)))

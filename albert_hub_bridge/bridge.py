@@ -50,16 +50,17 @@ from albert_hub_bridge.verification import SAMPLE_TEXTS
 TextRulesChoice = Literal["keep", "sentencepiece", "uncased"]
 
 
-def inspect(source: str | Path) -> Inspection:
+def inspect(source: str | Path, *, allow_pickle: bool = False) -> Inspection:
     """Say what a preset or repository holds, without reading its weights.
 
     Args:
         source: A folder.
+        allow_pickle: As `convert` takes it.
 
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong.
     """
-    with read_checkpoint(pull(source).folder) as checkpoint:
+    with read_checkpoint(pull(source).folder, allow_pickle=allow_pickle) as checkpoint:
         return replace(_summary(checkpoint), source=str(source), made_by=_made_by(checkpoint.folder))
 
 
@@ -75,6 +76,7 @@ def convert(
     drop_head: bool = False,
     sentence_transformers: Pooling | None = None,
     overwrite: bool = False,
+    allow_pickle: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a preset or repository to any layout.
@@ -99,6 +101,8 @@ def convert(
             text is the `mean` of the states of all its tokens, or the state of its `cls` token. It takes an encoder
             with a vocabulary.
         overwrite: Whether to replace an existing target.
+        allow_pickle: Whether to read weights that are a pickle (`pytorch_model.bin`), which are refused otherwise;
+            another process unpickles tensors, and nothing else.
         progress: Called with the bytes done and the bytes in all.
 
     Raises:
@@ -134,7 +138,7 @@ def convert(
     origin = pulled.folder
     if folder.resolve() == origin.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
-    with read_checkpoint(origin, drop_head) as checkpoint:
+    with read_checkpoint(origin, drop_head, allow_pickle) as checkpoint:
         converted = checkpoint if dtype in (None, checkpoint.dtype) else checkpoint.cast(str(dtype))
         if text_rules != "keep":
             if converted.text is None:
@@ -185,6 +189,7 @@ def convert(
                 "include-code": include_code,
                 "drop-head": drop_head,
                 "sentence-transformers": sentence_transformers,
+                "allow-pickle": allow_pickle,
             }
             command = _command(public_handle(pulled), folder.name, options)
             summarized = _vocabulary_summary(converted.text) if converted.text is not None else None

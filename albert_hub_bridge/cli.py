@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from albert_hub_bridge import __version__, adapters, bridge, publish, verification
-from albert_hub_bridge.errors import AlbertHubBridgeError
+from albert_hub_bridge.errors import AlbertHubBridgeError, printable
 from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
 from albert_hub_bridge.reports import Conversion, Inspection, Verification
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
@@ -75,6 +75,13 @@ Source = Annotated[
     typer.Argument(
         help="Folder of a KerasHub preset or a Hub repository; name of a published preset; or kaggle://..., hf://..., "
         "modelscope://..."
+    ),
+]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read weights that are a pickle (pytorch_model.bin): its tensors and nothing else, in another process.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
@@ -151,6 +158,7 @@ def convert(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the preset or repository that is there, and replace it.")
     ] = False,
+    allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert a preset or repository to any layout."""
@@ -163,6 +171,7 @@ def convert(
             "include_code": include_code,
             "drop_head": drop_head,
             "sentence_transformers": sentence_transformers.value if sentence_transformers is not None else None,
+            "allow_pickle": allow_pickle,
             "progress": progress,
         }
         if "://" in target:
@@ -197,12 +206,19 @@ def convert_adapter(
         bool, typer.Option("--drop-head", help="Leave out what belongs to a head and has no place, and say so.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the adapter that is there.")] = False,
+    allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert a LoRA adapter between KerasHub and PEFT."""
     with _errors_as_messages(as_json):
         report = adapters.convert_adapter(
-            source, target, base=base, to=to.value, drop_head=drop_head, overwrite=overwrite
+            source,
+            target,
+            base=base,
+            to=to.value,
+            drop_head=drop_head,
+            overwrite=overwrite,
+            allow_pickle=allow_pickle,
         )
     if as_json:
         _print_json(report.as_dict())
@@ -214,10 +230,10 @@ def convert_adapter(
 
 
 @app.command()
-def inspect(source: Source, as_json: AsJson = False) -> None:
+def inspect(source: Source, allow_pickle: AllowPickle = False, as_json: AsJson = False) -> None:
     """Say what a preset or repository holds."""
     with _errors_as_messages(as_json):
-        report = bridge.inspect(source)
+        report = bridge.inspect(source, allow_pickle=allow_pickle)
     if as_json:
         _print_json(report.as_dict())
         return
@@ -287,6 +303,7 @@ def verify(
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Largest absolute difference of outputs that passes.")
     ] = 1e-5,
+    allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
     """Certify that two folders are the same model; or check the files of one by its own `conversion.json`."""
@@ -295,7 +312,7 @@ def verify(
     with _errors_as_messages(as_json):
         lines = SAMPLE_TEXTS if texts is None else _read_texts(texts)
         with err.status("Loading both sides, and computing"):
-            report = verification.verify(source, target, texts=lines, tolerance=tolerance)
+            report = verification.verify(source, target, texts=lines, tolerance=tolerance, allow_pickle=allow_pickle)
         recorded = publish.record_verification(Path(target), report)
     if as_json:
         _print_json(report.as_dict())
@@ -337,6 +354,11 @@ _LAYOUT_NAMES = {
     "stock": "a Hub repository in the stock layout",
     "google": "Google's original release",
 }
+
+
+def escape(text: str) -> str:
+    """Keep rich from reading marks in what files say, and files from steering the terminal."""
+    return markup.escape(printable(text))
 
 
 @contextmanager

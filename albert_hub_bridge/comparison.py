@@ -14,7 +14,7 @@ from albert_hub_bridge.mapping.weights import POOLER, WeightRule
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules, baked_rules, parse_vocabulary
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Text, Weight
 from albert_hub_bridge.stores.configurations import read_json
-from albert_hub_bridge.stores.hf_repository import TOKENIZER, VOCABULARY
+from albert_hub_bridge.stores.hf_repository import MOST_TOKENIZER_BYTES, TOKENIZER, VOCABULARY
 
 
 _BLOCK_BYTES = 4 << 20
@@ -109,7 +109,7 @@ def _tokenizer_file(checkpoint: Checkpoint, text: Text) -> str | None:
     if not (checkpoint.folder / VOCABULARY).is_file():
         return None  # it is what was read
     try:
-        proto, rules = proto_from_tokenizer(read_json(file))
+        proto, rules = proto_from_tokenizer(read_json(file, MOST_TOKENIZER_BYTES))
         vocabulary = parse_vocabulary(proto)
     except ValueError as error:
         return f"not a SentencePiece vocabulary: {error}"

@@ -260,7 +260,7 @@ class TransformersEngine:
         import transformers
 
         package = f" with albert_hub_bridge {__version__}" if checkpoint.layout == "bridge" else ""
-        options: dict[str, Any] = {"dtype": torch.float32}
+        options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}  # nor is anybody asked
         self._head = checkpoint.head
         self._with_head: Any = None
         with _quiet(transformers):
@@ -271,7 +271,7 @@ class TransformersEngine:
                 self._with_head = auto.from_pretrained(checkpoint.folder, **options)
             self._tokenizer: Any = None
             if checkpoint.text is not None:
-                self._tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder)
+                self._tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
         model = self._model if self._with_head is None else self._with_head
         self.name = f"transformers {transformers.__version__} {type(model).__name__}{package}"
 

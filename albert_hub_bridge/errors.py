@@ -7,6 +7,7 @@
     ├── TargetError               the target cannot be written: it exists, or the disk is full, or somebody else writes
     ├── EngineError               a library cannot load or compute one side of a verification
     └── CheckpointError           the source was found and is wrong: lists every problem at once
+        ├── FileError             a file is not one, or lies outside of its folder, or is too large, or a mere pointer
         ├── ConfigurationError    in a JSON file: unknown, missing or refused keys, impossible architectures
         ├── WeightsError          in the tensors: missing, unexpected, wrong shape, wrong dtype
         └── VocabularyError       in the SentencePiece vocabulary
@@ -25,7 +26,7 @@ class Problem:
     """One thing that is wrong: what kind, where, and expected beside found."""
 
     kind: str  # "missing", "wrong shape", ...: a few words that head the line
-    where: str  # a key or the name of a tensor
+    where: str  # a key or the name of a tensor; empty where that is empty
     detail: str  # "expected (768,), found (767,)"
 
 
@@ -50,18 +51,27 @@ class CheckpointError(AlbertHubBridgeError):
 
     Args:
         where: The file that is wrong.
-        subject: What of it is wrong: "weights", "configuration", "vocabulary".
+        subject: What of it is wrong: "weights", "configuration", "vocabulary", "files".
         problems: Everything that is wrong with it, never only the first.
-        advice: What the user can do, if there is something.
+        advice: What the user can do, where that is not what helps in most cases.
     """
 
+    usual_advice = "Get the source once more, or have it saved once more."
+
     def __init__(self, where: str | Path, subject: str, problems: Sequence[Problem], advice: str = "") -> None:
-        self.where, self.subject, self.problems, self.advice = Path(where), subject, tuple(problems), advice
-        super().__init__(_as_table(f"in the {subject} of {where}", self.problems, advice))
+        self.where, self.subject, self.problems = Path(where), subject, tuple(problems)
+        self.advice = advice or self.usual_advice
+        super().__init__(_as_table(f"in the {subject} of {where}", self.problems, self.advice))
+
+
+class FileError(CheckpointError):
+    """A file is not a regular one of its own folder, is larger than it can be, or is something else by its content."""
 
 
 class ConfigurationError(CheckpointError):
     """A configuration has unknown, missing, refused or contradictory keys, or describes an impossible architecture."""
+
+    usual_advice = "Correct the file, or get the source once more."
 
 
 class WeightsError(CheckpointError):
@@ -70,6 +80,8 @@ class WeightsError(CheckpointError):
 
 class VocabularyError(CheckpointError):
     """The SentencePiece vocabulary cannot be used for ALBERT."""
+
+    usual_advice = "Put the vocabulary there that the model was trained with."
 
 
 _OTHER_DISK = "or choose a target on another disk"
@@ -104,9 +116,29 @@ def first_few(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def printable(text: str) -> str:
+    """Spell out what is no character to be seen: what a file says must not steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+# What is listed was chosen by whoever made the file: no more of it than anybody reads.
+_MOST_PROBLEMS, _LONGEST = 1000, {"kind": 40, "where": 160, "detail": 600}
+
+
 def _as_table(title: str, problems: Sequence[Problem], advice: str) -> str:
-    kinds = max((len(problem.kind) for problem in problems), default=0)
-    places = max((len(problem.where) for problem in problems), default=0)
-    lines = [f"{len(problems)} problem{'s' if len(problems) != 1 else ''} {title}"]
-    lines += [f"  {p.kind:<{kinds}}  {p.where:<{places}}  {p.detail}".rstrip() for p in problems]
-    return "\n".join([*lines, advice] if advice else lines)
+    listed = problems[:_MOST_PROBLEMS]
+    rows = [[_one_line(getattr(problem, name), most) for name, most in _LONGEST.items()] for problem in listed]
+    kinds = max((len(kind) for kind, _, _ in rows), default=0)
+    places = max((len(where) for _, where, _ in rows), default=0)
+    lines = [f"{len(problems)} problem{'s' if len(problems) != 1 else ''} {printable(title)}"]
+    lines += [f"  {kind:<{kinds}}  {where:<{places}}  {detail}".rstrip() for kind, where, detail in rows]
+    if len(problems) > len(listed):
+        lines.append(f"  and {len(problems) - len(listed)} more")
+    return "\n".join([*lines, advice])
+
+
+def _one_line(text: str, most: int) -> str:
+    text = text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+    return printable(text).replace("\n", "\\n") or "''"

@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_preset(model_class: type[PreTrainedModel], preset: str | Path, dtype: str = "float32") -> Any:
+def load_preset(
+    model_class: type[PreTrainedModel], preset: str | Path, dtype: str = "float32", allow_pickle: bool = False
+) -> Any:
     """Make a model of a preset or repository, for inference.
 
     Args:
         model_class: `AlbertHubModel`, or a class with a head, which the preset has to have too.
         preset: As `bridge.convert` takes its source.
         dtype: Of the parameters.
+        allow_pickle: As `bridge.convert` takes it.
 
     Raises:
         SourceError, CheckpointError: The preset cannot be found, or is wrong, or has another head.
@@ -33,7 +36,8 @@ def load_preset(model_class: type[PreTrainedModel], preset: str | Path, dtype: s
     import torch
 
     name = model_class.__name__
-    with read_checkpoint(pull(preset).folder, drop_head=name == "AlbertHubModel") as checkpoint:
+    folder = pull(preset).folder
+    with read_checkpoint(folder, drop_head=name == "AlbertHubModel", allow_pickle=allow_pickle) as checkpoint:
         found = HEADS[checkpoint.head.kind].bridge if checkpoint.head is not None else "AlbertHubModel"
         if name not in (found, "AlbertHubModel"):
             problem = Problem("other head", "architecture", f"expected that of {name}, found that of {found}")

@@ -60,7 +60,7 @@ def tensor_list(checkpoint: Checkpoint) -> dict[str, str]:
     their records have the same list. `stores/checksums.py` defines them.
     """
     return {
-        name: sha256_of_tensor(name, checkpoint.dtype, weight.read()) for name, weight in checkpoint.weights.items()
+        name: sha256_of_tensor(name, checkpoint.dtype, weight.load()) for name, weight in checkpoint.weights.items()
     }
 
 
@@ -75,7 +75,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     record = read_json(file)
     problems = [
-        Problem("missing key" if key not in record else "wrong type", key, "not a record of albert-hub-bridge")
+        Problem(
+            "missing key" if key not in record else "wrong type",
+            key,
+            f"expected {_names(kind)}, found {_names(type(record[key])) if key in record else 'none'}: "
+            "not a record of albert-hub-bridge",
+        )
         for key, kind in _SHAPE.items()
         if not isinstance(record.get(key, ...), kind)
     ]
@@ -84,13 +89,18 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         sums = {side: list(of.values()) if isinstance(of, dict) else [None] for side, of in files.items()}
         sums["picture"] = [record["picture"]] if record["picture"] is not None else []
         problems = [
-            Problem("wrong", side, "expected a sha256 for every file")
+            Problem("wrong", side, "expected a sha256 for every file, found others or none")
             for side, listed in sums.items()
             if not all(isinstance(one, dict) and isinstance(one.get("sha256"), str) for one in listed)
         ]
     if problems:
         raise ConfigurationError(file, "record", problems, "Convert it again, or remove this file.")
     return record
+
+
+def _names(kinds: type | tuple[type, ...]) -> str:
+    each = kinds if isinstance(kinds, tuple) else (kinds,)
+    return " or ".join("none" if kind is type(None) else kind.__name__ for kind in each)
 
 
 def record_bytes(record: Mapping[str, Any]) -> bytes:

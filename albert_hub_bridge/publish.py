@@ -184,7 +184,7 @@ def convert_and_push(
         folder = Path(parent) / target.rpartition("/")[2]
         bridge.convert(source, folder, **options)
         if verify:
-            report = verify_folders(source, folder)
+            report = verify_folders(source, folder, allow_pickle=options.get("allow_pickle", False))
             record_verification(folder, report)
             if not report.passed:
                 raise TargetError(

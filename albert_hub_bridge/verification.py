@@ -52,7 +52,12 @@ Numbers = Mapping[str, np.ndarray]
 
 
 def verify(
-    source: str | Path, target: str | Path, *, texts: Sequence[str] = SAMPLE_TEXTS, tolerance: float = 1e-5
+    source: str | Path,
+    target: str | Path,
+    *,
+    texts: Sequence[str] = SAMPLE_TEXTS,
+    tolerance: float = 1e-5,
+    allow_pickle: bool = False,
 ) -> Verification:
     """Compare two presets or repositories, and certify that they are the same model.
 
@@ -73,6 +78,7 @@ def verify(
         target: A folder.
         texts: What goes in.
         tolerance: The largest absolute difference of outputs that passes on texts; five times that on made-up inputs.
+        allow_pickle: Whether to read weights that are a pickle, which a side's own library then reads too.
 
     Raises:
         SourceError, CheckpointError: A folder cannot be found, or is wrong.
@@ -83,7 +89,12 @@ def verify(
 
     if not texts:
         raise ValueError("verify needs at least one text.")
-    with read_checkpoint(pull(source).folder) as whole, read_checkpoint(pull(target).folder) as other:
+    with (
+        read_checkpoint(pull(source).folder, allow_pickle=allow_pickle) as whole,
+        read_checkpoint(pull(target).folder, allow_pickle=allow_pickle) as other,
+    ):
+        for checkpoint in (whole, other):
+            checkpoint.check_values()
         left_out = _left_out(whole, other)
         one = with_heads_of_keras(whole) if left_out else whole
         compared, different_fields = compare_settings(one, other)

@@ -39,7 +39,7 @@ def coverage_as_markdown() -> str:
                 (source / "tokenizer.json").unlink()  # has the vocabulary inside, which is not read
             if (source / "adapter").is_dir() or list(source.glob("*.lora.h5")):
                 continue  # an adapter, with its base beside it
-            report = bridge.inspect(source)
+            report = bridge.inspect(source, allow_pickle=True)
             cells = [_cell(source, Path(parent) / layout, layout) for layout in get_args(Layout)]
         alike.setdefault((report.head or "encoder", *cells), []).append(f"`{archive.stem}`")
     lines = ["| what it is | to `keras` | to `bridge` | to `stock` | written by |", "|---|---|---|---|---|"]
@@ -49,10 +49,10 @@ def coverage_as_markdown() -> str:
 
 def _cell(source: Path, target: Path, to: Layout) -> str:
     try:
-        report = bridge.convert(source, target, to=to)
+        report = bridge.convert(source, target, to=to, allow_pickle=True)
         words = []
     except CheckpointError as error:
-        report = bridge.convert(source, target, to=to, drop_head=True)
+        report = bridge.convert(source, target, to=to, drop_head=True, allow_pickle=True)
         words = [f"refused: {error.problems[0].detail}", f"with `--drop-head`: {report.head or 'the encoder'}"]
     words += [remark for text, remark in _REMARKS.items() if any(text in note for note in report.notes)]
     return "; ".join(words) or "all of it"

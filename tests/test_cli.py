@@ -79,8 +79,9 @@ def test_wrong_input_exits_with_2_and_one_message(sample: Path, tmp_path: Path) 
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
         f"Error: 2 problems in the weights of {sample / 'model.weights.h5'}",
-        "  missing  layers/dense/vars/0  (16, 32)",
-        "  missing  layers/dense/vars/1  (32,)",
+        "  missing  layers/dense/vars/0  expected (16, 32), found none",
+        "  missing  layers/dense/vars/1  expected (32,), found none",
+        "Get the source once more, or have it saved once more.",
     ]
     assert not target.exists()
 

@@ -124,14 +124,14 @@ def test_absent_keys_mean_what_transformers_means() -> None:
         ({"classifier_dropout_prob": 1}, "refused value", "classifier_dropout_prob", "found 1"),
         ({"problem_type": "ranking"}, "refused value", "problem_type", "multi_label_classification, found 'ranking'"),
         ({"id2label": ["a", "b"]}, "refused value", "id2label", "expected an object"),
-        ({"num_labels": 0}, "refused value", "num_labels", "expected a positive integer, found 0"),
+        ({"num_labels": 0}, "refused value", "num_labels", "expected an integer from 1 to 100,000, found 0"),
         ({"position_embedding_type": "relative_key"}, "refused value", "position_embedding_type", "absolute"),
         ({"net_structure_type": 1}, "refused value", "net_structure_type", "expected 0, found 1"),
         ({"is_decoder": True}, "refused value", "is_decoder", "found True"),
         ({"is_decoder": 0}, "refused value", "is_decoder", "expected False, found 0"),
         ({"pruned_heads": {"0": [1]}}, "refused value", "pruned_heads", "pruned heads change"),
         ({"quantization_config": {"bits": 4}}, "refused value", "quantization_config", "quantized"),
-        ({"rotary": True}, "unknown key", "rotary", "= True"),
+        ({"rotary": True}, "unknown key", "rotary", "found True"),
     ],
 )
 def test_what_cannot_be_represented_is_refused(change: dict[str, Any], kind: str, where: str, detail: str) -> None:

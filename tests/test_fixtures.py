@@ -201,7 +201,7 @@ def _assert_equal(found: Mapping[str, np.ndarray], expected: Mapping[str, np.nda
 @pytest.mark.parametrize("name", ALL)
 def test_the_bridge_layout_computes_what_the_writer_computed(name: str, source: Source, tmp_path: Path) -> None:
     recorded = _recorded(name)
-    report = convert(source(name), tmp_path / "bridge", to="bridge")
+    report = convert(source(name), tmp_path / "bridge", to="bridge", allow_pickle=True)
     assert (report.head is None) == (ALL[name] is None)
     assert not [note for note in report.notes if "epsilon" in note]
     _assert_equal(_by_transformers(tmp_path / "bridge", ALL[name], recorded), _expected(recorded))
@@ -211,7 +211,7 @@ def test_the_bridge_layout_computes_what_the_writer_computed(name: str, source: 
 def test_the_stock_layout_computes_what_the_writer_computed(name: str, source: Source, tmp_path: Path) -> None:
     recorded = _recorded(name)
     expected = _expected(recorded)
-    report = convert(source(name), tmp_path / "stock", to="stock")
+    report = convert(source(name), tmp_path / "stock", to="stock", allow_pickle=True)
     pooled = ALL[name] in (None, "sequence_classification", "pretraining", "multiple_choice")
     has_pooler = "The source has no pooler." not in report.notes
     assert any("has no pooler, and reports" in note for note in report.notes) == (has_pooler and not pooled)
@@ -229,8 +229,8 @@ def test_keras_hub_computes_what_the_writer_computed(name: str, source: Source, 
     no_place = kind is not None and not HEADS[kind].keras
     if no_place:
         with pytest.raises(CheckpointError, match=r"KerasHub's ALBERT has no .*\n.*drop_head"):
-            convert(source(name), tmp_path / "keras", to="keras")
-    report = convert(source(name), tmp_path / "keras", to="keras", drop_head=no_place)
+            convert(source(name), tmp_path / "keras", to="keras", allow_pickle=True)
+    report = convert(source(name), tmp_path / "keras", to="keras", allow_pickle=True, drop_head=no_place)
     if no_place:
         assert report.head == ("masked-LM head" if kind == "pretraining" else None)
         assert [tensor for tensor in report.dropped if tensor.reason == "KerasHub has no place for it"]
@@ -252,7 +252,7 @@ def test_int8_is_dequantized_to_the_values_that_keras_computes(name: str, source
     with np.load(FIXTURES / f"{name}.npz") as file:
         theirs = {key: file[key] for key in file if key.startswith("dequantized/")}
     assert len(theirs) >= 28
-    with read_checkpoint(source(name)) as checkpoint:
+    with read_checkpoint(source(name), allow_pickle=True) as checkpoint:
         ours = [checkpoint.read(rule, "keras") for rule in (*checkpoint.encoder_rules, *checkpoint.head_rules)]
     for key, value in theirs.items():
         assert any(value.shape == array.shape and np.array_equal(value, array) for array in ours), key
@@ -263,7 +263,7 @@ def test_half_precision_computes_the_same_but_for_its_rounding(name: str, source
     with np.load(FIXTURES / f"{name}.npz") as file:
         recorded = dict(file)
     dtype = torch.float16 if "bfloat" not in name else torch.bfloat16
-    convert(source(name), tmp_path / "bridge", to="bridge", dtype=str(dtype).removeprefix("torch."))
+    convert(source(name), tmp_path / "bridge", to="bridge", allow_pickle=True, dtype=str(dtype).removeprefix("torch."))
     model = transformers.AutoModel.from_pretrained(tmp_path / "bridge")
     assert model.dtype == dtype
     keys = {"input_ids": "token_ids", "token_type_ids": "segment_ids", "attention_mask": "padding_mask"}
@@ -281,9 +281,9 @@ def test_half_precision_computes_the_same_but_for_its_rounding(name: str, source
     ["keras_hub_classifier_sigmoid", "keras_nlp_0_7_0_masked_lm", "keras_hub_int8_classifier", "google_classifier"],
 )
 def test_verify_compares_the_head_too(name: str, source: Source, tmp_path: Path) -> None:
-    convert(source(name), tmp_path / "bridge", to="bridge")
+    convert(source(name), tmp_path / "bridge", to="bridge", allow_pickle=True)
     if name != "keras_nlp_0_7_0_masked_lm":  # today's KerasHub does not load what keras-nlp wrote in one piece
-        report = verify(source(name), tmp_path / "bridge", texts=TEXTS)
+        report = verify(source(name), tmp_path / "bridge", texts=TEXTS, allow_pickle=True)
         assert report.passed, report
         assert report.max_abs_difference["head_output"] <= TOLERANCE
     convert(tmp_path / "bridge", tmp_path / "keras", to="keras")

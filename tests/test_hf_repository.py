@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
-from albert_hub_bridge.errors import CheckpointError, ConfigurationError, VocabularyError, WeightsError
+from albert_hub_bridge.errors import CheckpointError, ConfigurationError, FileError, VocabularyError, WeightsError
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules
 from albert_hub_bridge.stores.checkpoint import DTYPES
@@ -154,8 +154,9 @@ def test_all_problems_of_the_weights_are_listed_at_once(stock: Path) -> None:
         f"4 problems in the weights of {stock / 'model.safetensors'}",
         "  wrong dtype  albert.embeddings.LayerNorm.bias  expected float32, bfloat16, float16, found I64",
         "  wrong shape  albert.pooler.weight              expected (32, 32), found (32, 31)",
-        "  missing      albert.pooler.bias                (32,)",
-        "  unexpected   albert.extra                      (3,)",
+        "  missing      albert.pooler.bias                expected (32,), found none",
+        "  unexpected   albert.extra                      expected no such tensor, found (3,)",
+        "Get the source once more, or have it saved once more.",
     ]
 
 
@@ -182,7 +183,8 @@ def test_a_wrong_configuration_is_refused(
 @pytest.mark.parametrize(
     ("name", "content", "kind", "message"),
     [
-        ("config.json", b"", ConfigurationError, "not JSON"),
+        ("config.json", b"", FileError, "found 0 bytes"),
+        ("config.json", b"{", ConfigurationError, "not JSON"),
         ("model.safetensors", b"short", WeightsError, "not safetensors"),
         ("spiece.model", b"\x00", VocabularyError, "not a SentencePiece model"),
         ("tokenizer_config.json", b"[1]", ConfigurationError, "expected an object, found list"),
@@ -199,7 +201,7 @@ def test_a_broken_file_is_named(
 
 def test_missing_weights_say_what_is_there_instead(stock: Path) -> None:
     (stock / "model.safetensors").rename(stock / "model.bin")
-    with pytest.raises(WeightsError, match=r"missing +model.safetensors +found model.bin"):
+    with pytest.raises(WeightsError, match=r"missing +model.safetensors +expected the weights, found model.bin"):
         read_repository(stock, "stock")
 
 

@@ -28,6 +28,7 @@ class Kind:
 # The values of an architecture are checked together, by Architecture.
 ANYTHING = Kind("anything", lambda value: True)
 COUNT = Kind("a positive integer", lambda value: type(value) is int and value > 0)
+LABEL_COUNT = Kind("an integer from 1 to 100,000", lambda value: type(value) is int and 0 < value <= 100_000)
 LIMIT = Kind("a positive number", lambda value: type(value) in (int, float) and value > 0)  # not NaN, and not True
 FLAG = Kind("true or false", lambda value: type(value) is bool)
 TRUNCATION = Kind("'round_robin' or 'waterfall'", lambda value: value in ("round_robin", "waterfall"))
@@ -155,7 +156,7 @@ _TRANSFORMERS: Table = {
     "transformers_version":    Ignored(_PROVENANCE),
     "tie_word_embeddings":     Ignored(_TENSORS),
     "tie_encoder_decoder":     Ignored("there is no decoder"),
-    "num_labels":              Renamed("num_labels", None, COUNT),
+    "num_labels":              Renamed("num_labels", None, LABEL_COUNT),
     "id2label":                Renamed("id2label", None, LABELS),
     "label2id":                Ignored("made again from id2label"),
     "problem_type":            Renamed("problem_type", None, PROBLEM_TYPE),
@@ -225,7 +226,7 @@ KERAS_TASKS: Mapping[str, Table] = {
     "AlbertMaskedLM":       _KERAS_TASK,
     "AlbertTextClassifier": {
         **_KERAS_TASK,
-        "num_classes":      Renamed("num_labels", REQUIRED, COUNT),
+        "num_classes":      Renamed("num_labels", REQUIRED, LABEL_COUNT),
         "activation":       Renamed("classifier_activation", None, CLASSIFIER_ACTIVATION),
         "dropout":          Renamed("classifier_dropout", 0.1, RATE_OR_NONE),
     },
@@ -296,7 +297,9 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
     origin: dict[str, str] = {}
     ignored: list[IgnoredKey] = []
     problems = [
-        Problem("unknown key", key, f"= {keys[key]!r}; nothing is known about it") for key in keys if key not in table
+        Problem("unknown key", key, f"expected a key that is known, found {keys[key]!r}")
+        for key in keys
+        if key not in table
     ]
     for key, rule in table.items():
         match rule:
@@ -310,11 +313,13 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
             case Renamed(field, default, _):
                 value = keys.get(key, default)
                 if value is REQUIRED:
-                    problems.append(Problem("missing key", key, "it has no default"))
+                    problems.append(Problem("missing key", key, "expected a value, found none: it has no default"))
                 elif key in keys and value is not default and not rule.kind.accepts(value):
                     problems.append(Problem("refused value", key, f"expected {rule.kind.description}, found {value!r}"))
                 elif field in fields and fields[field] != value:
-                    detail = f"= {value!r}, but {origin[field]} = {fields[field]!r}: there is only one {field}"
+                    detail = (
+                        f"expected {fields[field]!r} as {origin[field]} has, found {value!r}: there is only one {field}"
+                    )
                     problems.append(Problem("contradiction", key, detail))
                 else:
                     fields[field], origin[field] = value, key

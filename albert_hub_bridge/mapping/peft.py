@@ -22,15 +22,28 @@ _NUMBER = Kind("a number", lambda value: type(value) in (int, float))
 _TEXT = Kind("a text, or null", lambda value: value is None or isinstance(value, str))
 
 
-def _is_pattern(value: Any, *kinds: type) -> bool:
+# PEFT matches names with whatever expression stands there. One with groups can take longer than anybody waits, and names
+# of layers need none: `attention.(query|key)` can be written as two.
+_SIMPLE = re.compile(r"[\w.\\^$|*+?\[\]-]{1,200}")
+_MOST_REPEATS = 3
+
+
+def _is_pattern(key: str) -> bool:
+    if _SIMPLE.fullmatch(key) is None or len(re.findall(r"[*+?]", key)) > _MOST_REPEATS:
+        return False
     try:
-        return isinstance(value, dict) and all(re.compile(key) and type(value[key]) in kinds for key in value)
+        return bool(re.compile(key))
     except re.error:
         return False
 
 
-_RANKS = Kind("an object of ranks by patterns of names", lambda value: _is_pattern(value, int))
-_ALPHAS = Kind("an object of numbers by patterns of names", lambda value: _is_pattern(value, int, float))
+def _by_pattern(value: Any, *kinds: type) -> bool:
+    return isinstance(value, dict) and all(_is_pattern(key) and type(value[key]) in kinds for key in value)
+
+
+_PATTERNS = f"simple patterns of names (no groups, at most {_MOST_REPEATS} repeats)"
+_RANKS = Kind(f"an object of ranks by {_PATTERNS}", lambda value: _by_pattern(value, int))
+_ALPHAS = Kind(f"an object of numbers by {_PATTERNS}", lambda value: _by_pattern(value, int, float))
 
 _TRAINING = "only says how it was trained"
 _ANOTHER = "a variant of LoRA that adds something else"

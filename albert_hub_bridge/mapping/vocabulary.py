@@ -149,12 +149,9 @@ def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextRules]:
         for index, (piece, score) in enumerate(pieces):
             model.pieces.add(piece=piece, score=score, type=_piece_type(index, piece, score, unk_id))
         foreign = set(added_tokens(content)) - {piece for piece, _ in pieces}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not the tokenizer.json of a unigram model: {error!r}") from error
-    try:
-        tokenizer = Tokenizer.from_str(json.dumps(content))  # which brings old spellings up to date
-    except Exception as error:  # the library raises nothing more precise
-        raise ValueError(f"not a file that the tokenizers library reads: {error}") from error
+    tokenizer = _parse(content)
     if foreign:
         raise ValueError(f"no SentencePiece model has tokens beyond its vocabulary, as {', '.join(sorted(foreign))}")
     spec = model.normalizer_spec
@@ -164,6 +161,21 @@ def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextRules]:
     trainer.model_type, trainer.vocab_size, trainer.unk_id = trainer.UNIGRAM, len(pieces), unk_id
     trainer.bos_id = trainer.eos_id = -1
     return bytes(model.SerializeToString()), rules
+
+
+def _parse(content: Mapping[str, Any]) -> Tokenizer:
+    """Have the tokenizers library read a `tokenizer.json`, and bring old spellings up to date."""
+    try:
+        for step in _flat(content["normalizer"]) if content.get("normalizer") else ():
+            if step["type"] == "Precompiled":  # at a damaged map in JSON the library panics, and here it does not
+                normalizers.Precompiled(base64.b64decode(step["precompiled_charsmap"]))
+        return Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # the library raises nothing more precise
+        raise ValueError(f"not a file that the tokenizers library reads: {error}") from error
+    except BaseException as error:  # nor are its panics exceptions
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError("not a file that the tokenizers library reads") from error
 
 
 def added_tokens(content: Mapping[str, Any]) -> list[str]:

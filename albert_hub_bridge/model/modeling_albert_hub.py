@@ -208,12 +208,13 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
         self.config.max_sequence_length = new_num_position_embeddings
 
     @classmethod
-    def from_preset(cls, preset: Any, dtype: str = "float32") -> Any:
+    def from_preset(cls, preset: Any, dtype: str = "float32", allow_pickle: bool = False) -> Any:
         """Make a model of a KerasHub preset, or of a repository of any layout; `albert_hub_bridge.presets` says how.
 
         Args:
             preset: A folder, the name of a published preset, or a handle (`kaggle://...`, `hf://...`).
             dtype: `"float32"`, `"bfloat16"` or `"float16"`.
+            allow_pickle: Whether to read weights that are a pickle, of which nothing but tensors is unpickled.
 
         Raises:
             ImportError: This file came with a repository, and the package is not installed.
@@ -222,7 +223,7 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
             from albert_hub_bridge.presets import load_preset
         except ImportError as error:
             raise ImportError("from_preset reads with albert-hub-bridge: pip install albert-hub-bridge") from error
-        return load_preset(cls, preset, dtype)
+        return load_preset(cls, preset, dtype, allow_pickle)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -9,10 +9,9 @@ import io
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 from safetensors.numpy import save
 
@@ -35,14 +34,14 @@ from albert_hub_bridge.mapping.peft import (
     head_modules,
     peft_config,
 )
-from albert_hub_bridge.mapping.weights import ENCODERS, TorchDialect
+from albert_hub_bridge.mapping.weights import ENCODERS, Dialect, TorchDialect
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.stores.checkpoint import DTYPES, DroppedTensor, Weight
+from albert_hub_bridge.stores.checkpoint import DTYPES, DroppedTensor, Stored, Weight
 from albert_hub_bridge.stores.configurations import read_json, write_json
 from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.hdf5 import read_datasets
-from albert_hub_bridge.stores.old_formats import read_pytorch
-from albert_hub_bridge.stores.repository_weights import read_safetensors
+from albert_hub_bridge.stores.old_formats import read_pytorch, read_safetensors, refuse_pickle
+from albert_hub_bridge.stores.source_files import check_files
 
 
 KERAS_SUFFIX = ".lora.h5"
@@ -96,17 +95,19 @@ def read_keras_adapter(file: Path, architecture: Architecture) -> Adapter:
     problems: list[Problem] = []
     pairs: dict[int, dict[str, Weight]] = {}
     with ExitStack() as resources:
-        found = read_datasets(file, resources)
+        found = _stored(file, "keras", read_datasets(file, resources))
         stored = found.pop(_RANK, None)
-        rank = int(stored.read()) if stored is not None and stored.shape == () and "int" in stored.dtype else 0
+        rank = int(stored.load()) if stored is not None and stored.shape == () and "int" in stored.dtype else 0
         if rank < 1:
-            problems.append(Problem("wrong rank", _RANK, "expected a positive integer"))
+            problems.append(Problem("wrong rank", _RANK, "expected a positive integer, found none"))
         for name, weight in found.items():
             match = _KERNEL.fullmatch(name)
             if match is None:
-                problems.append(Problem("unexpected", name, str(weight.shape)))
+                problems.append(Problem("unexpected", name, f"expected no such dataset, found {weight.shape}"))
             elif int(match[1]) not in layers:
-                problems.append(Problem("no such layer", name, f"expected a number of {_numbers(layers)}"))
+                problems.append(
+                    Problem("no such layer", name, f"expected a number of {_numbers(layers)}, found {match[1]}")
+                )
             else:
                 pairs.setdefault(int(match[1]), {})[match[2]] = weight
         names = {layers[number].keras for number in pairs}
@@ -120,10 +121,15 @@ def read_keras_adapter(file: Path, architecture: Architecture) -> Adapter:
                 if not wrong and not problems:
                     factors[layer] = from_keras(layer, *_read(pairs[number]), sizes)
         if not pairs and not problems:
-            problems.append(Problem("missing", "lora", "no layer has an adapter"))
+            problems.append(Problem("missing", "lora", "expected an adapter of some layer, found none"))
         if problems:
             raise CheckpointError(file, "adapter", problems, _ANOTHER_BASE)
         return Adapter(factors, dtypes=_dtypes(pairs.values()))
+
+
+def _stored(file: Path, dialect: Dialect, weights: Mapping[str, Weight]) -> dict[str, Weight]:
+    """Return the tensors of a file with where they come from, for messages."""
+    return {name: replace(weight, stored=Stored(file, name, dialect, weight)) for name, weight in weights.items()}
 
 
 def _numbers(layers: Mapping[int, LoraLayer]) -> str:
@@ -139,7 +145,7 @@ def _wrong_pair(
     problems = []
     for part, shape in zip("ab", shapes or (None, None), strict=True):
         if part not in pair:
-            problems.append(Problem("missing", where[part], str(shape) if shape is not None else ""))
+            problems.append(Problem("missing", where[part], f"expected {shape or 'a factor'}, found none"))
         elif shape is not None and pair[part].shape != shape:
             problems.append(Problem("wrong shape", where[part], f"expected {shape}, found {pair[part].shape}"))
         elif pair[part].dtype not in DTYPES:
@@ -176,6 +182,8 @@ def write_keras_adapter(adapter: Adapter, file: Path, architecture: Architecture
     pairs = {layer: to_keras(layer, factors, sizes) for layer, factors in adapter.factors.items()}
     rank = max(len(b) for _, b in pairs.values())
     ranks = {}
+    import h5py
+
     memory = io.BytesIO()  # where libhdf5 never meets a full disk, which it is not good at
     with h5py.File(memory, "w", track_times=False) as h5:
         h5[_RANK] = np.int64(rank)
@@ -190,7 +198,9 @@ def write_keras_adapter(adapter: Adapter, file: Path, architecture: Architecture
     return ranks
 
 
-def read_peft_adapter(folder: Path, architecture: Architecture, keep_head: bool, drop_head: bool) -> Adapter:
+def read_peft_adapter(
+    folder: Path, architecture: Architecture, keep_head: bool, drop_head: bool, allow_pickle: bool = False
+) -> Adapter:
     """Read what PEFT's `save_pretrained` wrote for AlbertModel, AlbertHubModel, or a model with a head on either.
 
     Args:
@@ -198,6 +208,7 @@ def read_peft_adapter(folder: Path, architecture: Architecture, keep_head: bool,
         architecture: Of the base.
         keep_head: Whether the target has a place for a classifier that the adapter puts in place of the base's.
         drop_head: Whether to leave out what the target has no place for, instead of refusing it.
+        allow_pickle: Whether to read weights that are a pickle.
 
     Raises:
         CheckpointError: The adapter is damaged, is not LoRA alone, or is not of this base; all problems are listed.
@@ -214,11 +225,15 @@ def read_peft_adapter(folder: Path, architecture: Architecture, keep_head: bool,
     file, read = folder / WEIGHTS, read_safetensors
     if not file.is_file() and (folder / OLD_WEIGHTS).is_file():
         file, read = folder / OLD_WEIGHTS, read_pytorch
+        if not allow_pickle:
+            raise refuse_pickle(file)
     if not file.is_file():
-        raise CheckpointError(folder, "adapter", [*problems, Problem("missing", WEIGHTS, "")])
+        raise CheckpointError(
+            folder, "adapter", [*problems, Problem("missing", WEIGHTS, "expected the weights, found none")]
+        )
     sizes = axis_sizes(architecture)
     with ExitStack() as resources:
-        found = read(file, resources)
+        found = _stored(file, "bridge", read(file, resources))
         dialect, prefix = _names_in(found, architecture)
         layers = {prefix + layer.module(dialect): layer for layer in lora_layers(architecture)}
         parts = _sort_tensors(found, layers, dialect, keep_head, drop_head)
@@ -232,7 +247,7 @@ def read_peft_adapter(folder: Path, architecture: Architecture, keep_head: bool,
             if settings is not None and not wrong:
                 factors[layers[module]] = Factors(*_read(pair), settings.scale_of(module))
         if not parts.pairs:
-            problems.append(Problem("missing", file.name, "no layer of this base has an adapter"))
+            problems.append(Problem("missing", file.name, "expected an adapter of some layer of this base, found none"))
         if problems:
             raise CheckpointError(folder, "adapter", problems, _advice(problems))
         head = {name: np.array(weight.read(), dtype=np.float32) for name, weight in parts.head.items()}
@@ -261,7 +276,7 @@ def _sort_tensors(
         if name.startswith(PREFIX) and module in layers and factor in ("A.weight", "B.weight"):
             parts.pairs.setdefault(module, {})[factor[0].lower()] = weight
         elif not name.startswith(PREFIX) or module.partition(".")[0] not in head_modules(dialect):
-            detail = f"{weight.shape}: no LoRA of a layer of this base"
+            detail = f"expected LoRA of a layer of this base, found {weight.shape}"
             parts.problems.append(Problem("unexpected", name, detail))
         elif keep_head and _is_classifier(module) and not factor and weight.dtype in DTYPES:
             parts.head[module] = weight
@@ -269,7 +284,9 @@ def _sort_tensors(
             reason = "belongs to a head, and the target has no place for it"
             parts.dropped.append(DroppedTensor(name, weight.shape, reason))
         else:
-            parts.problems.append(Problem("no place", name, f"{weight.shape}: belongs to a head"))
+            parts.problems.append(
+                Problem("no place", name, f"expected LoRA of the encoder, found {weight.shape}: belongs to a head")
+            )
     return parts
 
 
@@ -327,13 +344,18 @@ def adapter_at(source: Path) -> bool:
 
     Raises:
         SourceError: It is neither.
+        FileError: What would be read in the folder is not a regular file of it.
     """
+    if source.is_dir():
+        check_files(source, lambda name: name in (CONFIG, WEIGHTS, OLD_WEIGHTS))
+    elif not source.is_file():
+        raise SourceError(f"{source} is neither: expected a {KERAS_SUFFIX} file or a folder, found a pipe or a device.")
     if source.is_file():
         if not source.name.endswith(KERAS_SUFFIX):
             raise SourceError(f"{source} is a file that does not end in {KERAS_SUFFIX}. Of PEFT, pass the folder.")
         return True
     if not (source / CONFIG).is_file():
         raise SourceError(
-            f"{source} has no {CONFIG}: it is neither a {KERAS_SUFFIX} file nor the folder of a PEFT adapter."
+            f"{source} has no {CONFIG}: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter, found neither."
         )
     return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -13,13 +13,13 @@ from typing import Literal, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from albert_hub_bridge.errors import Problem, VocabularyError, WeightsError
+from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import POOLER, Dialect, WeightRule, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import Architecture, Variant
-from albert_hub_bridge.model.sentencepiece_unigram import TextRules, Vocabulary, parse_vocabulary
+from albert_hub_bridge.model.sentencepiece_unigram import TextRules, Vocabulary
 
 
 Layout = Literal["keras", "bridge", "stock"]
@@ -35,25 +35,76 @@ DTYPES: dict[str, np.dtype] = {
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A tensor that is read when it is needed."""
+    """A tensor that is read when it is needed.
+
+    Args:
+        shape: Of the values.
+        dtype: A key of `DTYPES`, or whatever the file says.
+        load: Returns the values as they are, be they numbers or not.
+        stored: What the table moved it from.
+    """
 
     shape: tuple[int, ...]
-    dtype: str  # a key of DTYPES, or whatever the file says
-    read: Callable[[], np.ndarray]
-    stored: Stored | None = None  # what the table moved it from
+    dtype: str
+    load: Callable[[], np.ndarray]
+    stored: Stored | None = None
 
     @property
     def nbytes(self) -> int:
         """Size of the values."""
         return prod(self.shape) * DTYPES[self.dtype].itemsize
 
+    def read(self) -> np.ndarray:
+        """Return the values.
+
+        Raises:
+            WeightsError: One of them is NaN or infinite.
+        """
+        values = self.load()
+        if not are_finite(values):
+            raise not_finite([self])
+        return values
+
 
 class Stored(NamedTuple):
-    """A tensor as its file has it, which a certificate reads without the table."""
+    """A tensor as its file has it, which a certificate and messages read without the table."""
 
+    file: Path
     name: str
     dialect: Dialect
     weight: Weight
+
+
+# The bits of an exponent; NaN and infinite values have all of them. NumPy's own test takes ten times as long.
+_EXPONENTS = {DTYPES["float16"]: 0x7C00, DTYPES["bfloat16"]: 0x7F80}
+
+
+def are_finite(values: np.ndarray) -> bool:
+    """Tell whether no value is NaN or infinite."""
+    if (exponent := _EXPONENTS.get(values.dtype)) is not None:
+        return not ((values.view(np.uint16) & exponent) == exponent).any()
+    return bool(np.isfinite(values).all())
+
+
+def not_finite(weights: Iterable[Weight]) -> WeightsError:
+    """Return what to raise because a weight has values that are not finite: all such weights are listed."""
+    problems, files = [], []
+    for weight in weights:
+        file, name, _, stored = weight.stored or Stored(Path("weights"), "a tensor", "bridge", weight)
+        values = stored.load()
+        count, index = _count_and_first(~np.isfinite(values.astype(np.float32, copy=False)))
+        if count:
+            detail = f"expected finite values, found {count} that are not, the first {values[index]} at {index}"
+            problems.append(Problem("not finite", name, detail))
+            files.append(file)
+    advice = "Such weights compute nothing: get the file once more, or save an earlier state of the model."
+    return WeightsError(files[0] if files else "weights", "weights", problems, advice)
+
+
+def _count_and_first(wrong: np.ndarray) -> tuple[int, tuple[int, ...]]:
+    """Count what is true, and return the index of the first."""
+    first = np.unravel_index(np.argmax(wrong), wrong.shape)
+    return int(np.count_nonzero(wrong)), tuple(int(position) for position in first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +204,17 @@ class Checkpoint:
         return sum(weight.nbytes for weight in self.weights.values())
 
     def read(self, rule: WeightRule, dialect: Dialect) -> np.ndarray:
-        """Read one weight in a dialect's layout: usually a transposed view of what the file holds."""
-        return rule.move(self.weights[rule.bridge].read(), "bridge", dialect, self.sizes)
+        """Read one weight in a dialect's layout: usually a transposed view of what the file holds, finite or not."""
+        return rule.move(self.weights[rule.bridge].load(), "bridge", dialect, self.sizes)
+
+    def check_values(self) -> None:
+        """Read all weights, and refuse values that are not finite.
+
+        Raises:
+            WeightsError: There are such; all tensors that have them are listed.
+        """
+        if wrong := [weight for weight in self.weights.values() if not are_finite(weight.load())]:
+            raise not_finite(wrong)
 
     def cast(self, dtype: str) -> Checkpoint:
         """Return the checkpoint with all weights in another dtype, rounded to the nearest when they are read.
@@ -166,16 +226,19 @@ class Checkpoint:
         return replace(self, weights=weights, dtype=dtype)
 
     def _cast(self, name: str, weight: Weight, dtype: str) -> Weight:
-        def read() -> np.ndarray:
-            values = weight.read()
+        def load() -> np.ndarray:
+            values = weight.load()
             with np.errstate(over="ignore"):
                 rounded: np.ndarray = values.astype(DTYPES[dtype])
-            if overflows := np.count_nonzero(np.isinf(rounded) & np.isfinite(values)):
-                detail = f"{overflows} values, such as {float(np.abs(values).max()):g}, are too large for {dtype}"
-                raise WeightsError(self.folder, "weights", [Problem("overflow", name, detail)])
+            if not are_finite(rounded) and are_finite(values):
+                count, index = _count_and_first(np.isinf(rounded.astype(np.float32, copy=False)))
+                detail = f"{count} values, such as {float(np.abs(values).max()):g}, are too large for {dtype}: "
+                detail += f"expected none, found the first at {index}"
+                advice = "Choose bfloat16 or float32, which hold larger values."
+                raise WeightsError(self.folder, "weights", [Problem("overflow", name, detail)], advice)
             return rounded
 
-        return Weight(weight.shape, dtype, read)
+        return Weight(weight.shape, dtype, load, weight.stored)
 
     def without(self, rules: Sequence[WeightRule], head: Head | None, reason: str) -> Checkpoint:
         """Return the checkpoint with a smaller head, or none, and the tensors of these rules reported as dropped."""
@@ -223,14 +286,18 @@ def match_weights(
     for name, rule in expected.items():
         shape = rule.shape(dialect, sizes)
         if name not in found:
-            problems.append(Problem("missing", name, str(shape)))
+            problems.append(Problem("missing", name, f"expected {shape}, found none"))
         elif found[name].shape != shape:
             problems.append(Problem("wrong shape", name, f"expected {shape}, found {found[name].shape}"))
         elif found[name].dtype not in DTYPES:
             problems.append(Problem("wrong dtype", name, f"expected {', '.join(DTYPES)}, found {found[name].dtype}"))
         else:
-            weights[rule.bridge] = _in_torch_layout(Stored(name, dialect, found[name]), rule, sizes)
-    problems += [Problem("unexpected", name, str(found[name].shape)) for name in found if name not in expected]
+            weights[rule.bridge] = _in_torch_layout(Stored(file, name, dialect, found[name]), rule, sizes)
+    problems += [
+        Problem("unexpected", name, f"expected no such tensor, found {weight.shape}")
+        for name, weight in found.items()
+        if name not in expected
+    ]
     dtypes = {weight.dtype for weight in weights.values()}
     if len(dtypes) > 1:
         common = max(dtypes, key=[weight.dtype for weight in weights.values()].count)
@@ -256,25 +323,7 @@ def check_layers(file: Path, architecture: Architecture, found: int) -> None:
 
 
 def _in_torch_layout(stored: Stored, rule: WeightRule, sizes: Mapping[str, int]) -> Weight:
-    def read() -> np.ndarray:
-        return rule.move(stored.weight.read(), stored.dialect, "bridge", sizes)
+    def load() -> np.ndarray:
+        return rule.move(stored.weight.load(), stored.dialect, "bridge", sizes)
 
-    return Weight(rule.shape("bridge", sizes), stored.weight.dtype, read, stored)
-
-
-def fitting_vocabulary(file: Path, proto: bytes, architecture: Architecture) -> Vocabulary:
-    """Parse a SentencePiece model that was read from a file, and that has to fit an architecture.
-
-    Raises:
-        VocabularyError: It is not a unigram model with ALBERT's special pieces, or has more pieces than the token
-            embedding has rows.
-    """
-    try:
-        vocabulary = parse_vocabulary(proto)
-    except ValueError as error:
-        raise VocabularyError(file, "vocabulary", [Problem("unusable", file.name, str(error))]) from error
-    if vocabulary.size > architecture.vocabulary_size:
-        rows = architecture.vocabulary_size
-        detail = f"expected at most {rows} pieces, as the token embedding has rows, found {vocabulary.size}"
-        raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
-    return vocabulary
+    return Weight(rule.shape("bridge", sizes), stored.weight.dtype, load, stored)

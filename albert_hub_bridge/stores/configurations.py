@@ -10,8 +10,38 @@ from typing import Any
 
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.mapping.configs import SAME_ACTIVATION, IgnoredKey, Table, read_keys
-from albert_hub_bridge.model.architecture import FIELDS, VARIANT_FIELDS, Architecture, Variant
+from albert_hub_bridge.model.architecture import (
+    FIELDS,
+    VARIANT_FIELDS,
+    Architecture,
+    Variant,
+    architecture_problems,
+    variant_problems,
+)
 from albert_hub_bridge.stores.files import write_file
+from albert_hub_bridge.stores.source_files import read_bytes
+from albert_hub_bridge.stores.strict_json import parse_object
+
+
+# Bytes of the largest file of settings or names; a vocabulary in JSON has its own limit.
+_MOST_BYTES = 4 << 20
+
+# An ALBERT has to be far below these before anything is made of its numbers: the largest that is published has 12
+# layers, a width of 4096 and 30,000 pieces, and mT5 has 250,000 pieces.
+# fmt: off
+_LARGEST = {
+    "vocabulary_size":       1 << 22,
+    "num_layers":            1 << 12,
+    "num_heads":             1 << 12,
+    "embedding_dim":         1 << 16,
+    "hidden_dim":            1 << 16,
+    "intermediate_dim":      1 << 18,
+    "num_groups":            1 << 12,
+    "num_inner_repetitions": 1 << 12,
+    "max_sequence_length":   1 << 20,
+    "num_segments":          1 << 16,
+}
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,34 +61,27 @@ class Configuration:
     ignored: list[IgnoredKey]
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, most: int = _MOST_BYTES) -> dict[str, Any]:
     """Read a JSON object.
 
+    Args:
+        file: To read.
+        most: Bytes that it can have.
+
     Raises:
-        ConfigurationError: The file is missing, is not JSON, or is not an object.
+        FileError: It is not a regular file, or is larger, or is empty.
+        ConfigurationError: The file is missing, is not strictly JSON (`strict_json`), or is not an object.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return parse_object(read_bytes(file, most))
     except FileNotFoundError as error:
-        raise ConfigurationError(file, "configuration", [Problem("missing", file.name, "")]) from error
-    except (ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 are both ValueErrors
-        raise ConfigurationError(file, "configuration", [Problem("not JSON", file.name, str(error))]) from error
-    if not isinstance(content, dict):
-        detail = f"expected an object, found {type(content).__name__}"
-        raise ConfigurationError(file, "configuration", [Problem("not an object", file.name, detail)])
-    return content
-
-
-def read_object(file: Path, key: str) -> dict[str, Any]:
-    """Read the object under a key of a JSON file.
-
-    Raises:
-        ConfigurationError: As `read_json`, or there is no object under the key.
-    """
-    value = read_json(file).get(key)
-    if not isinstance(value, dict):
-        raise ConfigurationError(file, "configuration", [Problem("missing key", key, "expected an object")])
-    return value
+        problem = Problem("missing", file.name, "expected a file, found none")
+        raise ConfigurationError(file, "configuration", [problem]) from error
+    except ValueError as error:  # bad JSON and bad UTF-8 are both ValueErrors
+        detail = f"expected an object in UTF-8, found {error}"
+        raise ConfigurationError(file, "configuration", [Problem("not JSON", file.name, detail)]) from error
+    except TypeError as error:
+        raise ConfigurationError(file, "configuration", [Problem("not an object", file.name, str(error))]) from error
 
 
 def read_fields(file: Path, table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], list[IgnoredKey]]:
@@ -89,11 +112,20 @@ def read_configuration(file: Path, table: Table, keys: Mapping[str, Any]) -> Con
         variant["activation"] = SAME_ACTIVATION[activation]
     if variant.get("attention_dropout") == fields["dropout"]:
         variant["attention_dropout"] = None
-    try:
-        architecture = Architecture(**{name: fields.pop(name) for name in FIELDS})
-        return Configuration(architecture, Variant(**variant), fields, ignored)
-    except ValueError as error:
-        raise ConfigurationError(file, "configuration", [Problem("impossible", file.name, str(error))]) from error
+    if problems := [
+        Problem("too large", name, f"expected at most {most}, found {fields[name]}")
+        for name, most in _LARGEST.items()
+        if type(fields[name]) is int and fields[name] > most
+    ]:
+        raise ConfigurationError(file, "configuration", problems)
+    numbers = {name: fields.pop(name) for name in FIELDS}
+    impossible = architecture_problems(numbers) + variant_problems({**asdict(Variant()), **variant})
+    if impossible:
+        problems = [
+            Problem("impossible", why.partition(" ")[0], f"expected an ALBERT, found: {why}") for why in impossible
+        ]
+        raise ConfigurationError(file, "configuration", problems)
+    return Configuration(Architecture(**numbers), Variant(**variant), fields, ignored)
 
 
 def model_fields(architecture: Architecture, variant: Variant) -> dict[str, Any]:

@@ -6,11 +6,14 @@ the names: https://github.com/google-research/albert, modeling.py, run_pretraini
 
 from __future__ import annotations
 
+import glob
+import importlib.util
 import os
 import re
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -26,10 +29,13 @@ from albert_hub_bridge.stores.checkpoint import (
     Text,
     Weight,
     check_layers,
-    fitting_vocabulary,
     match_weights,
 )
 from albert_hub_bridge.stores.configurations import Configuration, read_configuration, read_json
+from albert_hub_bridge.stores.old_formats import read_safetensors, transposed
+from albert_hub_bridge.stores.sandbox import Sandbox, SandboxError
+from albert_hub_bridge.stores.source_files import check_beginning, open_regular
+from albert_hub_bridge.stores.vocabularies import read_vocabulary
 
 
 CONFIG, VOCABULARY, BEST = "albert_config.json", "30k-clean.model", "model.ckpt-best.index"
@@ -57,6 +63,7 @@ _NAMES = (
     (r"/(kernel|gamma)$", "/weight"),
     (r"/beta$", "/bias"),
 )
+_SECONDS, _BYTES_PER_SECOND = 30, 10_000_000  # for a checkpoint; and more for each of its bytes
 _TRAINING = re.compile(r"(^(global_step|beta[12]_power)$)|(/(adam|lamb)_[mv](_\d+)?$)|(/Adam(_1)?$)")
 
 
@@ -71,8 +78,18 @@ def read_google(folder: Path) -> Checkpoint:
         ConfigurationError, WeightsError, VocabularyError: The release is wrong; all problems are listed.
     """
     configuration = read_config(folder)
-    architecture, file = configuration.architecture, _index(folder)
-    found, dropped = _read_variables(file)
+    file = _index(folder)
+    resources = ExitStack()
+    try:
+        return _read(folder, configuration, file, resources)
+    except BaseException:
+        resources.close()
+        raise
+
+
+def _read(folder: Path, configuration: Configuration, file: Path, resources: ExitStack) -> Checkpoint:
+    architecture = configuration.architecture
+    found, dropped = _read_variables(file, resources)
     check_layers(file, architecture, len(found))
     head = _head(found)
     expected = {rule.albert: rule for rule in weight_rules(architecture)}
@@ -82,11 +99,11 @@ def read_google(folder: Path) -> Checkpoint:
     text, notes = None, []
     vocabularies = sorted(folder.glob("*.model"))
     if len(vocabularies) == 1:
-        proto = vocabularies[0].read_bytes()
+        proto, vocabulary = read_vocabulary(vocabularies[0], architecture)
         # Google's tokenization.py lower-cases, strips accents and replaces old quotes before SentencePiece.
         text = Text(
             proto,
-            fitting_vocabulary(vocabularies[0], proto, architecture),
+            vocabulary,
             NAMED_RULES["uncased"],
             512,
             rules_from="Google's code",
@@ -107,6 +124,7 @@ def read_google(folder: Path) -> Checkpoint:
         ignored=configuration.ignored,
         notes=notes,
         weights_file=file,
+        resources=resources,
     )
 
 
@@ -137,38 +155,53 @@ def _index(folder: Path) -> Path:
     return indices[0]
 
 
-def _read_variables(file: Path) -> tuple[dict[str, Weight], list[DroppedTensor]]:
-    """Return the variables under transformers' names, and those of the optimizer."""
-    try:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        import tensorflow
-    except ImportError as error:
+def _read_variables(file: Path, resources: ExitStack) -> tuple[dict[str, Weight], list[DroppedTensor]]:
+    """Return the variables under transformers' names, and those of the optimizer; another process reads them."""
+    if importlib.util.find_spec("tensorflow") is None:
         raise SourceError(
             f'{file} is a TensorFlow checkpoint. Install TensorFlow to read it: pip install "albert-hub-bridge[google]"'
-        ) from error
+        )
+    _check_parts(file)
+    target = Path(resources.enter_context(TemporaryDirectory(prefix="albert-hub-bridge-"))) / "variables.safetensors"
+    prefix = file.with_suffix("")
+    size = sum(part.stat().st_size for part in file.parent.glob(f"{glob.escape(prefix.name)}*"))
+    job = {"task": "tensorflow", "file": os.fsencode(os.path.abspath(prefix)).hex()}
+    job |= {"target": os.fsencode(target).hex(), "skip": _TRAINING.pattern}
     try:
-        reader = tensorflow.train.load_checkpoint(str(file.with_suffix("")))
-        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    except Exception as error:  # TensorFlow has its own tree of them
-        raise WeightsError(file, "weights", [Problem("not a checkpoint", file.name, str(error))]) from error
+        with ExitStack() as process:
+            answer = Sandbox(job, process).answer(_SECONDS + size / _BYTES_PER_SECOND)
+        variables = [(str(name), tuple(map(int, shape)), str(dtype)) for name, shape, dtype in answer["variables"]]
+    except (SandboxError, KeyError, TypeError, ValueError) as error:
+        detail = f"expected a TensorFlow checkpoint, found: {error}"
+        raise WeightsError(file, "weights", [Problem("not a checkpoint", file.name, detail)]) from error
+    values = read_safetensors(target, resources)
     found, dropped = {}, []
-    for name in sorted(shapes):
-        shape = tuple(shapes[name])
+    for name, shape, dtype in variables:
         if _TRAINING.search(name):
             dropped.append(DroppedTensor(name, shape, "the optimizer's state"))
             continue
         todays = name
         for pattern, replacement in _NAMES:
             todays = re.sub(pattern, replacement, todays)
-        transposed = name.endswith("/kernel")
-        read = partial(_read_variable, reader, name, transposed)
-        found[todays.replace("/", ".")] = Weight(shape[::-1] if transposed else shape, dtypes[name].name, read)
+        weight = values.get(name) or Weight(shape, dtype, partial(np.zeros, 0))  # refused by its dtype
+        found[todays.replace("/", ".")] = transposed(weight) if name.endswith("/kernel") else weight
     return found, dropped
 
 
-def _read_variable(reader: Any, name: str, transposed: bool) -> np.ndarray:
-    values: np.ndarray = reader.get_tensor(name)
-    return values.T if transposed else values
+def _check_parts(file: Path) -> None:
+    """Refuse an index that is not whole, or has no values beside it, before TensorFlow is imported, which takes long.
+
+    Source:
+        tensorflow/core/lib/io/format.h, `kTableMagicNumber`.
+    """
+    check_beginning(file)
+    with open_regular(file) as stream:
+        whole = stream.read().endswith(b"\x57\xfb\x80\x8b\x24\x75\x47\xdb")
+    values = list(file.parent.glob(f"{glob.escape(file.stem)}.data-*"))
+    if not whole or not values:
+        found = "no file of values beside it" if whole else "one that does not end as an index does: was it cut off?"
+        problem = Problem("not a checkpoint", file.name, f"expected a TensorFlow checkpoint, found {found}")
+        raise WeightsError(file, "weights", [problem])
 
 
 def _head(found: dict[str, Weight]) -> Head | None:

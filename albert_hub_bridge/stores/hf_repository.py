@@ -29,7 +29,6 @@ from albert_hub_bridge.stores.checkpoint import (
     Text,
     Weight,
     check_layers,
-    fitting_vocabulary,
     match_weights,
 )
 from albert_hub_bridge.stores.configurations import (
@@ -41,7 +40,7 @@ from albert_hub_bridge.stores.configurations import (
     write_json,
 )
 from albert_hub_bridge.stores.files import write_file
-from albert_hub_bridge.stores.old_formats import in_todays_names, same_values
+from albert_hub_bridge.stores.old_formats import Copy, check_copies, in_todays_names
 from albert_hub_bridge.stores.repository_weights import (
     INDEX,
     SHARD,
@@ -50,12 +49,15 @@ from albert_hub_bridge.stores.repository_weights import (
     open_weights,
 )
 from albert_hub_bridge.stores.tensors import write_weights
+from albert_hub_bridge.stores.vocabularies import fitting_vocabulary, read_vocabulary
 
 
 CONFIG = "config.json"
 TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
 SETTINGS = frozenset({CONFIG, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
 SETTINGS |= sentence_transformers.FILES
+
+MOST_TOKENIZER_BYTES = 32 << 20  # with 250,000 pieces it has some 16 MB
 
 RepositoryLayout = Literal["bridge", "stock"]
 
@@ -79,13 +81,16 @@ def is_known_file(name: str) -> bool:
     return name in {*SETTINGS, WEIGHTS, INDEX} or SHARD.fullmatch(name) is not None
 
 
-def read_repository(folder: Path, layout: RepositoryLayout, drop_head: bool = False) -> Checkpoint:
+def read_repository(
+    folder: Path, layout: RepositoryLayout, drop_head: bool = False, allow_pickle: bool = False
+) -> Checkpoint:
     """Read a repository. The weights stay on disk until they are asked for.
 
     Args:
         folder: A folder that has a `config.json` with the layout's `model_type`.
         layout: `bridge` or `stock`.
         drop_head: Whether to leave out a head that `config.json` names and that has no weights, instead of refusing.
+        allow_pickle: Whether to read weights that are a pickle.
 
     Raises:
         ConfigurationError, WeightsError, VocabularyError: The repository is wrong; all problems are listed.
@@ -93,7 +98,7 @@ def read_repository(folder: Path, layout: RepositoryLayout, drop_head: bool = Fa
     configuration = read_config(folder, layout)
     resources = ExitStack()
     try:
-        file, found = open_weights(folder, resources)
+        file, found = open_weights(folder, resources, allow_pickle)
         try:
             return _read(folder, layout, configuration, file, found, resources, drop_head)
         except (ConfigurationError, WeightsError):
@@ -121,13 +126,14 @@ def _read(
 ) -> Checkpoint:
     architecture, dialect = configuration.architecture, _DIALECTS[layout]
     unused: list[DroppedTensor] = []
+    copies: list[Copy] = []
     keys = read_json(folder / CONFIG)
     oldest = "model_type" not in keys
     if layout == "stock":
-        found, unused = in_todays_names(file, found, oldest)
+        found, unused, copies = in_todays_names(file, found, oldest)
     check_layers(file, architecture, len(found))
     prefix = _PREFIXES[layout] if any(name.startswith(_PREFIXES[layout]) for name in found) else ""
-    found, dropped = _without_copies(file, found, layout, prefix)
+    found, dropped, tied = _without_copies(found, layout, prefix)
     kind = _kind_of_head(folder / CONFIG, set(found), dialect, drop_head)
     head = _read_head(kind, configuration, folder / CONFIG) if kind is not None else None
     if head is not None and oldest and file.suffix == ".bin":
@@ -138,10 +144,13 @@ def _read(
     expected |= {rule.name(dialect): rule for rule in (head_rules(kind) if kind is not None else ())}
     sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
     weights = match_weights(file, found, expected, sizes, dialect)
+    check_copies(file, [*copies, *tied])
     text, text_ignored, notes = _read_text(folder, layout, architecture)
     if not poolers & set(found):
         notes.append("The source has no pooler.")
     notes += sentence_transformers.what_is_lost(folder)
+    if "auto_map" in keys:
+        notes.append("The source names code of its own (auto_map in config.json): it was not run, and is left out.")
     written = {r.field: key for key, r in _TABLES[layout].items() if isinstance(r, Renamed) and key in keys}
     head_ignored = [
         IgnoredKey(written[field], value, "belongs to a head, and there is none")
@@ -175,26 +184,22 @@ def read_config(folder: Path, layout: RepositoryLayout) -> Configuration:
 
 
 def _without_copies(
-    file: Path, found: dict[str, Weight], layout: RepositoryLayout, prefix: str
-) -> tuple[dict[str, Weight], list[DroppedTensor]]:
+    found: dict[str, Weight], layout: RepositoryLayout, prefix: str
+) -> tuple[dict[str, Weight], list[DroppedTensor], list[Copy]]:
     """Leave out buffers, and the masked LM's decoder, which has to be what it is tied to."""
-    kept, dropped, problems = dict(found), [], []
+    kept, dropped, copies = dict(found), [], []
     for leaf, tied in _COPIES[layout].items():
         copy, original = _DECODERS[layout] + leaf, prefix + tied if leaf == "weight" else tied
         if copy in kept and original in kept:
-            if same_values(kept[copy], kept[original]):
-                dropped.append(DroppedTensor(copy, kept.pop(copy).shape, f"a copy of {original}"))
-            else:
-                detail = f"expected the values of {original}, found others: an untied masked LM is not converted"
-                problems.append(Problem("not tied", copy, detail))
+            detail = f"expected the values of {original}, found others: an untied masked LM is not converted"
+            copies.append(Copy(Problem("not tied", copy, detail), kept[copy], kept[original]))
+            dropped.append(DroppedTensor(copy, kept.pop(copy).shape, f"a copy of {original}"))
         elif copy.endswith("bias") and copy in kept:  # the oldest writers had no other
             kept[original] = kept.pop(copy)
-    if problems:
-        raise WeightsError(file, "weights", problems)
     for name in [name for name in kept if layout == "stock" and name.removeprefix(prefix) in _BUFFERS]:
         reason = "a buffer, not a parameter: counts 0, 1, 2, ..."
         dropped.append(DroppedTensor(name, kept.pop(name).shape, reason))
-    return kept, dropped
+    return kept, dropped, copies
 
 
 def _kind_of_head(file: Path, names: set[str], dialect: Dialect, drop_head: bool) -> HeadKind | None:
@@ -210,7 +215,7 @@ def _kind_of_head(file: Path, names: set[str], dialect: Dialect, drop_head: bool
         if drop_head and not present:
             return None
         found = HEADS[present[0]].description if present else "none"
-        detail = f"says {HEADS[named].name(dialect)}, and the tensors of its head are missing; found those of: {found}"
+        detail = f"expected the tensors of the head of {HEADS[named].name(dialect)}, found those of: {found}"
         advice = "" if present else "Pass --drop-head (drop_head=True) to convert the encoder alone."
         raise ConfigurationError(file, "configuration", [Problem("missing head", "architectures", detail)], advice)
     if named in present and named not in ("masked_lm", "pretraining"):
@@ -235,7 +240,7 @@ def _read_head(kind: HeadKind, configuration: Configuration, file: Path) -> Head
             detail = f"expected a text for each of 0, 1, 2, ..., found {dict(labels)!r}"
             raise ConfigurationError(file, "configuration", [Problem("refused value", "id2label", detail)])
         if count is not None and count != len(labels):
-            problem = Problem("contradiction", "num_labels", f"= {count}, but id2label has {len(labels)}")
+            problem = Problem("contradiction", "num_labels", f"expected {len(labels)}, as id2label has, found {count}")
             raise ConfigurationError(file, "configuration", [problem])
         by_index = {int(index): str(label) for index, label in labels.items()}
         names = tuple(by_index[index] for index in range(len(by_index)))
@@ -252,14 +257,14 @@ def _read_text(
 ) -> tuple[Text | None, list[IgnoredKey], list[str]]:
     notes, found_rules = [], None
     if (folder / VOCABULARY).is_file():
-        proto = (folder / VOCABULARY).read_bytes()
-        vocabulary = fitting_vocabulary(folder / VOCABULARY, proto, architecture)
+        proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
     elif (folder / TOKENIZER).is_file():
         try:
-            content = read_json(folder / TOKENIZER)
+            content = read_json(folder / TOKENIZER, MOST_TOKENIZER_BYTES)
             proto, found_rules = proto_from_tokenizer(content)
         except ValueError as error:
-            problem = Problem("unusable", TOKENIZER, str(error))
+            detail = f"expected the unigram tokenizer of an ALBERT, found: {error}"
+            problem = Problem("unusable", TOKENIZER, detail)
             raise VocabularyError(folder / TOKENIZER, "vocabulary", [problem]) from error
         vocabulary = fitting_vocabulary(folder / TOKENIZER, proto, architecture)
         notes.append(f"The repository has no {VOCABULARY}: the vocabulary was made from {TOKENIZER}.")

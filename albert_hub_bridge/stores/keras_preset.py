@@ -35,7 +35,6 @@ from albert_hub_bridge.stores.checkpoint import (
     Text,
     Weight,
     check_layers,
-    fitting_vocabulary,
     match_weights,
 )
 from albert_hub_bridge.stores.configurations import (
@@ -43,32 +42,34 @@ from albert_hub_bridge.stores.configurations import (
     read_configuration,
     read_fields,
     read_json,
-    read_object,
     write_json,
 )
 from albert_hub_bridge.stores.files import write_file
+from albert_hub_bridge.stores.hdf5 import Hdf5Files
+from albert_hub_bridge.stores.keras_objects import MODULES, check_objects, read_keras_config, serialized
 from albert_hub_bridge.stores.keras_task import (
     CONFIG,
     TASK,
-    TASK_MODULES,
     TASK_WEIGHTS,
+    check_copy,
     is_task,
     new_optimizer,
     read_task,
-    serialized,
     split_task,
     task_object,
 )
 from albert_hub_bridge.stores.keras_weights import (
     check_policy,
     dequantized,
+    files_of,
     lay_out_file,
     lay_out_weights,
-    open_weights,
+    read_weights,
     weights_among,
     weights_file,
 )
 from albert_hub_bridge.stores.tensors import write_weights
+from albert_hub_bridge.stores.vocabularies import read_vocabulary
 
 
 METADATA, PREPROCESSING = "metadata.json", "preprocessor.json"
@@ -97,14 +98,19 @@ def read_preset(folder: Path, drop_head: bool = False) -> Checkpoint:
     """
     configuration = read_config(folder)
     architecture, file = configuration.architecture, weights_file(folder)
-    task = read_task(folder, configuration, drop_head)
+    files = files_of(file)
     resources = ExitStack()
     try:
-        parts = split_task(folder, open_weights(file, resources), task, resources)
+        head_file = [folder / TASK_WEIGHTS] if (folder / TASK_WEIGHTS).is_file() else []
+        opened = Hdf5Files([*files, *head_file], resources)
+        task = read_task(folder, configuration, drop_head)
+        text, text_ignored, notes = _read_text(folder, architecture, task.preprocessor if task is not None else None)
+        parts = split_task(folder, read_weights(files, opened), task, opened)
         encoder, quantized = dequantized(file, parts.encoder)
         check_layers(file, architecture, len(encoder))
         expected = {rule.keras: rule for rule in weight_rules(architecture)}
         weights = match_weights(file, encoder, expected, axis_sizes(architecture), "keras")
+        check_copy(parts)
         dtype = next(iter(weights.values())).dtype
         if task is not None and task.head is not None:
             head, _ = dequantized(parts.head_file, parts.head)
@@ -115,11 +121,10 @@ def read_preset(folder: Path, drop_head: bool = False) -> Checkpoint:
                 problems = [Problem("wrong dtype", name, f"expected {dtype}, as the encoder has") for name in wrong]
                 raise WeightsError(parts.head_file, "weights", problems)
             weights |= head_weights
-        text, text_ignored, notes = _read_text(folder, architecture, task.preprocessor if task is not None else None)
     except BaseException:
         resources.close()
         raise
-    if (policy := _policy_name(read_object(folder / CONFIG, "config").get("dtype"))).startswith("mixed_"):
+    if (policy := _policy_name(read_keras_config(folder / CONFIG).get("dtype"))).startswith("mixed_"):
         half = policy.removeprefix("mixed_")
         notes.append(
             f"The preset's policy {policy} computes in {half}; the target computes in {dtype}, its weights' own."
@@ -154,15 +159,23 @@ def read_config(folder: Path) -> Configuration:
         ConfigurationError: The configuration is wrong; all problems are listed.
     """
     file = folder / CONFIG
-    keys = read_object(file, "config")
-    found = read_json(file).get("class_name")
-    if is_task(read_json(file)):  # keras-nlp before 0.12 wrote tasks in one piece
-        backbone = keys.get("backbone")
-        backbone = backbone if isinstance(backbone, dict) else {}
-        found, keys = backbone.get("class_name"), backbone.get("config", {})
-    if found != "AlbertBackbone" or not isinstance(keys, dict):
-        raise SourceError(f"{file} describes {found}, not an AlbertBackbone. This package only converts ALBERT.")
+    content = read_json(file)
+    backbone: Any = content
+    if is_task(content):  # keras-nlp before 0.12 wrote tasks in one piece
+        config = content.get("config")
+        backbone = config.get("backbone") if isinstance(config, dict) else None
+    found = backbone.get("class_name") if isinstance(backbone, dict) else None
+    if found != "AlbertBackbone":
+        raise SourceError(
+            f"{file} describes another model: expected an AlbertBackbone, found {found!r}. "
+            "This package only converts ALBERT."
+        )
+    keys = backbone.get("config")
+    if not isinstance(keys, dict):
+        problem = Problem("missing key", "config", "expected an object, found none")
+        raise ConfigurationError(file, "configuration", [problem])
     check_policy(file, keys.get("dtype"))
+    check_objects(file, content)
     return read_configuration(file, KERAS, keys)
 
 
@@ -171,14 +184,20 @@ def _read_text(
 ) -> tuple[Text | None, list[IgnoredKey], list[str]]:
     if not (folder / VOCABULARY).is_file():
         return None, [], [f"The preset has no {VOCABULARY}: the result has no tokenizer."]
-    proto = (folder / VOCABULARY).read_bytes()
-    vocabulary = fitting_vocabulary(folder / VOCABULARY, proto, architecture)
+    proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
     if (file := folder / TOKENIZER).is_file():
-        read_fields(file, KERAS_TOKENIZER, read_object(file, "config"))
+        read_fields(file, KERAS_TOKENIZER, read_keras_config(file))
     packing: dict[str, Any] = {}
     ignored: list[IgnoredKey] = []
     if (file := folder / PREPROCESSING).is_file():
-        preprocessor = read_object(file, "config")
+        nested, preprocessor = preprocessor, read_keras_config(file)
+        problems = [
+            Problem("contradiction", key, f"expected {nested[key]!r} as {TASK} has, found {preprocessor[key]!r}")
+            for key in ("sequence_length", "truncate")
+            if nested is not None and nested.get(key) != preprocessor.get(key) and {key} <= {*nested} & {*preprocessor}
+        ]
+        if problems:
+            raise ConfigurationError(file, "configuration", problems)
     if preprocessor is not None:
         packing, ignored = read_fields(file, PREPROCESSOR, preprocessor)
         ignored = [key for key in ignored if key.key != "tokenizer"]  # nested, long, and no news
@@ -226,7 +245,7 @@ def write_preset(
     architecture, head = checkpoint.architecture, checkpoint.head
     config = {"name": "albert_backbone", "trainable": True, "dtype": _policy(checkpoint.dtype)}
     config |= write_keys(KERAS, asdict(architecture))
-    backbone = serialized("albert_backbone", "AlbertBackbone", config)
+    backbone = serialized("AlbertBackbone", config)
     write_json(folder / CONFIG, backbone)
     metadata = {**_FORMAT, "parameter_count": parameter_count(architecture), "tasks": ["MaskedLM", "TextClassifier"]}
     write_json(folder / METADATA, metadata)
@@ -266,7 +285,7 @@ def _write_text(text: Text, head: Head | None, folder: Path) -> dict[str, Any] |
     tokenizer_config = {"name": "albert_tokenizer", "trainable": True, "dtype": _policy("int32")}
     tokenizer_config |= {"config_file": TOKENIZER, "proto": None, "sequence_length": None}
     tokenizer_config |= {"add_bos": False, "add_eos": False}
-    tokenizer = serialized("albert_tokenizer", "AlbertTokenizer", tokenizer_config)
+    tokenizer = serialized("AlbertTokenizer", tokenizer_config)
     write_json(folder / TOKENIZER, tokenizer)
     (folder / VOCABULARY).parent.mkdir(parents=True)
     write_file(folder / VOCABULARY, bake_rules(text.proto, text.rules))
@@ -276,13 +295,17 @@ def _write_text(text: Text, head: Head | None, folder: Path) -> dict[str, Any] |
     if head is None and text.sequence_length in (None, 512) and truncate == "round_robin":
         return None
     task = HEADS[head.kind].keras if head is not None else "AlbertTextClassifier"
-    module = f"{TASK_MODULES[task]}_preprocessor"
-    config = {"name": module, "trainable": True, "dtype": _policy("float32"), "tokenizer": tokenizer}
+    config = {
+        "name": MODULES[f"{task}Preprocessor"],
+        "trainable": True,
+        "dtype": _policy("float32"),
+        "tokenizer": tokenizer,
+    }
     config |= {"config_file": PREPROCESSING, "sequence_length": text.sequence_length or 512, "truncate": truncate}
     if task == "AlbertMaskedLM":  # KerasHub's defaults
         config |= {"mask_selection_rate": 0.15, "mask_selection_length": 96}
         config |= {"mask_token_rate": 0.8, "random_token_rate": 0.1}
-    preprocessor = serialized(module, f"{task}Preprocessor", config)
+    preprocessor = serialized(f"{task}Preprocessor", config)
     write_json(folder / PREPROCESSING, preprocessor)
     return preprocessor
 

@@ -10,8 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,12 @@ from albert_hub_bridge.mapping.configs import KERAS, KERAS_TASKS, read_keys
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind, kind_of_class
 from albert_hub_bridge.stores.checkpoint import DroppedTensor, Weight
 from albert_hub_bridge.stores.configurations import Configuration, read_fields, read_json
-from albert_hub_bridge.stores.keras_weights import open_weights
+from albert_hub_bridge.stores.hdf5 import Hdf5Files
+from albert_hub_bridge.stores.keras_objects import MODULES, check_objects, serialized
+from albert_hub_bridge.stores.keras_weights import read_weights
 
 
 CONFIG, TASK, TASK_WEIGHTS = "config.json", "task.json", "task.weights.h5"
-TASK_MODULES = {"AlbertMaskedLM": "albert_masked_lm", "AlbertTextClassifier": "albert_text_classifier"}
-
-_MODULES = "keras_hub.src.models.albert"
 _OLD_TASKS = {"AlbertClassifier": "AlbertTextClassifier"}  # keras-nlp's name of it
 _ENCODER = "layers/albert_backbone/"
 # KerasHub has no place for the names of a classifier's labels, and reads a task.json that has a key more.
@@ -58,6 +56,7 @@ class Parts:
         encoder: By the names of today's `model.weights.h5`.
         head: By the names of today's `task.weights.h5`.
         head_file: Where the head's are.
+        copy: The encoder once more, from the head's file; it has to be the same (`check_copy`).
         dropped: What belongs to neither.
         notes: What else the user should know.
     """
@@ -65,6 +64,7 @@ class Parts:
     encoder: Mapping[str, Weight]
     head: Mapping[str, Weight]
     head_file: Path
+    copy: Mapping[str, Weight] = field(default_factory=dict)
     dropped: Sequence[DroppedTensor] = ()
     notes: Sequence[str] = ()
 
@@ -88,7 +88,7 @@ def read_task(folder: Path, configuration: Configuration, drop_head: bool) -> Ta
     file = folder / TASK
     if not file.is_file():
         if (folder / TASK_WEIGHTS).is_file():
-            problem = Problem("missing", TASK, f"expected beside {TASK_WEIGHTS}")
+            problem = Problem("missing", TASK, f"expected beside {TASK_WEIGHTS}, found none")
             raise ConfigurationError(file, "configuration", [problem])
         file = folder / CONFIG
         if not is_task(read_json(file)):
@@ -100,13 +100,15 @@ def read_task(folder: Path, configuration: Configuration, drop_head: bool) -> Ta
         if drop_head:
             return Task(file, None, None)
         found = content.get("class_name")
-        problem = Problem("missing", TASK_WEIGHTS, f"expected the weights of the head of {found}")
+        problem = Problem("missing", TASK_WEIGHTS, f"expected the weights of the head of {found}, found none")
         if kind is None:
-            problem = Problem("unknown task", "class_name", f"expected {', '.join(TASK_MODULES)}, found {found}")
+            detail = f"expected AlbertMaskedLM or AlbertTextClassifier, found {found!r}"
+            problem = Problem("unknown task", "class_name", detail)
         elif not isinstance(config, dict):
-            problem = Problem("missing key", "config", "expected an object")
+            problem = Problem("missing key", "config", "expected an object, found none")
         advice = "Pass --drop-head (drop_head=True) to convert the encoder alone."
         raise ConfigurationError(file, "configuration", [problem], advice)
+    check_objects(file, content)
     _check_backbone(file, config, configuration)
     fields, _ = read_fields(file, KERAS_TASKS[HEADS[kind].keras], _plain_activation(config))
     head = Head(kind=kind)
@@ -127,8 +129,12 @@ def _check_backbone(file: Path, config: Mapping[str, Any], configuration: Config
     """Refuse a task whose own backbone is not the one of `config.json`: only one of them can be right."""
     backbone = config.get("backbone")
     keys = backbone.get("config") if isinstance(backbone, dict) else None
+    if isinstance(backbone, dict) and backbone.get("class_name") != "AlbertBackbone":
+        keys = None
     if not isinstance(keys, dict):
-        raise ConfigurationError(file, "configuration", [Problem("missing key", "backbone", "expected an object")])
+        raise ConfigurationError(
+            file, "configuration", [Problem("missing key", "backbone", "expected an AlbertBackbone, found none")]
+        )
     fields, _, problems = read_keys(KERAS, keys)
     problems = [replace(problem, where=f"backbone.{problem.where}") for problem in problems]
     problems += [
@@ -158,30 +164,30 @@ def _labels(file: Path, task: Mapping[str, Any], count: int) -> tuple[str, ...] 
     return tuple(labels)
 
 
-def split_task(folder: Path, found: Mapping[str, Weight], task: Task | None, resources: ExitStack) -> Parts:
+def split_task(folder: Path, found: Mapping[str, Weight], task: Task | None, opened: Hdf5Files) -> Parts:
     """Tell apart the encoder, the head and the rest.
 
     Args:
         folder: Of the preset.
         found: The datasets of `model.weights.h5`.
         task: What the preset says of its task.
-        resources: What closes `task.weights.h5`.
+        opened: What has `task.weights.h5`, where there is one.
 
     Raises:
-        WeightsError: A file is damaged, or has an encoder that is not the one of `model.weights.h5`.
+        WeightsError: A file is damaged.
     """
     if task is None:
         return Parts(found, {}, folder / TASK_WEIGHTS)
     notes = []
-    encoder = found
+    encoder: Mapping[str, Weight] = found
+    copy: Mapping[str, Weight] = {}
     if task.file.name == CONFIG:
         encoder, rest = _split(found)
         file = folder / "model.weights.h5"
     else:
         file = folder / TASK_WEIGHTS
-        copy, rest = _split(open_weights(file, resources) if file.is_file() else {})
+        copy, rest = _split(read_weights([file], opened) if file.is_file() else {})
         if copy:
-            _check_copy(file, copy, encoder)
             notes.append(f"{TASK_WEIGHTS} has the encoder once more, with the same values.")
     optimizer = {name: weight for name, weight in rest.items() if name.startswith("optimizer/")}
     head = {name: weight for name, weight in rest.items() if name not in optimizer}
@@ -189,7 +195,7 @@ def split_task(folder: Path, found: Mapping[str, Weight], task: Task | None, res
     if task.head is None:
         dropped += [DroppedTensor(f"{file.name}:{n}", w.shape, "its head is dropped") for n, w in head.items()]
         head = {}
-    return Parts(encoder, head, file, dropped, notes)
+    return Parts(encoder, head, file, copy, dropped, notes)
 
 
 def _split(found: Mapping[str, Weight]) -> tuple[dict[str, Weight], dict[str, Weight]]:
@@ -197,29 +203,35 @@ def _split(found: Mapping[str, Weight]) -> tuple[dict[str, Weight], dict[str, We
     return inner, {name: weight for name, weight in found.items() if not name.startswith(_ENCODER)}
 
 
-def _check_copy(file: Path, copy: Mapping[str, Weight], encoder: Mapping[str, Weight]) -> None:
+def check_copy(parts: Parts) -> None:
+    """Compare the encoder in `task.weights.h5` with that of `model.weights.h5`, whose shapes are known to be right.
+
+    Raises:
+        WeightsError: They differ.
+    """
+    copy, encoder = parts.copy, parts.encoder
+
     def differs(name: str) -> bool:
         if name not in encoder or copy[name].shape != encoder[name].shape:
             return True
-        return not np.array_equal(copy[name].read(), encoder[name].read())
+        return not np.array_equal(copy[name].load(), encoder[name].load())
 
     if wrong := [name for name in copy if differs(name)]:
         detail = "expected the values of model.weights.h5, found others: which of them is right cannot be told"
-        raise WeightsError(file, "weights", [Problem("contradiction", name, detail) for name in wrong])
+        raise WeightsError(parts.head_file, "weights", [Problem("contradiction", name, detail) for name in wrong])
 
 
 def task_object(head: Head, backbone: dict[str, Any], preprocessor: dict[str, Any] | None) -> dict[str, Any]:
     """Lay out `task.json`."""
     class_name = HEADS[head.kind].keras
-    module = TASK_MODULES[class_name]
-    config: dict[str, Any] = {"backbone": backbone, "preprocessor": preprocessor, "name": module}
+    config: dict[str, Any] = {"backbone": backbone, "preprocessor": preprocessor, "name": MODULES[class_name]}
     if head.kind == "sequence_classification":
         config |= {
             "num_classes": head.num_labels,
             "activation": head.activation or "linear",
             "dropout": head.dropout if head.dropout is not None else backbone["config"]["dropout"],
         }
-    task = serialized(module, class_name, config)
+    task = serialized(class_name, config)
     return task if head.labels is None else {**task, _LABELS: list(head.labels)}
 
 
@@ -233,13 +245,3 @@ def new_optimizer(head: Head) -> dict[str, np.generic]:
     """
     rate = 5e-5 if head.kind == "masked_lm" else 1e-5
     return {"optimizer/vars/0": np.int32(0), "optimizer/vars/1": np.float32(rate)}
-
-
-def serialized(module: str, class_name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Lay out a config as Keras serializes an object."""
-    return {
-        "module": f"{_MODULES}.{module}",
-        "class_name": class_name,
-        "config": config,
-        "registered_name": f"keras_hub>{class_name}",
-    }

@@ -9,21 +9,19 @@ import io
 import mmap
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from math import prod
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
 from albert_hub_bridge.mapping.weights import WeightRule
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
 from albert_hub_bridge.stores.configurations import read_json, write_json
-from albert_hub_bridge.stores.hdf5 import read_datasets
+from albert_hub_bridge.stores.hdf5 import Hdf5Files
 from albert_hub_bridge.stores.tensors import LaidOut, shards_of
 
 
@@ -73,50 +71,70 @@ def weights_file(folder: Path) -> Path:
     if len(present) == 1:
         return present[0]
     if present:
-        problem = Problem("ambiguous", INDEX, f"found beside {WEIGHTS}: one of them is left over from another save")
+        problem = Problem(
+            "ambiguous",
+            INDEX,
+            f"expected one of the two, found it beside {WEIGHTS}: one is left over from another save",
+        )
     else:
         others = ", ".join(sorted(path.name for path in folder.glob("*.weights.*"))) or "no weights at all"
-        problem = Problem("missing", WEIGHTS, f"found {others}")
+        problem = Problem("missing", WEIGHTS, f"expected the weights, found {others}")
     raise WeightsError(folder / WEIGHTS, "weights", [problem])
 
 
-def open_weights(file: Path, resources: ExitStack) -> dict[str, Weight]:
-    """Open an HDF5 file, or all shards that an index names, and return every dataset by today's name, unread.
+def files_of(file: Path) -> list[Path]:
+    """Return the HDF5 files that have a preset's weights: the file itself, or all shards that an index names.
 
     Args:
-        file: What `weights_file` returned, or `task.weights.h5`.
-        resources: What closes the files.
+        file: What `weights_file` returned.
 
     Raises:
-        WeightsError: A file is missing or damaged, or two shards have the same dataset.
+        WeightsError: A shard is missing, or the index is wrong.
     """
     if file.suffix != ".json":
-        return {_todays_name(name): weight for name, weight in read_datasets(file, resources).items()}
+        return [file]
+    shards = _shards_in(file)
+    if missing := [shard.name for shard in shards if not shard.is_file()]:
+        detail = f"expected, for {file.name} names it; found none"
+        raise WeightsError(file, "weights", [Problem("missing", name, detail) for name in missing])
+    return shards
+
+
+def read_weights(files: Sequence[Path], opened: Hdf5Files) -> dict[str, Weight]:
+    """Return every dataset of some files by today's name, unread.
+
+    Args:
+        files: One, or the shards of an index.
+        opened: What has them.
+
+    Raises:
+        WeightsError: A file is damaged, or two have the same dataset.
+    """
     weights: dict[str, Weight] = {}
     problems = []
-    for shard in _shards_in(file):
-        if not shard.is_file():
-            problems.append(Problem("missing", shard.name, f"{file.name} names it"))
-            continue
-        for name, weight in read_datasets(shard, resources).items():
+    for file in files:
+        for name, weight in opened.datasets(file).items():
             if _todays_name(name) in weights:
-                problems.append(Problem("twice", name, f"in {shard.name} and in a shard before it"))
+                detail = f"expected once, found in {file.name} and under that name before"
+                problems.append(Problem("twice", name, detail))
             weights[_todays_name(name)] = weight
     if problems:
-        raise WeightsError(file, "weights", problems)
+        raise WeightsError(files[-1], "weights", problems)
     return weights
 
 
 def _shards_in(index: Path) -> list[Path]:
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict):
-        raise WeightsError(index, "weights", [Problem("missing key", "weight_map", "expected an object")])
+        raise WeightsError(index, "weights", [Problem("missing key", "weight_map", "expected an object, found none")])
     listed = [names if isinstance(names, list) else [names] for names in shards.values()]
     found = {name for names in listed for name in names if isinstance(name, str)}
     if not shards or len(found) != len({str(name) for names in listed for name in names}):
-        raise WeightsError(index, "weights", [Problem("wrong value", "weight_map", "expected names of files")])
+        raise WeightsError(
+            index, "weights", [Problem("wrong value", "weight_map", "expected names of files, found others or none")]
+        )
     if strangers := sorted(name for name in found if not SHARD.fullmatch(name)):
-        detail = "expected names such as model_00000.weights.h5, beside the index"
+        detail = "expected names such as model_00000.weights.h5, of files beside the index, found another"
         raise WeightsError(index, "weights", [Problem("wrong name", name, detail) for name in strangers])
     return [index.with_name(name) for name in sorted(found)]
 
@@ -177,7 +195,7 @@ def dequantized(file: Path, found: Mapping[str, Weight]) -> tuple[dict[str, Weig
 
 
 def _widened(weight: Weight) -> Weight:
-    return Weight(weight.shape, "float32", lambda: weight.read().astype(np.float32))
+    return Weight(weight.shape, "float32", lambda: weight.load().astype(np.float32))
 
 
 def _fits(scale: tuple[int, ...], shape: tuple[int, ...]) -> bool:
@@ -188,7 +206,8 @@ def _fits(scale: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _divide(quantized: Weight, scale: Weight, shape: tuple[int, ...]) -> np.ndarray:
-    return quantized.read().astype(np.float32) / scale.read().astype(np.float32).reshape(shape)
+    with np.errstate(divide="ignore", invalid="ignore"):  # by zero: refused as not finite
+        return quantized.load().astype(np.float32) / scale.load().astype(np.float32).reshape(shape)
 
 
 def lay_out_weights(checkpoint: Checkpoint, folder: Path, max_shard_bytes: int | None) -> list[LaidOut]:
@@ -216,6 +235,8 @@ def lay_out_file(
 
     libhdf5 does it in memory, so that it never meets a full disk, which it is not good at.
     """
+    import h5py
+
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

@@ -12,6 +12,7 @@ from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress, So
 from albert_hub_bridge.stores.configurations import Configuration, read_json
 from albert_hub_bridge.stores.hub import Source, pull_source
 from albert_hub_bridge.stores.remote_code import code_files
+from albert_hub_bridge.stores.source_files import check_files
 
 
 _MODEL_TYPES: dict[str, SourceLayout] = {"albert_hub": "bridge", "albert": "stock"}
@@ -41,13 +42,21 @@ def needed_files(names: Iterable[str]) -> list[str]:
     return sorted(settings) + (keras_weights.weights_among(present) or repository_weights.weights_among(present))
 
 
+def _is_read(name: str) -> bool:
+    """Tell whether a file of that name is opened where it is in a source."""
+    other = google_checkpoint.is_known_file(name) or name.endswith(".index") or name == "conversion.json"
+    return other or is_known_file(name) or bool(repository_weights.weights_among([name]))
+
+
 def detect_layout(folder: Path) -> SourceLayout:
     """Tell what a folder holds by its `config.json`, or by Google's `albert_config.json`.
 
     Raises:
         SourceError: It is neither a KerasHub preset nor a repository of an ALBERT.
+        FileError: What would be read is not a regular file of the folder.
         ConfigurationError: `config.json` is not a JSON object.
     """
+    check_files(folder, _is_read, (keras_preset.VOCABULARY,))
     file = folder / "config.json"
     if not file.is_file():
         if (folder / google_checkpoint.CONFIG).is_file():
@@ -62,10 +71,10 @@ def detect_layout(folder: Path) -> SourceLayout:
     if "model_type" not in config and {"inner_group_num", "num_hidden_groups"} <= set(config):
         return "stock"  # transformers before 2.5 wrote no model_type, and no other architecture has such keys
     found = f"model_type {model_type!r}" if "model_type" in config else "neither class_name nor model_type"
+    expected = " or ".join(repr(name) for name in _MODEL_TYPES)
     raise SourceError(
-        f"{file} has {found}: expected the class_name of a KerasHub preset, or model_type "
-        + " or ".join(repr(name) for name in _MODEL_TYPES)
-        + ". Is this an ALBERT?"
+        f"{file} describes something else: expected the class_name of a KerasHub preset, or model_type {expected}, "
+        f"found {found[:200]}. Is this an ALBERT?"
     )
 
 
@@ -77,15 +86,27 @@ def read_configuration(folder: Path) -> Configuration:
     return keras_preset.read_config(folder) if layout == "keras" else hf_repository.read_config(folder, layout)
 
 
-def read_checkpoint(folder: Path, drop_head: bool = False) -> Checkpoint:
-    """Read a folder of any layout; close the checkpoint when done. `drop_head` leaves out a head without weights."""
+def read_checkpoint(folder: Path, drop_head: bool = False, allow_pickle: bool = False) -> Checkpoint:
+    """Read a folder of any layout; close the checkpoint when done.
+
+    Args:
+        folder: Of a preset, a repository or Google's release.
+        drop_head: Whether to leave out a head without weights.
+        allow_pickle: Whether to read weights that are a pickle, in another process and nothing but tensors.
+
+    Raises:
+        SourceError, CheckpointError: The folder is something else, or is wrong.
+    """
     layout = detect_layout(folder)
     if layout == "keras":
         checkpoint, settings = keras_preset.read_preset(folder, drop_head), keras_preset.SETTINGS
     elif layout == "google":
         checkpoint, settings = google_checkpoint.read_google(folder), frozenset()
     else:
-        checkpoint, settings = hf_repository.read_repository(folder, layout, drop_head), hf_repository.SETTINGS
+        checkpoint, settings = (
+            hf_repository.read_repository(folder, layout, drop_head, allow_pickle),
+            hf_repository.SETTINGS,
+        )
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     read = set(settings)
     if checkpoint.weights_file is not None and checkpoint.weights_file.suffix == ".json":  # and its shards

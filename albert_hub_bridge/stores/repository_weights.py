@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from functools import partial
 from math import prod
 from pathlib import Path
-
-import numpy as np
-from safetensors import SafetensorError
 
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.mapping.weights import Dialect
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
 from albert_hub_bridge.stores.configurations import read_json, write_json
-from albert_hub_bridge.stores.old_formats import read_flax, read_pytorch, read_tensorflow
-from albert_hub_bridge.stores.safetensors_file import lay_out, read_header
-from albert_hub_bridge.stores.tensors import LaidOut, map_tensor, shards_of
+from albert_hub_bridge.stores.old_formats import (
+    read_flax,
+    read_pytorch,
+    read_safetensors,
+    read_tensorflow,
+    refuse_pickle,
+)
+from albert_hub_bridge.stores.safetensors_file import lay_out
+from albert_hub_bridge.stores.tensors import LaidOut, shards_of
 
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -35,7 +37,7 @@ def weights_among(names: Iterable[str]) -> list[str]:
     return []
 
 
-def open_weights(folder: Path, resources: ExitStack) -> tuple[Path, dict[str, Weight]]:
+def open_weights(folder: Path, resources: ExitStack, allow_pickle: bool = False) -> tuple[Path, dict[str, Weight]]:
     """Return the file that has a repository's weights, or the index of its shards, and every tensor, unread.
 
     Where a repository has its weights in several formats, as official ones do, the first of `_READERS` is read.
@@ -43,40 +45,32 @@ def open_weights(folder: Path, resources: ExitStack) -> tuple[Path, dict[str, We
     Args:
         folder: Of the repository.
         resources: What closes the files.
+        allow_pickle: Whether a pickle is read.
 
     Raises:
-        WeightsError: There are no weights, or two saves in one format, or a file is damaged.
+        FileError: A file is something else by its content.
+        WeightsError: There are no weights, or two saves in one format, or a file is damaged, or a pickle that is not
+            allowed.
     """
     for name, read in _READERS.items():
         single, index = folder / name, folder / f"{name}.index.json"
         if single.is_file() and index.is_file():
             problem = Problem(
-                "ambiguous", index.name, f"found beside {name}: one of them is left over from another save"
+                "ambiguous",
+                index.name,
+                f"expected one of the two, found it beside {name}: one is left over from another save",
             )
             raise WeightsError(index, "weights", [problem])
+        if read is read_pytorch and not allow_pickle and (single.is_file() or index.is_file()):
+            raise refuse_pickle(single if single.is_file() else index)
         if single.is_file():
             return single, read(single, resources)
         if index.is_file():
             return index, _read_shards(index, read, resources)
     present = ", ".join(sorted(path.name for path in folder.glob("*") if path.suffix in _SUFFIXES)) or "no weights"
-    raise WeightsError(folder / WEIGHTS, "weights", [Problem("missing", WEIGHTS, f"found {present}")])
-
-
-def read_safetensors(file: Path, resources: ExitStack) -> dict[str, Weight]:
-    """Return every tensor of a safetensors file, unread.
-
-    Raises:
-        WeightsError: The file is damaged.
-    """
-    try:
-        header = read_header(file)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(file, "weights", [Problem("not safetensors", file.name, str(error))]) from error
-    weights = {}
-    for name, (dtype, shape, offset) in header.items():
-        values = DTYPES.get(dtype, np.dtype("V"))  # another dtype is refused by its name before anything is read
-        weights[name] = Weight(shape, dtype, partial(map_tensor, file, offset, shape, values))
-    return weights
+    raise WeightsError(
+        folder / WEIGHTS, "weights", [Problem("missing", WEIGHTS, f"expected the weights, found {present}")]
+    )
 
 
 _READERS: dict[str, Callable[[Path, ExitStack], dict[str, Weight]]] = {
@@ -94,28 +88,29 @@ def _read_shards(
     """Read all shards of an index, which has to name every tensor and the file that it is in."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise WeightsError(index, "weights", [Problem("missing key", "weight_map", "expected an object of file names")])
+        problem = Problem("missing key", "weight_map", "expected an object of file names, found none")
+        raise WeightsError(index, "weights", [problem])
     stem, _, suffix = index.name.removesuffix(".index.json").rpartition(".")
     pattern = re.compile(rf"{stem}-\d{{5}}-of-\d{{5}}\.{suffix}")
     weights: dict[str, Weight] = {}
     problems = []
     for shard in sorted(set(weight_map.values())):
         if not pattern.fullmatch(shard):
-            detail = f"expected names such as {stem}-00001-of-00002.{suffix}, beside the index"
+            detail = f"expected names such as {stem}-00001-of-00002.{suffix}, of files beside the index, found another"
             problems.append(Problem("wrong name", shard, detail))
         elif not index.with_name(shard).is_file():
-            problems.append(Problem("missing", shard, f"{index.name} names it"))
+            problems.append(Problem("missing", shard, f"expected, for {index.name} names it; found none"))
         else:
             found = read(index.with_name(shard), resources)
             # TensorFlow's index names a tensor with the name of the model before it, and its shards do without.
             promised = {name for name, file in weight_map.items() if file == shard}
             promised |= {name.partition("/")[2] for name in promised if name.startswith("tf_albert")}
             shorter = {name for name in promised if not name.startswith("tf_albert")}
-            problems += [Problem("missing", name, f"expected in {shard}") for name in sorted(shorter - set(found))]
+            missing, other = sorted(shorter - set(found)), [name for name in found if name not in promised]
+            problems += [Problem("missing", name, f"expected in {shard}, found none") for name in missing]
             problems += [
-                Problem("unexpected", name, f"in {shard}, but the index says {weight_map.get(name, 'nothing of it')}")
-                for name in found
-                if name not in promised
+                Problem("unexpected", name, f"found in {shard}, expected {weight_map.get(name, 'nothing of it')}")
+                for name in other
             ]
             weights |= {name: weight for name, weight in found.items() if name in promised}
     if problems:

@@ -26,7 +26,7 @@ import numpy as np
 
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.mapping.weights import Dialect, WeightRule
-from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Progress
+from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Progress, are_finite, not_finite
 from albert_hub_bridge.stores.files import naming, read_back_wrong, to_disk, write_all
 
 
@@ -67,6 +67,7 @@ def write_weights(
         The SHA-256 of every file, of what was read back, in hexadecimal.
 
     Raises:
+        WeightsError: A value is NaN or infinite; all tensors with such values are listed.
         OSError: The system did not write a file, or gave back something else.
     """
     done, sums = 0, {}
@@ -79,7 +80,8 @@ def write_weights(
         with _Filler(laid_out.file) as filler:
             for rule, offset in laid_out.values:
                 array = _values(checkpoint, rule, dialect)
-                filler.fill(array, offset)
+                if not filler.fill(array, offset):
+                    raise not_finite(checkpoint.weights.values())
                 done += array.nbytes
                 if progress is not None:
                     progress(done, checkpoint.nbytes)
@@ -178,20 +180,23 @@ class _Filler:
     def __exit__(self, *_: object) -> None:
         self._resources.close()
 
-    def fill(self, array: np.ndarray, offset: int) -> None:
-        """Write one array at an offset; raises what writing raises, such as OSError."""
-        list(self._pool.map(self._write, _blocks(array, offset)))
+    def fill(self, array: np.ndarray, offset: int) -> bool:
+        """Write one array at an offset, and tell whether all is finite; raises what writing raises, such as OSError."""
+        return all(self._pool.map(self._write, _blocks(array, offset)))
 
-    def _write(self, part: tuple[int, np.ndarray]) -> None:
+    def _write(self, part: tuple[int, np.ndarray]) -> bool:
         offset, block = part
         if not hasattr(self._local, "compact"):
             self._local.compact = Compactor()
-        content = self._local.compact(block).reshape(-1).view(np.uint8).data
+        compact = self._local.compact(block)
+        finite = are_finite(compact)  # while it is in the cache
+        content = compact.reshape(-1).view(np.uint8).data
         with naming(self._file):
             if not hasattr(self._local, "handle"):
                 self._local.handle = self._resources.enter_context(self._file.open("r+b", buffering=0))
             self._local.handle.seek(offset)
             write_all(self._local.handle, content)
+        return finite
 
 
 def _blocks(array: np.ndarray, offset: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,0 +1,128 @@
+"""What a refusal has to be, and the valid sources that the tables of this folder make hostile."""
+
+from __future__ import annotations
+
+import importlib.abc
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from albert_hub_bridge.cli import app
+from albert_hub_bridge.errors import AlbertHubBridgeError, CheckpointError
+from tests.hostile.valid import small_vocabulary, write_all
+
+
+SECONDS = 5
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def proto() -> bytes:
+    return small_vocabulary()
+
+
+@pytest.fixture(scope="session")
+def valid(proto: bytes, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_all(tmp_path_factory.mktemp("valid"), proto)
+
+
+@pytest.fixture
+def source(valid: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Return what copies a valid source, for a test to make hostile."""
+    return lambda kind: Path(shutil.copytree(valid[kind], tmp_path / "source"))
+
+
+class _Forbidden(importlib.abc.MetaPathFinder):
+    """Notes every import of a name that only a hostile file has."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        if "hostile_module" in fullname:
+            self.asked.append(fullname)
+
+
+def command_for(source: Path, target: Path, valid: dict[str, Path]) -> list[str]:
+    """Return the command that reads a source: `convert`, or `convert-adapter` for an adapter."""
+    if (adapter := source / "a.lora.h5").exists() or adapter.is_symlink():
+        return ["convert-adapter", str(adapter), str(target), "--base", str(valid["preset"]), "--to", "stock"]
+    if (source / "adapter_config.json").exists() or (source / "adapter_model.safetensors").exists():
+        return ["convert-adapter", str(source), f"{target}.lora.h5", "--base", str(valid["preset"]), "--to", "keras"]
+    return ["convert", str(source), str(target), "--to", "bridge"]
+
+
+def _tree(folder: Path) -> dict[str, tuple[int, int, int]]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        found[str(path)] = (status.st_mode, status.st_size, status.st_mtime_ns)
+    return found
+
+
+@pytest.fixture
+def refused(valid: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refused]:
+    """Return what runs the command on a source, and asserts that the refusal is all that it has to be.
+
+    It exits with 2, for an exception of ours, whose message names the file, what was expected and found, and what to
+    do; it has written and imported nothing; and it took no more than 5 seconds.
+    """
+    finder = _Forbidden()
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+    def run(source: Path, *options: str) -> str:
+        command = [*command_for(source, tmp_path / "target", valid), *options]
+        before, began = _tree(tmp_path), time.perf_counter()
+        result = CliRunner().invoke(app, command)
+        seconds = time.perf_counter() - began
+        print(result.stderr)
+        error = _ours(result.exception)
+        assert result.exit_code == 2, (result.output, result.exception)
+        assert error is not None, result.exception
+        assert_message(error, source)
+        assert str(error).splitlines()[0] in result.stderr
+        assert _tree(tmp_path) == before
+        assert finder.asked == []
+        assert seconds < SECONDS
+        return str(error)
+
+    yield run
+    assert not [name for name in sys.modules if "hostile_module" in name]
+
+
+def _ours(error: BaseException | None) -> AlbertHubBridgeError | None:
+    """Find what the command turned into an exit code."""
+    while error is not None and not isinstance(error, AlbertHubBridgeError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def assert_message(error: AlbertHubBridgeError, source: Path) -> None:
+    """See that a message has file, place, expected, found and what to do, and nothing that a terminal obeys."""
+    message = str(error)
+    assert str(source) in message
+    assert all(character.isprintable() or character == "\n" for character in message)
+    assert len(message) < 1_000_000
+    assert "expected" in message, message
+    assert "found" in message, message
+    if isinstance(error, CheckpointError):
+        assert error.problems
+        for problem in error.problems:
+            assert "expected" in problem.detail, problem
+            assert "found" in problem.detail, problem
+        assert message.splitlines()[-1][0].isupper(), message
+    assert message[-1] in ".?", message
+
+
+def expect(message: str, parts: str | Sequence[str]) -> None:
+    """See that a message has all of some texts."""
+    for part in [parts] if isinstance(parts, str) else parts:
+        assert part in message, (part, message)

@@ -1,0 +1,323 @@
+"""Mutants of valid files, drawn by hypothesis, for every parser of what strangers made.
+
+    python -m tests.hostile.fuzz --json 1000000 --safetensors 1000000 --hdf5 100000 --protos 10000
+
+Of every mutant only this may come: it is refused with an exception of ours; or it is accepted, and every tensor is bit
+for bit what it was. What is changed is the structure of a file, never its values: those a file may say as it likes.
+HDF5 goes through the sandbox, where libhdf5 may crash; vocabularies go through a process that must not crash, because
+nothing would stand between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import hypothesis
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from albert_hub_bridge.errors import AlbertHubBridgeError
+from albert_hub_bridge.stores.hdf5 import _check_frame
+from albert_hub_bridge.stores.layouts import read_configuration
+from albert_hub_bridge.stores.old_formats import read_safetensors
+from albert_hub_bridge.stores.sandbox import Sandbox, SandboxError
+from tests.hostile.valid import small_vocabulary, with_header, write_all
+
+
+ROUND = 500  # examples that hypothesis remembers to draw no two alike; then it forgets them
+BATCH = 50  # mutants of one example: hypothesis draws what they are drawn from, because ten of its own take as long
+
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[a-z]+|[\[\]{},:]')
+_NUMBERS = [0, 1, 2, 7, 8, 127, 255, 256, 65535, (1 << 31) - 1, 1 << 32, 1 << 40, (1 << 63) - 1, (1 << 64) - 1]
+_WORDS = [b"null", b"true", b"NaN", b"-1", b"1e999", b'""', b"[]", b"{}", b'"\\ud800"', b'"F64"', b"1.5", b"[", b"}"]
+_WORDS += [str(number).encode() for number in _NUMBERS]
+
+
+def _edited(content: bytes, draw: Random, same_size: bool = False) -> bytes:
+    """Edit bytes in one to three places."""
+    changed = bytearray(content)
+    kinds = (
+        ("set", "flip", "number", "copy") if same_size else ("set", "flip", "number", "copy", "insert", "delete", "cut")
+    )
+    for _ in range(draw.randint(1, 3)):
+        at, kind = draw.randrange(len(changed) + 1), draw.choice(kinds)
+        noise = draw.randbytes(draw.randint(1, 8))
+        if kind == "set":
+            changed[at : at + len(noise)] = noise[: len(changed) - at]
+        elif kind == "flip" and at < len(changed):
+            changed[at] ^= 1 << draw.randrange(8)
+        elif kind == "number":
+            size = min(8, len(changed) - at)
+            changed[at : at + size] = draw.choice(_NUMBERS).to_bytes(8, "little")[:size]
+        elif kind == "copy":
+            begin = draw.randrange(len(changed) + 1)
+            part = changed[begin : begin + 16]
+            changed[at : at + len(part)] = part[: len(changed) - at]
+        elif kind == "insert":
+            changed[at:at] = noise
+        elif kind == "delete":
+            del changed[at : at + len(noise)]
+        elif kind == "cut" and draw.random() < 0.1:
+            del changed[at:]
+    return bytes(changed)
+
+
+def _edited_json(content: bytes, draw: Random) -> bytes:
+    """Edit bytes, or tokens, in one to three places."""
+    if draw.random() < 0.3:
+        return _edited(content, draw)
+    tokens = _TOKENS.findall(content)
+    for _ in range(draw.randint(1, 3)):
+        at, other = draw.randrange(len(tokens)), draw.randrange(len(tokens))
+        kind = draw.choice(("word", "swap", "copy", "twice", "drop"))
+        if kind == "word":
+            tokens[at] = draw.choice(_WORDS)
+        elif kind == "swap":
+            tokens[at], tokens[other] = tokens[other], tokens[at]
+        elif kind == "copy":
+            tokens[at] = tokens[other]
+        elif kind == "twice":
+            tokens.insert(at, tokens[at])
+        elif len(tokens) > 1:
+            del tokens[at]
+    return b" ".join(tokens)
+
+
+def _draw(check: Callable[[Random], object], count: int, seed: int) -> None:
+    """Call a function with sources of chance, of each of which it makes 50 mutants, until it made so many."""
+    examples = -(-count // BATCH)
+    for first in range(0, examples, ROUND):
+        _one_round(check, min(examples - first, ROUND), seed + first)
+
+
+def _one_round(check: Callable[[Random], object], examples: int, seed: int) -> None:
+    @hypothesis.seed(seed)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.integers(0, (1 << 64) - 1))
+    def each(drawn: int) -> None:
+        check(Random(f"{seed} {drawn}"))
+
+    each()
+
+
+def fuzz_json(folder: Path, count: int, seed: int) -> Counter[str]:
+    """Read mutants of the configurations of a preset and of a repository."""
+    outcomes: Counter[str] = Counter()
+    sources = [write_all_once(folder)[kind] for kind in ("task", "stock")]
+    for source in sources:
+        file = source / "config.json"
+        valid = file.read_bytes()
+
+        def check(draw: Random, source: Path = source, file: Path = file, valid: bytes = valid) -> None:
+            for _ in range(BATCH):
+                file.write_bytes(_edited_json(valid, draw))
+                try:
+                    read_configuration(source)
+                except AlbertHubBridgeError:
+                    outcomes["refused"] += 1
+                else:
+                    outcomes["accepted"] += 1
+
+        _draw(check, count // len(sources), seed)
+        file.write_bytes(valid)
+    return outcomes
+
+
+def fuzz_safetensors(folder: Path, count: int, seed: int) -> Counter[str]:
+    """Read files with mutants of a header before the same values."""
+    outcomes: Counter[str] = Counter()
+    file = write_all_once(folder)["stock"] / "model.safetensors"
+    whole = file.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    header, values = whole[8 : 8 + size], whole[8 + size :]
+
+    def tensors() -> dict[str, tuple[Any, ...]]:
+        with ExitStack() as resources:
+            found = read_safetensors(file, resources)
+            return {name: (each.dtype, each.shape, each.load().tobytes()) for name, each in found.items()}
+
+    def of_the_table(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        return {name: row[:2] for name, row in found.items()}
+
+    valid = tensors()
+
+    def check(draw: Random) -> None:
+        for _ in range(BATCH):
+            file.write_bytes(with_header(_edited_json(header, draw), values))
+            try:
+                found = tensors()
+            except AlbertHubBridgeError:
+                outcomes["refused"] += 1
+                continue
+            if of_the_table(found) != of_the_table(valid):
+                outcomes["refused by the table"] += 1
+            else:
+                assert found == valid, "a changed tensor was accepted"
+                outcomes["accepted, unchanged"] += 1
+
+    _draw(check, count, seed)
+    file.write_bytes(whole)
+    return outcomes
+
+
+def fuzz_hdf5(folder: Path, count: int, seed: int) -> Counter[str]:
+    """Parse mutants of all of a file but its values, in the sandbox, many in one process."""
+    outcomes: Counter[str] = Counter()
+    source = write_all_once(folder)["preset"] / "model.weights.h5"
+    whole = source.read_bytes()
+    with ExitStack() as resources:
+        sandbox = Sandbox({"task": "hdf5", "files": [str(source).encode().hex()]}, resources)
+        valid = {name: (shape, dtype, offset) for name, shape, dtype, offset in sandbox.answer(5)["datasets"]}
+    runs = sorted((offset, offset + int(np.prod(shape)) * 4) for shape, _, offset in valid.values())
+    structure, end = b"", 0
+    for begin, stop in [*runs, (len(whole), len(whole))]:
+        structure += whole[end:begin]
+        end = stop
+
+    def check(draw: Random) -> None:
+        files = []
+        for number in range(BATCH):
+            file = folder / f"mutant{number}.h5"
+            file.write_bytes(_joined(_edited(structure, draw, same_size=True), whole, runs))
+            try:
+                _check_frame(file)
+                files.append(file)
+            except AlbertHubBridgeError:
+                outcomes["refused by its frame"] += 1
+        while files:
+            files = _parse(files, valid, whole, outcomes)
+
+    _draw(check, count, seed)
+    return outcomes
+
+
+def _joined(structure: bytes, whole: bytes, runs: list[tuple[int, int]]) -> bytes:
+    """Put the values back between what is not values."""
+    parts, end, taken = [], 0, 0
+    for begin, stop in [*runs, (len(whole), len(whole))]:
+        parts += [structure[taken : taken + begin - end], whole[begin:stop]]
+        end, taken = stop, taken + begin - end
+    return b"".join(parts)
+
+
+def _parse(files: list[Path], valid: dict[str, Any], whole: bytes, outcomes: Counter[str]) -> list[Path]:
+    """Parse files in one process, and return those that are left where it crashes."""
+    with ExitStack() as resources:
+        sandbox = Sandbox({"task": "hdf5", "files": [str(file).encode().hex() for file in files]}, resources)
+        for number, file in enumerate(files):
+            began = time.perf_counter()
+            try:
+                answer = sandbox.answer(5)
+            except SandboxError as error:
+                if "crashes" not in str(error):
+                    outcomes["refused"] += 1
+                    continue
+                outcomes["killed after 5 s" if time.perf_counter() - began > 5 else "crashed in the sandbox"] += 1
+                return files[number + 1 :]
+            found = {name: (shape, dtype, offset) for name, shape, dtype, offset in answer["datasets"]}
+            if answer["problems"]:
+                outcomes["refused"] += 1
+            elif {name: row[:2] for name, row in found.items()} != {name: row[:2] for name, row in valid.items()}:
+                outcomes["refused by the table"] += 1
+            else:
+                _compare(file.read_bytes(), found, valid, whole)
+                outcomes["accepted, unchanged"] += 1
+    return []
+
+
+def _compare(mutant: bytes, found: dict[str, Any], valid: dict[str, Any], whole: bytes) -> None:
+    for name, (shape, _, offset) in found.items():
+        before, size = valid[name][2], int(np.prod(shape)) * 4
+        assert offset is not None, f"{name} would come through the pipe"
+        assert mutant[offset : offset + size] == whole[before : before + size], f"{name} is changed and accepted"
+
+
+_PARSER = """
+import sys
+from pathlib import Path
+from albert_hub_bridge.errors import VocabularyError
+from albert_hub_bridge.stores.vocabularies import fitting_vocabulary
+from tests.hostile.valid import ARCHITECTURE
+while size := int.from_bytes(sys.stdin.buffer.read(4), "little"):
+    try:
+        vocabulary = fitting_vocabulary(Path("mutant"), sys.stdin.buffer.read(size), ARCHITECTURE)
+        vocabulary.processor.encode(["a bridge joins two banks", "ÅngströmX \\u3000 é ``'' [MASK]", ""])
+        print("accepted", flush=True)
+    except VocabularyError:
+        print("refused", flush=True)
+"""
+
+
+def fuzz_protos(folder: Path, count: int, seed: int) -> Counter[str]:
+    """Parse mutants of a vocabulary, and have those that are accepted encode texts."""
+    outcomes: Counter[str] = Counter()
+    valid = small_vocabulary()
+    command = [sys.executable, "-c", _PARSER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parser:
+        assert parser.stdin is not None
+        assert parser.stdout is not None
+
+        def check(draw: Random) -> None:
+            for _ in range(BATCH):
+                mutant = _edited(valid, draw) or b"\0"
+                parser.stdin.write(len(mutant).to_bytes(4, "little") + mutant)
+                parser.stdin.flush()
+                answer = parser.stdout.readline().decode().strip()
+                assert answer in ("accepted", "refused"), f"the parser crashed: {mutant!r}"
+                outcomes[answer] += 1
+
+        _draw(check, count, seed)
+        parser.stdin.write(bytes(4))
+    return outcomes
+
+
+_written: dict[Path, dict[str, Path]] = {}
+
+
+def write_all_once(folder: Path) -> dict[str, Path]:
+    """Write the valid sources, where they are not there yet."""
+    if folder not in _written:
+        (folder / "valid").mkdir()
+        _written[folder] = write_all(folder / "valid", small_vocabulary())
+    return _written[folder]
+
+
+FUZZERS = {"json": fuzz_json, "safetensors": fuzz_safetensors, "hdf5": fuzz_hdf5, "protos": fuzz_protos}
+
+
+def main() -> None:
+    """Draw as many mutants of each kind as are asked for, and print what became of them."""
+    parser = argparse.ArgumentParser(description="Mutants of valid files for every parser.")
+    for name, count in (("json", 1_000_000), ("safetensors", 1_000_000), ("hdf5", 100_000), ("protos", 10_000)):
+        parser.add_argument(f"--{name}", type=int, default=count, help=f"how many (default {count:,})")
+    parser.add_argument("--seed", type=int, default=0, help="of the first round; each has its own")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as parent:
+        for name, fuzz in FUZZERS.items():
+            began = time.perf_counter()
+            outcomes = fuzz(Path(parent), getattr(options, name), options.seed)
+            seconds = time.perf_counter() - began
+            print(f"{name}: {sum(outcomes.values()):,} mutants in {seconds:,.0f} s: {json.dumps(outcomes)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""What lies under the names that are read, and is no file of the folder, or not the file that it should be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from albert_hub_bridge import convert, inspect
+from tests.hostile.conftest import Refused, expect
+
+
+def _outside(file: Path) -> None:
+    other = file.parents[len(file.parents) - 1 - file.parts.index("source")].parent / "outside"
+    shutil.move(file, other)
+    file.symlink_to(other)
+
+
+def _socket(file: Path) -> None:
+    file.unlink()
+    before = Path.cwd()
+    os.chdir(file.parent)  # names of sockets are short
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(file.name)
+    finally:
+        os.chdir(before)
+
+
+def _replaced(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def apply(file: Path) -> None:
+        file.unlink()
+        make(file)
+
+    return apply
+
+
+def _sparse(file: Path) -> None:
+    with file.open("wb") as stream:
+        stream.truncate(1 << 33)
+
+
+def _instead(text: str) -> Callable[[Path], None]:
+    return _replaced(lambda file: file.write_text(text))
+
+
+def _link(target: str) -> Callable[[Path], None]:
+    return _replaced(lambda file: file.symlink_to(target))
+
+
+def _circle(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 47\n"
+PAGE = "  <!doctype HTML>\n<html>Not found</html>"
+ANSWER = '<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'
+# fmt: off
+KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a pipe":               (_replaced(os.mkfifo),   "found a pipe (FIFO)"),
+    "a socket":             (_socket,                "found a socket"),
+    "a folder":             (_replaced(Path.mkdir),  "found a folder"),
+    "a device":             (_link("/dev/zero"),     "found a link to /dev/zero, outside of it"),
+    "a link to outside":    (_outside,               "outside of it"),
+    "a link to the system": (_link("/etc/hostname"), "outside of it"),
+    "a link to nothing":    (_link("nowhere"),       "where nothing is"),
+    "a link to itself":     (_circle,                "where nothing is"),
+    "nothing in it":        (_replaced(Path.touch),  "found 0 bytes"),
+    "a pointer":            (_instead(POINTER),      "found a Git LFS pointer"),
+    "a page":               (_instead(PAGE),         "found an HTML page"),
+    "an error of a server": (_instead(ANSWER),       "found an XML document"),
+    "8 GB of zeros":        (_replaced(_sparse),     ""),
+}
+FILES = (
+    ("task",         "config.json"),
+    ("task",         "model.weights.h5"),
+    ("task",         "task.json"),
+    ("task",         "task.weights.h5"),
+    ("task",         "tokenizer.json"),
+    ("task",         "preprocessor.json"),
+    ("task",         "assets/tokenizer/vocabulary.spm"),
+    ("shards",       "model.weights.json"),
+    ("shards",       "model_00001.weights.h5"),
+    ("bridge",       "config.json"),
+    ("bridge",       "model.safetensors"),
+    ("bridge",       "spiece.model"),
+    ("bridge",       "tokenizer_config.json"),
+    ("text",         "tokenizer.json"),
+    ("stock_shards", "model.safetensors.index.json"),
+    ("flax",         "flax_model.msgpack"),
+    ("tensorflow",   "tf_model.h5"),
+    ("peft_adapter", "adapter_config.json"),
+    ("peft_adapter", "adapter_model.safetensors"),
+)
+# fmt: on
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("layout", "name"), FILES)
+def test_what_is_not_the_file(
+    kind: str, layout: str, name: str, source: Callable[[str], Path], refused: Refused
+) -> None:
+    folder = source(layout)
+    make, found = KINDS[kind]
+    make(folder / name)
+    expect(refused(folder), [name.rpartition("/")[2], found])
+
+
+ADAPTER_FILES = ("a pipe", "nothing in it", "a link to nothing", "a pointer", "a page", "8 GB of zeros")
+
+
+@pytest.mark.parametrize("kind", ADAPTER_FILES)
+def test_what_is_not_an_adapter(kind: str, source: Callable[[str], Path], refused: Refused) -> None:
+    folder = source("keras_adapter")
+    KINDS[kind][0](folder / "a.lora.h5")
+    expect(refused(folder), "a.lora.h5")
+
+
+def test_a_link_in_a_path_is_refused(source: Callable[[str], Path], refused: Refused) -> None:
+    folder = source("task")
+    shutil.move(folder / "assets", folder.parent / "assets")
+    (folder / "assets").symlink_to(folder.parent / "assets")
+    expect(refused(folder), ["assets/tokenizer/vocabulary.spm", "outside of it"])
+
+
+def test_the_cache_of_hugging_face_is_read_and_its_neighbours_are_not(
+    source: Callable[[str], Path], valid: dict[str, Path], tmp_path: Path, refused: Refused
+) -> None:
+    cache = tmp_path / "models--user--repo"
+    for kind in ("task", "bridge"):
+        snapshot = cache / "snapshots" / kind
+        for number, file in enumerate(sorted(path for path in valid[kind].rglob("*") if path.is_file())):
+            name = file.relative_to(valid[kind])
+            blob = cache / "blobs" / f"{kind}{number}"
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, blob)
+            (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+            (snapshot / name).symlink_to(os.path.relpath(blob, (snapshot / name).parent))
+        assert inspect(snapshot).vocabulary is not None
+        convert(snapshot, tmp_path / f"{kind}-converted", to="stock")
+    (snapshot / "config.json").unlink()
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../refs/main")
+    expect(refused(snapshot), ["config.json", "outside of it"])
+
+
+def test_a_folder_that_is_a_link_is_read(valid: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(valid["task"])
+    assert inspect(tmp_path / "link").head == "text classifier of 3 classes"
+
+
+def test_files_that_are_not_read_may_be_anything(source: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = source("task")
+    os.mkfifo(folder / "events")
+    (folder / "latest").symlink_to("/etc")
+    (folder / "notes\x1b[2J.txt").touch()
+    assert convert(folder, tmp_path / "target", to="bridge").source.head == "text classifier of 3 classes"

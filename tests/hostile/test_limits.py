@@ -1,0 +1,143 @@
+"""Refusals as whole processes: exit code, one message, memory and time, for what says that it is huge.
+
+A process may grow by 200 MB for a refusal, beyond what it has when all that it imports is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import h5py
+import msgpack
+import pytest
+
+from albert_hub_bridge.errors import WeightsError
+from albert_hub_bridge.stores.hdf5 import read_datasets
+from tests.hostile.conftest import SECONDS, assert_message, command_for
+from tests.hostile.valid import edit, in_bytes, in_hdf5, put, with_header
+
+
+MEGABYTES = 200
+BIAS, KERNEL = "layers/dense/vars/1", "layers/dense/vars/0"
+
+
+def _peak(command: list[str], cwd: Path) -> tuple[int, str, float, float]:
+    """Run a command; return its exit code, what it said, seconds, and its and its children's peak in MB."""
+    began = time.perf_counter()
+    with (cwd / "said").open("w+") as said:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        process = subprocess.Popen(command, cwd=cwd, stdout=said, stderr=said, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        return process.returncode, said.read(), time.perf_counter() - began, usage.ru_maxrss / 1024
+
+
+@pytest.fixture(scope="module")
+def at_rest(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Return the peak of a process that finds nothing to read."""
+    cwd = tmp_path_factory.mktemp("nothing")
+    code, _, _, megabytes = _peak(
+        [sys.executable, "-m", "albert_hub_bridge", "convert", ".", "x", "--to", "stock"], cwd
+    )
+    assert code == 2
+    return megabytes
+
+
+def _gzipped(file: h5py.File, name: str, rows: int, chunk: int, inflated: int) -> None:
+    """Put zeros in the place of a tensor, compressed to a thousandth; each chunk inflates to so many bytes."""
+    dataset = put(file, name, data=None, shape=(rows,), dtype="f4", chunks=(chunk,), compression="gzip")
+    content = zlib.compress(bytes(inflated), 1)
+    for top in range(0, rows, chunk):
+        dataset.id.write_direct_chunk((top,), content)
+
+
+def _sparse(name: str, beginning: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Let a file begin in some way and be a terabyte long, of which nothing is on the disk."""
+
+    def apply(folder: Path) -> None:
+        file = folder / name
+        file.write_bytes(beginning(file.read_bytes()))
+        os.truncate(file, 1 << 40)
+
+    return apply
+
+
+def _listed(folder: Path) -> None:
+    """Write a file of 20,000 datasets, each of which is wrong."""
+    with h5py.File(folder / "model.weights.h5", "w", libver="latest") as file:
+        group = file.create_group("layers")
+        for number in range(20_000):
+            group.create_group(str(number))
+
+
+HUGE: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a dataset of a petabyte": (
+        "preset",
+        in_hdf5(lambda f: put(f, KERNEL, data=None, shape=(1 << 24, 1 << 24), dtype="f4", chunks=(64, 64))),
+    ),
+    "4 GB of zeros in 4 MB": ("preset", in_hdf5(lambda f: _gzipped(f, KERNEL, 1 << 30, 1 << 22, 1 << 24))),
+    "20,000 groups": ("preset", _listed),
+    "a file of a terabyte": ("preset", _sparse("model.weights.h5", lambda b: b)),
+    "a configuration of 4 MB": ("preset", in_bytes("config.json", lambda b: b"{" + b'"a":[{}],' * 400_000 + b"}")),
+    "a configuration of keys": (
+        "preset",
+        edit("config.json", lambda c: c["config"].update({f"key {n}" * 9: "v" * 20 for n in range(30_000)})),
+    ),
+    "a tokenizer of 32 MB": ("text", in_bytes("tokenizer.json", lambda b: b'{"a":[' + b"{}," * 999_000 + b"{}]}")),
+    "a header of a terabyte": ("stock", _sparse("model.safetensors", lambda b: (1 << 39).to_bytes(8, "little"))),
+    "a header of 16 MB": (
+        "stock",
+        in_bytes("model.safetensors", lambda b: with_header(b'{"a":[' + b"[]," * 999_000 + b"[]]}")),
+    ),
+    "a tensor of a terabyte": ("stock", _sparse("model.safetensors", lambda b: b)),
+    "msgpack of a terabyte": ("flax", _sparse("flax_model.msgpack", lambda b: msgpack.packb({"a": 1})[:-1])),
+    "a vocabulary of 4 million pieces": ("bridge", in_bytes("spiece.model", lambda p: p + b"\x0a\x00" * 2_000_000)),
+}
+
+
+@pytest.mark.parametrize("what", HUGE)
+def test_that_refusals_are_small_and_quick(
+    what: str, source: Callable[[str], Path], valid: dict[str, Path], at_rest: float, tmp_path: Path
+) -> None:
+    kind, change = HUGE[what]
+    folder = source(kind)
+    change(folder)
+    (tmp_path / "cwd").mkdir()
+    command = command_for(folder, tmp_path / "target", valid)
+    code, said, seconds, megabytes = _peak([sys.executable, "-m", "albert_hub_bridge", *command], tmp_path / "cwd")
+    assert code == 2, said[-2000:]
+    assert said.startswith("Error: ")
+    assert "Traceback" not in said
+    assert str(folder) in said
+    assert megabytes - at_rest < MEGABYTES
+    assert seconds < SECONDS
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cwd", "source"]
+
+
+def test_that_the_sandbox_is_as_small(source: Callable[[str], Path]) -> None:
+    """What is compressed is read row by row, and a chunk that says it inflates to gigabytes ends the process."""
+    folder = source("preset")
+    in_hdf5(lambda f: _gzipped(f, BIAS, 1 << 20, 1 << 20, 1 << 28))(folder)
+    with ExitStack() as resources, pytest.raises(WeightsError, match="not HDF5") as error:
+        read_datasets(folder / "model.weights.h5", resources)[BIAS].read()
+    assert_message(error.value, folder)
+
+
+def test_that_the_message_of_json_is_json(source: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = source("preset")
+    (folder / "config.json").write_text('{"\\u001b[2J": NaN}')
+    command = [sys.executable, "-m", "albert_hub_bridge", "inspect", str(folder), "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "found NaN" in json.loads(result.stdout)["error"]
+    assert "\x1b" not in result.stderr
