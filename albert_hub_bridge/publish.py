@@ -71,7 +71,8 @@ def _write_papers(folder: Path, record: dict[str, Any], location: str) -> None:
         if drawn is not None:
             replace_file(picture, drawn)
             record["picture"] = {"bytes": len(drawn), "sha256": sha256_of(picture)}
-    replace_file(folder / RECORD, record_bytes(record))
+    if (content := record_bytes(record)) != (folder / RECORD).read_bytes():
+        replace_file(folder / RECORD, content)
     replace_file(folder / CARD, render_card(record, location, written_by_hand(folder)).encode())
 
 

@@ -104,6 +104,12 @@ class Remembered:
             self._outputs[key] = self._engine.compute(inputs, with_head)
         return self._outputs[key]
 
+    def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        key = ("layers", *((name, array.shape, array.tobytes()) for name, array in inputs.items()))
+        if key not in self._outputs:
+            self._outputs[key] = self._engine.hidden_states(inputs)
+        return self._outputs[key]
+
 
 @pytest.fixture(scope="module")
 def remembered() -> dict[Path, Remembered]:
