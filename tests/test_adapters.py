@@ -520,7 +520,7 @@ def test_a_write_that_fails_leaves_nothing(
         raise OSError("disk full")
 
     monkeypatch.setattr("albert_hub_bridge.stores.adapters.filled_up", fail)
-    monkeypatch.setattr("albert_hub_bridge.stores.adapters.save_file", fail)
+    monkeypatch.setattr("albert_hub_bridge.stores.adapters.save", fail)
     before = sorted(os.listdir(tmp_path))
     for target, to in (("a.lora.h5", "keras"), ("folder", "bridge")):
         with pytest.raises(OSError, match="disk full"):
