@@ -99,15 +99,15 @@ class Remembered:
         return self._engine.use_epsilon(epsilon)
 
     def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
-        key = (with_head, *((name, array.shape, array.tobytes()) for name, array in inputs.items()))
-        if key not in self._outputs:
-            self._outputs[key] = self._engine.compute(inputs, with_head)
-        return self._outputs[key]
+        return self._once("compute", inputs, with_head)
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        key = ("layers", *((name, array.shape, array.tobytes()) for name, array in inputs.items()))
+        return self._once("hidden_states", inputs)
+
+    def _once(self, method: str, inputs: dict[str, np.ndarray], *options: bool) -> Any:
+        key = (method, *options, *((name, array.shape, array.tobytes()) for name, array in inputs.items()))
         if key not in self._outputs:
-            self._outputs[key] = self._engine.hidden_states(inputs)
+            self._outputs[key] = getattr(self._engine, method)(inputs, *options)
         return self._outputs[key]
 
 

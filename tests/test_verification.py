@@ -124,8 +124,8 @@ def test_the_record_and_the_card_have_every_part(keras_preset: KerasPreset, tmp_
     assert 0 < parts["engines"]["value"] < parts["engines"]["limit"] == pytest.approx(5e-5)
     card = (target / "README.md").read_text()
     for name, part in parts.items():
-        assert f"| {name} | passed | {part['said']} |" in card
-    assert "| tensors | passed | 73 tensors of 43,264 values, compared bit for bit |" in card
+        assert f"| {name} | passed: {part['said']} |" in card
+    assert "| tensors | passed: 73 tensors of 43,264 values, compared bit for bit |" in card
 
 
 # A digest of every tensor, in `conversion.json`.

@@ -175,9 +175,14 @@ class Scenario:
         return [call.partition(" ")[0] for call in self.calls]
 
     @property
+    def moves(self) -> list[int]:
+        """Which calls give something its name."""
+        return [at for at, name in enumerate(self.names) if name in ("rename", "exchange")]
+
+    @property
     def committed(self) -> int:
         """The first call after the target is the new one."""
-        return max(at for at, name in enumerate(self.names) if name in ("rename", "exchange")) + 1
+        return self.moves[-1] + 1
 
 
 def sources(work: Path) -> Iterator[Path]:
@@ -267,7 +272,7 @@ def try_error(driver: Driver, scenario: Scenario, at: int, action: int, number: 
         driver.check(f"{what}: the target is whole", whole, ended)
         return
     if ended.code == 0:  # only clearing up failed
-        driver.check(f"{what}: the target is the new one", found == scenario.new and at >= scenario.committed, ended)
+        driver.check(f"{what}: the target is the new one", found == scenario.new and at > scenario.moves[0], ended)
         return
     driver.check(f"{what}: exit code 2", ended.code == 2, ended)
     driver.check(f"{what}: the target is as it was", found == scenario.old, ended)
