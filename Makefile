@@ -12,8 +12,9 @@ demo: $(VENV)/.installed
 
 test: check
 
+# A process for each core.
 check: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # transformers' own common tests, a part of `test`.
 conformance: $(VENV)/.installed-test

@@ -5,7 +5,6 @@ import os
 import shutil
 import stat
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from albert_hub_bridge import AlbertHubModel, convert, engines, inspect, verify
+from albert_hub_bridge import AlbertHubModel, convert, engines, inspect, verification, verify
 from albert_hub_bridge.engines import pack
 from albert_hub_bridge.errors import AlbertHubBridgeError, EngineError, SourceError, TargetError, WeightsError
 from albert_hub_bridge.stores import drafts, hf_repository
@@ -426,9 +425,16 @@ def test_values_that_are_not_finite_are_refused_and_all_listed(
     assert error.value.where == tmp_path / "stock" / "model.safetensors"
 
 
-def test_numbers_that_are_nan_are_no_agreement_and_json_all_the_same(sample: Path) -> None:
-    report = replace(verify(sample, sample), max_abs_difference={"sequence_output": float("nan")})
+def test_numbers_that_are_nan_are_no_agreement_and_json_all_the_same(
+    sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps = verification._gaps
+    monkeypatch.setattr(
+        verification, "_gaps", lambda *sides: {name: gap * np.nan for name, gap in gaps(*sides).items()}
+    )
+    report = verify(sample, sample)
     assert not report.passed
+    assert report.parts["engines"].outcome == report.parts["texts"].outcome == "failed"
     assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["max_abs_difference"]["sequence_output"] is None
 
 

@@ -204,10 +204,10 @@ def test_values_over_the_frame_of_a_file_are_noticed(
     write = tensors._Filler._write
     shifted: list[int] = []
 
-    def shift(self: tensors._Filler, part: tuple[int, np.ndarray]) -> None:
+    def shift(self: tensors._Filler, part: tuple[int, np.ndarray]) -> bool:
         offset = part[0] - 8 * (not shifted)
         shifted.append(offset)
-        write(self, (offset, part[1]))
+        return write(self, (offset, part[1]))
 
     monkeypatch.setattr(tensors._Filler, "_write", shift)
     with (

@@ -281,7 +281,10 @@ def test_a_head_that_is_named_and_not_there_is_refused(kind: HeadKind, stock: Pa
     file = stock / "model.safetensors"
     tensors = {k: v for k, v in safetensors.torch.load_file(file).items() if not k.startswith("classifier")}
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
-    with pytest.raises(ConfigurationError, match=r"tensors of its head are missing.*\n.*--drop-head"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"expected the tensors of the head of AlbertFor\w+, found those of: none\n.*--drop-head",
+    ):
         convert(stock, tmp_path / "bridge", to="bridge")
     assert convert(stock, tmp_path / "bridge", to="bridge", drop_head=True).head is None
     tensors["qa_outputs.weight"], tensors["qa_outputs.bias"] = torch.zeros(2, 32), torch.zeros(2)
@@ -297,7 +300,7 @@ def test_a_head_that_is_named_and_not_there_is_refused(kind: HeadKind, stock: Pa
 def test_numbers_of_labels_that_disagree_are_refused(kind: HeadKind, stock: Path) -> None:
     config = json.loads((stock / "config.json").read_text())
     for changes, error, message in (
-        ({"num_labels": 4}, ConfigurationError, "num_labels += 4, but id2label has 3"),
+        ({"num_labels": 4}, ConfigurationError, "num_labels +expected 3, as id2label has, found 4"),
         (
             {"id2label": {"0": "a", "2": "b", "3": "c"}},
             ConfigurationError,

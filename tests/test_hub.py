@@ -190,7 +190,7 @@ def test_every_from_preset_takes_the_same_sources(
         environment,
     )
     assert found[:2] == [0.0, "torch.bfloat16"]
-    assert "describes BertBackbone, not an AlbertBackbone" in found[2]
+    assert "expected an AlbertBackbone, found 'BertBackbone'" in found[2]
     assert "expected that of AlbertHubForMaskedLM, found that of AlbertHubModel" in found[3]
 
 

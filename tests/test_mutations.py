@@ -82,7 +82,7 @@ def folders(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def with_a_zero(weight: Weight) -> Weight:
     """Return a weight whose third value has a sign to lose."""
-    return replace(weight, read=lambda: np.where(np.arange(16) == 2, np.float32(0), weight.read()))
+    return replace(weight, load=lambda: np.where(np.arange(16) == 2, np.float32(0), weight.read()))
 
 
 class Remembered:

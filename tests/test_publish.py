@@ -403,7 +403,7 @@ def test_a_layer_that_is_wrong_shows_where(preset: Path, tmp_path: Path) -> None
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary())
     name = "transformer_layers.1.0.feedforward_output_dense.bias"
     weight = checkpoint.weights[name]
-    changed = replace(weight, read=lambda: 2 * weight.read())
+    changed = replace(weight, load=lambda: 2 * weight.read())
     write_preset(replace(checkpoint, weights={**checkpoint.weights, name: changed}), other)
     layers = verify(preset, other).layer_differences
     # Group 0 is right: the embeddings, and its 2 layers run twice.

@@ -149,8 +149,6 @@ def _read(
     if not poolers & set(found):
         notes.append("The source has no pooler.")
     notes += sentence_transformers.what_is_lost(folder)
-    if "auto_map" in keys:
-        notes.append("The source names code of its own (auto_map in config.json): it was not run, and is left out.")
     written = {r.field: key for key, r in _TABLES[layout].items() if isinstance(r, Renamed) and key in keys}
     head_ignored = [
         IgnoredKey(written[field], value, "belongs to a head, and there is none")
