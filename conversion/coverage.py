@@ -39,15 +39,16 @@ def coverage_as_markdown() -> str:
                 (source / "tokenizer.json").unlink()  # has the vocabulary inside, which is not read
             if (source / "adapter").is_dir() or list(source.glob("*.lora.h5")):
                 continue  # an adapter, with its base beside it
-            report = bridge.inspect(source, allow_pickle=True)
             cells = [_cell(source, Path(parent) / layout, layout) for layout in get_args(Layout)]
-        alike.setdefault((report.head or "encoder", *cells), []).append(f"`{archive.stem}`")
+        head = next((head for head, _ in cells if head), "encoder")
+        alike.setdefault((head, *(words for _, words in cells)), []).append(f"`{archive.stem}`")
     lines = ["| what it is | to `keras` | to `bridge` | to `stock` | written by |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} | {', '.join(names)} |" for row, names in sorted(alike.items())]
     return "\n".join(lines)
 
 
-def _cell(source: Path, target: Path, to: Layout) -> str:
+def _cell(source: Path, target: Path, to: Layout) -> tuple[str | None, str]:
+    """Return the head that a conversion found, where it was not dropped, and what became of it all."""
     try:
         report = bridge.convert(source, target, to=to, allow_pickle=True)
         words = []
@@ -55,7 +56,7 @@ def _cell(source: Path, target: Path, to: Layout) -> str:
         report = bridge.convert(source, target, to=to, drop_head=True, allow_pickle=True)
         words = [f"refused: {error.problems[0].detail}", f"with `--drop-head`: {report.head or 'the encoder'}"]
     words += [remark for text, remark in _REMARKS.items() if any(text in note for note in report.notes)]
-    return "; ".join(words) or "all of it"
+    return report.source.head, "; ".join(words) or "all of it"
 
 
 if __name__ == "__main__":

@@ -382,6 +382,14 @@ def edit(file: str, **changes: Any) -> Callable[[Path], None]:
     return change
 
 
+def cut_otherwise(folder: Path) -> None:
+    """Let a preset cut pairs otherwise in both files that say how, which have to agree."""
+    edit("preprocessor.json", truncate="waterfall")(folder)
+    task = json.loads((folder / "task.json").read_text())
+    task["config"]["preprocessor"]["config"]["truncate"] = "waterfall"
+    (folder / "task.json").write_text(json.dumps(task))
+
+
 def edit_vocabulary(file: str, change: Callable[[Any], None]) -> Callable[[Path], None]:
     def change_file(folder: Path) -> None:
         model: Any = proto_types.ModelProto()
@@ -485,7 +493,7 @@ WRONG_SETTINGS: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
     "stock: flag flipped":       ("classifier stock",  edit("tokenizer_config.json", do_lower_case=True), "text_rules", set()),
     "keras: another activation": ("classifier keras",  edit("task.json", activation="sigmoid"), "head", {ENGINES, TEXTS}),
     "keras: pieces swapped":     ("classifier keras",  edit_vocabulary("assets/tokenizer/vocabulary.spm", swap_pieces), PIECE, set()),
-    "keras: pairs cut otherwise": ("classifier keras", edit("preprocessor.json", truncate="waterfall"), "truncate", set()),
+    "keras: pairs cut otherwise": ("classifier keras", cut_otherwise, "truncate", set()),
 }
 # fmt: on
 
