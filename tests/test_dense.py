@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.activations import ACT2FN
 
 from albert_hub_bridge.model import dense as module
@@ -40,7 +44,7 @@ def _linear(dtype: torch.dtype = torch.float32) -> nn.Linear:
     return nn.Linear(24, 40, dtype=dtype)
 
 
-@pytest.mark.parametrize("shape", [(3, 24), (2, 5, 24), (5, 20, 24), (0, 24), (1, 24)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 24), (2, 5, 24), (5, 20, 24), (0, 24), (1, 24), (24,)], ids=str)
 @pytest.mark.parametrize("name", [None, "gelu_pytorch_tanh", "gelu", "relu"])
 def test_gives_what_the_module_gives(
     name: str | None, shape: tuple[int, ...], computed_by_onednn: list[tuple[str, str]]
@@ -113,6 +117,39 @@ def _wrapped() -> nn.Linear:
     return linear
 
 
+def _biased(bias: torch.Tensor) -> nn.Linear:
+    linear = _linear()
+    linear.bias = nn.Parameter(bias)
+    return linear
+
+
+def _sparse() -> nn.Linear:
+    linear = _linear()
+    linear.weight = nn.Parameter(linear.weight.detach().to_sparse_csr())
+    return linear
+
+
+@contextmanager
+def _hooked_everywhere() -> Iterator[None]:
+    """Double what any linear layer is given."""
+    hook = register_module_forward_pre_hook(
+        lambda called, inputs: (2 * inputs[0],) if isinstance(called, nn.Linear) else None
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+class _Doubling(TorchFunctionMode):
+    """Double what any linear layer gives."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = function(*args, **(kwargs or {}))
+        return 2 * outputs if function is nn.functional.linear else outputs
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
 @pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # torch's, about a flag that it sets itself
 @pytest.mark.parametrize(
     ("make", "states", "context"),
@@ -128,10 +165,17 @@ def _wrapped() -> nn.Linear:
         (_linear, torch.ones(3, 24), torch.enable_grad),
         (_linear, torch.ones(3, 24), lambda: torch.autocast("cpu", torch.bfloat16)),
         (_linear, torch.ones(3, 24), lambda: torch.backends.mkldnn.flags(enabled=False)),
+        (lambda: _biased(torch.arange(120.0)[::3]), torch.ones(3, 24), nullcontext),
+        (lambda: _biased(torch.ones(1).expand(40)), torch.ones(3, 24), nullcontext),
+        (lambda: _biased(torch.ones(1)), torch.ones(3, 24), nullcontext),
+        (_sparse, torch.ones(3, 24), nullcontext),
+        (_linear, torch.ones(3, 24), _hooked_everywhere),
+        (_linear, torch.ones(3, 24), _Doubling),
     ],
     ids=[
         "hook", "hook before", "wrapped", "derived", "another module", "no bias", "float64", "meta", "gradients",
-        "autocast", "oneDNN switched off",
+        "autocast", "oneDNN switched off", "bias with gaps", "bias repeated", "one bias", "sparse",
+        "hook on all", "mode",
     ],
 )  # fmt: skip
 def test_the_module_itself_is_called_where_more_hangs_on_it(
@@ -147,6 +191,58 @@ def test_the_module_itself_is_called_where_more_hangs_on_it(
     assert found.requires_grad == expected.requires_grad
     if states.device.type != "meta":
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def _tanh_gelu_hooked() -> nn.Module:
+    activation = ACT2FN["gelu_pytorch_tanh"]
+    activation.register_forward_hook(lambda _module, _inputs, outputs: 2 * outputs)
+    return activation
+
+
+def _tanh_gelu_wrapped() -> nn.Module:
+    activation = ACT2FN["gelu_pytorch_tanh"]
+    forward = activation.forward
+    activation.forward = lambda states: 2 * forward(states)
+    return activation
+
+
+@pytest.mark.parametrize("make", [_tanh_gelu_hooked, _tanh_gelu_wrapped], ids=["hook", "wrapped"])
+def test_the_activation_itself_is_called_where_more_hangs_on_it(make: Callable[[], nn.Module]) -> None:
+    first, activation, second, states = _linear(), make(), nn.Linear(40, 24), torch.randn(3, 24)
+    torch.testing.assert_close(dense(first, states, activation), activation(first(states)), atol=1e-6, rtol=0)
+    expected = second(activation(first(states)))
+    torch.testing.assert_close(feed_forward(first, activation, second, states), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's, about itself
+def test_derivatives_go_forward_without_gradients_too() -> None:
+    linear, states, tangent = _linear(), torch.randn(3, 24), torch.randn(3, 24)
+    activation, second = ACT2FN["gelu_pytorch_tanh"], nn.Linear(40, 24)
+
+    def call(states: torch.Tensor) -> torch.Tensor:
+        return feed_forward(linear, activation, second, states)
+
+    def modules(states: torch.Tensor) -> torch.Tensor:
+        return second(activation(linear(states)))
+
+    with torch.enable_grad():
+        _, expected = torch.autograd.functional.jvp(modules, states, tangent)
+    torch.testing.assert_close(torch.func.jvp(call, (states,), (tangent,))[1], expected, atol=1e-5, rtol=0)
+    with torch.autograd.forward_ad.dual_level():
+        found = torch.autograd.forward_ad.unpack_dual(call(torch.autograd.forward_ad.make_dual(states, tangent)))
+    torch.testing.assert_close(found.tangent, expected, atol=1e-5, rtol=0)
+
+
+def test_operations_are_counted() -> None:
+    with FlopCounterMode(display=False) as counter:
+        dense(_linear(), torch.randn(3, 24))
+    assert counter.get_total_flops() == 2 * 3 * 24 * 40
+
+
+def test_a_default_device_is_no_reason_to_do_without(computed_by_onednn: list[tuple[str, str]]) -> None:
+    with torch.device("cpu"):
+        dense(_linear(), torch.randn(3, 24))
+    assert computed_by_onednn
 
 
 def test_a_dtype_that_does_not_fit_is_refused_as_the_module_refuses_it() -> None:

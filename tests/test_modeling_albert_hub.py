@@ -229,14 +229,17 @@ def test_fewer_positions_are_those_of_all_on_flex_attention() -> None:
 def _widths_of(model: nn.Module, run: Callable[[], object]) -> list[tuple[int, ...]]:
     """Return for how many rows and tokens each layer computed its feed-forward block."""
     seen: list[tuple[int, ...]] = []
-    hooks = [
-        module.register_forward_hook(lambda _module, inputs, _outputs: seen.append(tuple(inputs[0].shape[:2])))
-        for name, module in model.named_modules()
-        if name.endswith("feedforward_output_dense")
-    ]
+
+    def watch(module: nn.Module) -> None:  # not by a hook, for which all is computed
+        forward = module.forward
+        module.forward = lambda states: (seen.append(tuple(states.shape[:2])), forward(states))[1]  # type: ignore[method-assign]
+
+    watched = [module for name, module in model.named_modules() if name.endswith("feedforward_output_dense")]
+    for module in watched:
+        watch(module)
     run()
-    for hook in hooks:
-        hook.remove()
+    for module in watched:
+        del module.forward
     return seen
 
 
@@ -255,6 +258,64 @@ def test_all_is_computed_where_hidden_states_are_asked_for() -> None:
     for state, other in zip(found.hidden_states, expected.hidden_states, strict=True):
         torch.testing.assert_close(state, other, **EXACT)
     assert found.last_hidden_state.shape == (3, 6, 32)
+
+
+def test_hooks_on_layers_see_whole_batches() -> None:
+    model, mask = _model(), torch.tensor(MASKS["right"])
+
+    def steer(_module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output + (torch.arange(6) == 1).unsqueeze(-1)  # the second token of each text
+
+    hooks = [group[0].register_forward_hook(steer) for group in model.transformer_layers]
+    expected = model(THREE_ROWS, mask)
+    for positions, wanted in (
+        ("first", expected.last_hidden_state[:, :1]),
+        ("visible", expected.last_hidden_state * mask.unsqueeze(-1)),
+    ):
+        found = model(THREE_ROWS, mask, positions=positions)
+        torch.testing.assert_close(found.last_hidden_state, wanted, **EXACT)
+        torch.testing.assert_close(found.pooler_output, expected.pooler_output, **EXACT)
+    starts = torch.tensor([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 5], [0, 1, 0, 1, 2, 3]])
+    steered = model(THREE_ROWS, position_ids=starts).last_hidden_state
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(steered[0, 3:], model(THREE_ROWS, position_ids=starts).last_hidden_state[0, 3:], **EXACT)
+
+
+def test_padding_is_left_out_after_hidden_states_were_asked_for() -> None:
+    model, mask = _model(), torch.tensor(MASKS["right"])
+    model(THREE_ROWS, mask, output_hidden_states=True)  # transformers leaves its hooks where they are
+    assert _widths_of(model, lambda: model(THREE_ROWS, mask, positions="visible")) == [(1, 10)] * 8
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (2, 6), (3, 5), (3, 8)], ids=str)
+@pytest.mark.parametrize("positions", ["all", "visible", "first"])
+def test_a_mask_of_another_shape_is_refused(positions: str, shape: tuple[int, int]) -> None:
+    mask = torch.ones(shape, dtype=torch.long)
+    mask[:, 3:] = 0
+    with pytest.raises((IndexError, RuntimeError), match=r"out of bounds|must match"):
+        _model()(THREE_ROWS, mask, positions=positions)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_minus_infinity_hides_what_a_boolean_hides(implementation: str) -> None:
+    model, visible = _model(), torch.tensor(MASKS["right"]).bool()
+    model.set_attn_implementation(implementation)
+    visible = visible[:, None, :, None] & visible[:, None, None]  # padding attends to nothing
+    added = torch.zeros(visible.shape, dtype=torch.float64).masked_fill(~visible, -torch.inf)
+    expected = model(THREE_ROWS, visible).last_hidden_state
+    torch.testing.assert_close(model(THREE_ROWS, added).last_hidden_state, expected, **EXACT)
+
+
+def test_a_default_device_is_not_where_the_batch_is() -> None:
+    model, mask = _model(), torch.tensor(MASKS["right"])
+    positions = torch.tensor([[0, 1, 2, 0, 1, 0]]).expand(3, 6)
+    first = model(THREE_ROWS, mask, positions="first").last_hidden_state
+    packed = model(THREE_ROWS, position_ids=positions).last_hidden_state
+    with torch.device("meta"):
+        found = model(THREE_ROWS, mask, positions="first").last_hidden_state
+        torch.testing.assert_close(found, first, **EXACT)
+        torch.testing.assert_close(model(THREE_ROWS, position_ids=positions).last_hidden_state, packed, **EXACT)
 
 
 def test_fewer_positions_have_the_same_gradients() -> None:

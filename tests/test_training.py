@@ -246,6 +246,28 @@ def test_lora_trains_nothing_else_and_merges_into_the_same(head: str, targets: A
         torch.testing.assert_close(merged(**inputs).logits, trained, atol=1e-5, rtol=0)
 
 
+def test_texts_of_a_batch_may_have_adapters_of_their_own() -> None:
+    inputs = {
+        "input_ids": torch.tensor([[2, 5, 6, 7, 3], [2, 8, 3, 0, 0], [2, 9, 4, 3, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]),
+    }
+    lora = peft.LoraConfig(r=4, target_modules=list(CHOSEN), init_lora_weights=False)
+    model = peft.get_peft_model(_random("AlbertHubForSequenceClassification"), lora, "first")
+    model.add_adapter("second", lora)
+    model.eval()
+    with torch.no_grad():
+        found = model(**inputs, adapter_names=["first", "__base__", "second"]).logits
+        alone = []
+        for adapter in ("first", "second"):
+            model.set_adapter(adapter)
+            alone.append(model(**inputs).logits)
+        with model.disable_adapter():
+            base = model(**inputs).logits
+    assert not torch.allclose(alone[0], alone[1], atol=1e-3)
+    assert not torch.allclose(alone[0], base, atol=1e-3)
+    torch.testing.assert_close(found, torch.stack([alone[0][0], base[1], alone[1][2]]), atol=1e-5, rtol=0)
+
+
 # torchao
 
 

@@ -5,7 +5,8 @@ oneDNN, which comes with torch as well and computes its bfloat16, uses it, and i
 reaches 2.2 times MKL's rate, and applies GELU on the way out, for nothing (`python -m benchmarks.encoder`).
 
 oneDNN is asked only where nothing can be lost by it: without gradients, for plain parameters, for modules that nobody
-hooked, wrapped or quantized. Everywhere else, and in exported programs, the module itself is called.
+hooked, wrapped or quantized, while nobody watches or transforms what torch does. Everywhere else, and in exported
+programs, the module itself is called.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from transformers.activations import GELUTanh
 from transformers.utils.import_utils import is_tracing
 
@@ -42,7 +47,7 @@ def dense(
         outputs = linear(states)
         return outputs if activation is None else activation(outputs)
     weight, bias = linear.weight, linear.bias
-    if type(activation) is GELUTanh:
+    if _is_plain(activation, GELUTanh):
         return _onednn_linear(states, weight, bias, "gelu", "tanh")
     outputs = _onednn_linear(states, weight, bias, "none", "")
     return outputs if activation is None else activation(outputs)
@@ -56,7 +61,7 @@ def feed_forward(
     What is between the two layers is four times as wide as the states. In parts it stays in the processor's cache, and
     needs no fresh pages from the system for every layer.
     """
-    if type(activation) is GELUTanh and _onednn_may_compute(first, states) and _onednn_may_compute(second, states):
+    if _is_plain(activation, GELUTanh) and _onednn_may_compute(first, states) and _onednn_may_compute(second, states):
         return _onednn_feed_forward(states, first.weight, first.bias, second.weight, second.bias)
     return dense(second, dense(first, states, activation))
 
@@ -72,9 +77,36 @@ def _dtypes_of_onednn() -> tuple[torch.dtype, ...]:
 _DTYPES = _dtypes_of_onednn()
 
 
+def _is_plain(module: Any, kind: type[nn.Module]) -> bool:
+    """Tell whether a module is of this class, not of one derived from it, and nobody hooked or wrapped it."""
+    return type(module) is kind and not (
+        module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    )
+
+
+def _somebody_watches() -> bool:
+    """Tell whether something watches or transforms all modules or operations.
+
+    Operators of ours mean nothing to it: a counter would leave them out, and a forward derivative be lost, silently. A
+    default device is a mode too, but changes nothing here.
+    """
+    return (
+        _has_any_global_hook()
+        or forward_ad._current_level >= 0
+        or (
+            not torch.compiler.is_compiling()  # which has modes of its own
+            and (
+                torch._C._are_functorch_transforms_active()
+                or torch._C._len_torch_dispatch_stack() > 0
+                or any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+            )
+        )
+    )
+
+
 def _onednn_may_compute(linear: Any, states: Tensor) -> bool:
     return bool(
-        type(linear) is nn.Linear
+        _is_plain(linear, nn.Linear)
         and not torch.is_grad_enabled()
         and states.device.type == "cpu"
         and states.dtype in _DTYPES
@@ -82,10 +114,13 @@ def _onednn_may_compute(linear: Any, states: Tensor) -> bool:
         and type(linear.bias) is nn.Parameter
         and linear.weight.device == linear.bias.device == states.device  # not offloaded
         and linear.weight.dtype == linear.bias.dtype == states.dtype
-        and not (linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear))
+        and linear.weight.layout is torch.strided  # not sparse
+        and linear.bias.shape == linear.weight.shape[:1]
+        and linear.bias.is_contiguous()  # oneDNN reads its numbers one after the other, whatever the strides say
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.enabled
         and (not is_tracing(states) or (torch.compiler.is_compiling() and not torch.compiler.is_exporting()))
+        and not _somebody_watches()
     )
 
 
@@ -106,7 +141,7 @@ def _compute(states: Tensor, weight: Tensor, bias: Tensor, activation: str, algo
     outputs = torch.add(swapped.t(), bias, out=states.new_empty(rows, len(weight)))
     if activation == "gelu":
         outputs = nn.functional.gelu(outputs, approximate=algorithm)
-    return outputs.unflatten(0, states.shape[:-1])
+    return outputs.reshape(*states.shape[:-1], len(weight))
 
 
 # Operators, because torch.compile can neither see into oneDNN's nor has to. Their names have the module's: a repository

@@ -72,7 +72,7 @@ def eager_attention_forward(
     probabilities = nn.functional.softmax(scores, dim=-1, dtype=precision).to(query.dtype)
     if attention_mask is not None:
         # Where every key is masked the softmax is uniform; KerasHub (and sdpa) give zeros there.
-        hidden_keys = attention_mask == torch.finfo(attention_mask.dtype).min
+        hidden_keys = attention_mask <= torch.finfo(attention_mask.dtype).min  # or minus infinity
         probabilities = probabilities.masked_fill(hidden_keys, 0.0)
     probabilities = nn.functional.dropout(probabilities, p=dropout, training=module.training)
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), probabilities
@@ -306,7 +306,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             positions: Where `last_hidden_state` is wanted, so that the rest need not be computed: `"visible"` gives
                 zeros where `attention_mask` hides a token, `"first"` the first position alone, (batch, 1, hidden_dim).
                 What is given is the same as under `"all"`. Hidden states and attentions, where they are asked for as
-                well, are computed as under `"all"`.
+                well, are computed as under `"all"`, and so is what hooks on the layers see.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention backends take.
 
         Returns:
@@ -389,9 +389,11 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         if is_tracing(embeddings) or embeddings.device.type != "cpu" or self.config._attn_implementation != "sdpa":
             return None
         if packed_positions is not None and positions != "first" and (packed_positions == 0)[:, 1:].any():
-            return PackedRow.of_positions(packed_positions)
+            return None if self._layers_are_watched() else PackedRow.of_positions(packed_positions)
         if positions == "all" or not _is_padding_mask(attention_mask) or not attention_mask.any():
             return None
+        if attention_mask.shape != embeddings.shape[:2] or self._layers_are_watched():
+            return None  # a mask that does not fit is the backend's to refuse
         if (positions == "first" or self.pooled_dense is not None) and not attention_mask[:, 0].all():
             return None  # the first position of a text is wanted even where it is padding
         return PackedRow.of_mask(attention_mask)
@@ -407,10 +409,26 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         """Run the last layer for the first position of each text."""
         if row is not None:
             return layer(hidden_states, mask, row.firsts, **kwargs).transpose(0, 1)
-        if self.config._attn_implementation in {"sdpa", "eager"}:
-            mask = None if mask is None else mask[:, :, :1]
-            return layer(hidden_states, mask, slice(0, 1), **kwargs)
-        return layer(hidden_states, mask, None, **kwargs)[:, :1]
+        if self.config._attn_implementation not in {"sdpa", "eager"} or (
+            not is_tracing(hidden_states) and self._layers_are_watched()
+        ):
+            return layer(hidden_states, mask, None, **kwargs)[:, :1]
+        mask = None if mask is None else mask[:, :, :1]
+        return layer(hidden_states, mask, slice(0, 1), **kwargs)
+
+    def _layers_are_watched(self) -> bool:
+        """Tell whether hooks hang on the layers or what is in them, which expect (batch, seq, width).
+
+        transformers' own, which stay once hidden states were asked for, look only when they are asked for again.
+        """
+        return any(
+            getattr(hook, "__module__", None) != OutputRecorder.__module__
+            for module in self.transformer_layers.modules()
+            for hooks in (
+                module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks
+            )
+            for hook in hooks.values()
+        )  # fmt: skip
 
     def _attention_mask(
         self,

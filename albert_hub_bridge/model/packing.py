@@ -44,14 +44,14 @@ class PackedRow:
         """Begin a sequence wherever a row or its positions begin."""
         starts = position_ids == 0
         starts[:, 0] = True
-        places = torch.arange(starts.numel())
+        places = torch.arange(starts.numel(), device=starts.device)
         ends = torch.cat([places[starts.flatten()], places.new_tensor([starts.numel()])])
         return cls(ends.diff().tolist(), places, starts.shape)
 
     @property
     def firsts(self) -> Int[Tensor, " sequences"]:
         """Where in the row each sequence begins."""
-        return torch.tensor([0, *itertools.accumulate(self.lengths[:-1])])
+        return torch.tensor([0, *itertools.accumulate(self.lengths[:-1])], device=self.places.device)
 
     def pack(self, states: Float[Tensor, "batch seq width"]) -> Float[Tensor, "1 tokens width"]:
         """Return the states of the tokens, as a batch of one row."""
