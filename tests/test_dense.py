@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -248,6 +249,17 @@ def test_a_default_device_is_no_reason_to_do_without(computed_by_onednn: list[tu
 def test_a_dtype_that_does_not_fit_is_refused_as_the_module_refuses_it() -> None:
     with pytest.raises(RuntimeError, match="same dtype"):
         dense(_linear(), torch.ones(3, 24, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("name", ["models.my model (1)", "models.модель", "models.a+b"])
+def test_a_repository_that_carries_it_may_have_any_name(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(f"{name}.dense", module.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    linear, states = _linear(), torch.randn(3, 24)
+    torch.testing.assert_close(copy.dense(linear, states), linear(states), atol=1e-6, rtol=0)
 
 
 def test_exported_programs_have_torch_s_own_operator() -> None:

@@ -12,6 +12,7 @@ programs, the module itself is called.
 from __future__ import annotations
 
 import platform
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -145,8 +146,8 @@ def _compute(states: Tensor, weight: Tensor, bias: Tensor, activation: str, algo
 
 
 # Operators, because torch.compile can neither see into oneDNN's nor has to. Their names have the module's: a repository
-# may carry a copy of this file.
-_NAMESPACE = __name__.replace(".", "_")
+# may carry a copy of this file, and be called what no operator can be called.
+_NAMESPACE = re.sub(r"\W", lambda found: f"_{ord(found[0]):x}_", __name__.replace(".", "_"), flags=re.ASCII)
 
 
 @torch.library.custom_op(f"{_NAMESPACE}::onednn_linear", mutates_args=())
