@@ -58,7 +58,7 @@ def test_gives_what_the_module_gives(
     assert computed_by_onednn == [("gelu", "tanh") if name == "gelu_pytorch_tanh" else ("none", "")]
 
 
-@pytest.mark.parametrize("shape", [(3, 24), (2, 5, 24), (5, 20, 24), (0, 24), (7, 31, 24)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 24), (2, 5, 24), (5, 20, 24), (0, 24), (7, 31, 24), (2017, 24)], ids=str)
 def test_feeds_forward_in_parts_as_the_modules_do_at_once(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

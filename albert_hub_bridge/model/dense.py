@@ -131,11 +131,9 @@ _PART = 2**21  # numbers between the two layers of a part: 8 MB in float32
 
 def _compute(states: Tensor, weight: Tensor, bias: Tensor, activation: str, algorithm: str) -> Tensor:
     compute = torch.ops.mkldnn._linear_pointwise.default
-    states = (
-        states.contiguous()
-    )  # rows with gaps between them, such as every first position, take oneDNN 100 times as long
+    states = states.contiguous()  # rows with gaps between them, as first positions have, take 100 times as long
     rows = states.shape[:-1].numel()
-    if states.dtype != torch.float32 or not 0 < rows < _FEW_ROWS:
+    if states.dtype != torch.float32 or weight.is_mkldnn or not 0 < rows < _FEW_ROWS:
         return compute(states, weight, bias, activation, [], algorithm)
     # oneDNN brings its second matrix into an order of its own, every time. Let that be the small one.
     swapped = compute(weight, states.reshape(rows, -1), None, "none", [], "")
@@ -171,10 +169,11 @@ def _onednn_feed_forward(
     second_bias: torch.Tensor,
 ) -> torch.Tensor:
     rows = states.reshape(-1, states.shape[-1])
-    outputs = [
-        _compute(_compute(part, weight, bias, "gelu", "tanh"), second_weight, second_bias, "none", "")
-        for part in rows.chunk(1 + len(rows) * len(weight) // _PART)
-    ]
+    parts = rows.chunk(1 + len(rows) * len(weight) // _PART)
+    first, second = weight, second_weight
+    if len(parts) > 2:  # in an order of its own, which oneDNN would make for each part
+        first, second = (torch.ops.mkldnn._reorder_linear_weight(each, len(parts[0])) for each in (first, second))
+    outputs = [_compute(_compute(part, first, bias, "gelu", "tanh"), second, second_bias, "none", "") for part in parts]
     whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return whole.reshape(*states.shape[:-1], len(second_weight))
 
