@@ -23,7 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from albert_hub_bridge import __version__, adapters, bridge, publish, verification
-from albert_hub_bridge.errors import AlbertHubBridgeError, printable
+from albert_hub_bridge.errors import AlbertHubBridgeError, first_few, printable
 from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
 from albert_hub_bridge.reports import Conversion, Inspection, Verification
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
@@ -331,12 +331,16 @@ def _check_files(folder: str, as_json: bool) -> NoReturn:
         raise typer.Exit(0 if report.passed else 1)
     out.print(f"[bold]{escape(report.folder)}[/]: {escape(report.made_by)}")
     out.print(_two_columns({change: f"[red]{escape(name)}[/]" for name, change in report.changes.items()}))
+    if report.different_tensors:
+        out.print(f"[red]Not the tensors that were made:[/] {escape(first_few(report.different_tensors, 10))}")
     if report.others:
         out.print(
             f"[yellow]Not in its record, and no part of a preset or repository:[/] {escape(', '.join(report.others))}"
         )
-    changed = f"[bold red]{len(report.changes)} files are not as they were made.[/]"
-    out.print(f"[bold green]All {report.files} files are as they were made.[/]" if report.passed else changed)
+    if report.passed:
+        out.print(f"[bold green]All {report.files} files and {report.tensors} tensors are as they were made.[/]")
+    else:
+        out.print(f"[bold red]{len(report.changes)} files are not as they were made.[/]")
     raise typer.Exit(0 if report.passed else 1)
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge import __version__
-from albert_hub_bridge.errors import ConfigurationError, Problem
+from albert_hub_bridge.errors import CheckpointError, ConfigurationError, Problem, SourceError
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules
 from albert_hub_bridge.reports import Conversion, FilesCheck, VocabularySummary
 from albert_hub_bridge.stores.checkpoint import Checkpoint
 from albert_hub_bridge.stores.checksums import sha256_of, sha256_of_tensor
 from albert_hub_bridge.stores.configurations import json_bytes, read_json
 from albert_hub_bridge.stores.hub import Source
-from albert_hub_bridge.stores.layouts import is_known_file
+from albert_hub_bridge.stores.layouts import is_known_file, read_checkpoint
 from albert_hub_bridge.stores.published import ABOUT_PUBLISHED, is_published
 
 
@@ -93,6 +93,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             for side, listed in sums.items()
             if not all(isinstance(one, dict) and isinstance(one.get("sha256"), str) for one in listed)
         ]
+        tensors = record["target"].get("tensors")
+        if not isinstance(tensors, dict) or not all(isinstance(one, str) for one in tensors.values()):
+            problems.append(Problem("wrong", "target", "expected a sha256 for every tensor, found others or none"))
     if problems:
         raise ConfigurationError(file, "record", problems, "Convert it again, or remove this file.")
     return record
@@ -122,10 +125,11 @@ def changed_files(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_files(folder: Path) -> FilesCheck | None:
-    """Compare the files of a folder with the checksums in its record; None where it has no record.
+    """Compare the files and the tensors of a folder with the checksums in its record; None where it has no record.
 
     Raises:
         ConfigurationError: It is not a record of this package.
+        CheckpointError: No file was changed, and the folder cannot be read all the same.
     """
     record = read_record(folder)
     if record is None:
@@ -143,7 +147,16 @@ def check_files(folder: Path) -> FilesCheck | None:
     others = [
         path.as_posix() for path in found if path.as_posix() not in known and path.parts[0] not in (".git", ".cache")
     ]
-    return FilesCheck(str(folder), made_by(record), len(made), changes, others)
+    tensors = record["target"]["tensors"]
+    try:
+        with read_checkpoint(folder) as checkpoint:
+            held = tensor_list(checkpoint)
+    except (CheckpointError, SourceError):
+        if not changes:
+            raise
+        held = {}  # what was changed is why
+    different = sorted(name for name in {**tensors, **held} if tensors.get(name) != held.get(name)) if held else []
+    return FilesCheck(str(folder), made_by(record), len(made), len(tensors), changes, different, others)
 
 
 def made_by(record: Mapping[str, Any]) -> str:

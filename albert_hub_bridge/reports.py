@@ -205,21 +205,25 @@ class FilesCheck:
         folder: That was checked.
         made_by: What the record says of where it comes from.
         files: Number of files that the record has checksums of.
+        tensors: Number of tensors that it has checksums of.
         changes: "changed", "missing" or "new", by the name of each file of which that is true. Only files that presets
             and repositories have are new.
+        different_tensors: Tensors that are not those of the record, where the folder can be read.
         others: Files of other kinds, which the record says nothing of.
     """
 
     folder: str
     made_by: str
     files: int
+    tensors: int
     changes: dict[str, str]
+    different_tensors: Sequence[str]
     others: Sequence[str]
 
     @property
     def passed(self) -> bool:
-        """Whether every file that was made is there and is the same, and none was added that libraries would read."""
-        return not self.changes
+        """Whether every file and tensor is there and is the same, and nothing was added that libraries would read."""
+        return not self.changes and not self.different_tensors
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""

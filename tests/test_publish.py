@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from albert_hub_bridge import card, check, convert, inspect, push, verify
@@ -420,6 +421,26 @@ def test_no_picture_without_matplotlib_and_of_what_is_no_number(monkeypatch: pyt
     assert draw_parity(measured) is None
 
 
+@pytest.mark.parametrize("layout", ["keras", "stock", "bridge"])
+def test_a_record_that_has_other_tensors_is_noticed(layout: str, preset: Path, tmp_path: Path) -> None:
+    """Whoever writes the checksum of a changed file into the record as well has still changed a tensor."""
+    convert(preset, tmp_path / "target", to=layout)  # type: ignore[arg-type]
+    assert check(tmp_path / "target").passed
+    file = tmp_path / "target" / "conversion.json"
+    record = json.loads(file.read_text())
+    name = "embeddings_projection.bias"
+    record["target"]["tensors"][name] = record["target"]["tensors"]["pooled_dense.bias"]
+    file.write_text(json.dumps(record))
+    report = check(tmp_path / "target")
+    assert (report.passed, report.changes, report.different_tensors) == (False, {}, [name])
+    result = runner.invoke(app, ["verify", str(tmp_path / "target")])
+    assert (result.exit_code, f"Not the tensors that were made: {name}" in result.output) == (1, True)
+    record["target"]["tensors"] = [1]
+    file.write_text(json.dumps(record))
+    with pytest.raises(ConfigurationError, match="expected a sha256 for every tensor, found others or none"):
+        check(tmp_path / "target")
+
+
 def test_a_folder_is_checked_by_its_own_record(preset: Path, tmp_path: Path) -> None:
     def run(*options: str) -> tuple[int, str]:
         result = runner.invoke(app, ["verify", str(folder), *options])
@@ -427,7 +448,9 @@ def test_a_folder_is_checked_by_its_own_record(preset: Path, tmp_path: Path) -> 
 
     folder = _converted(preset, tmp_path / "stock")
     code, said = run()
-    assert (code, "All 6 files are as they were made." in said) == (0, True)
+    tensors = check(folder).tensors
+    assert tensors == len(load_file(folder / "model.safetensors"))
+    assert (code, f"All 6 files and {tensors} tensors are as they were made." in said) == (0, True)
     (folder / "notes.txt").write_text("mine")
     (folder / ".gitattributes").write_text("the hub's")
     code, said = run()
@@ -445,6 +468,7 @@ def test_a_folder_is_checked_by_its_own_record(preset: Path, tmp_path: Path) -> 
     code, said = run()
     assert (code, "4 files are not as they were made." in said) == (1, True)
     assert check(folder).changes == report["changes"]
+    assert report["different_tensors"] == []  # nothing can be read any more
     (folder / "conversion.json").unlink()
     code, said = run()
     assert (code, "only what `convert` made has one" in said) == (2, True)
