@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -13,8 +15,9 @@ from huggingface_hub import ModelCard
 from albert_hub_bridge import convert
 from albert_hub_bridge.mapping.weights import parameter_count, weights_as_markdown
 from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.stores.checkpoint import Checkpoint
 from albert_hub_bridge.stores.folders import new_folder
-from albert_hub_bridge.stores.layouts import is_known_file, write_checkpoint
+from albert_hub_bridge.stores.layouts import is_known_file, read_checkpoint, write_checkpoint
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from conversion import recipes
 from conversion.cards import CARDS, planned_cards, planned_record
@@ -31,10 +34,21 @@ from tests.local_server import client_environment, run_client
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_readmes_tables_are_what_is_done() -> None:
+def test_the_readmes_tables_are_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints: dict[tuple[Any, ...], Checkpoint] = {}
+
+    def read_once(*arguments: Any) -> nullcontext[Checkpoint]:
+        """Read each source once, not for each layout again: pickles take seconds."""
+        if arguments not in checkpoints:
+            checkpoints[arguments] = read_checkpoint(*arguments)
+        return nullcontext(checkpoints[arguments])
+
+    monkeypatch.setattr("albert_hub_bridge.bridge.read_checkpoint", read_once)
     readme = (ROOT / "conversion" / "README.md").read_text(encoding="utf-8")
     assert weights_as_markdown() in readme
     assert coverage_as_markdown() in readme
+    for checkpoint in checkpoints.values():
+        checkpoint.close()
 
 
 def test_entries_are_the_published_checkpoints() -> None:
