@@ -36,7 +36,7 @@ from albert_hub_bridge.mapping.peft import (
 )
 from albert_hub_bridge.mapping.weights import ENCODERS, Dialect, TorchDialect
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.stores.checkpoint import DTYPES, DroppedTensor, Stored, Weight
+from albert_hub_bridge.stores.checkpoint import DTYPES, DroppedTensor, Stored, Weight, are_finite
 from albert_hub_bridge.stores.configurations import read_json, write_json
 from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.hdf5 import read_datasets
@@ -48,7 +48,7 @@ KERAS_SUFFIX = ".lora.h5"
 CONFIG, WEIGHTS, OLD_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
 _KERNEL = re.compile(r"lora/(\d+)/vars/lora_kernel_([ab])")
-_RANK = "lora/vars/rank"
+_RANK, _RANK_DTYPES = "lora/vars/rank", ("int32", "int64")
 _ANOTHER_BASE = "Is that the base that the adapter was made for?"
 
 
@@ -97,7 +97,7 @@ def read_keras_adapter(file: Path, architecture: Architecture) -> Adapter:
     with ExitStack() as resources:
         found = _stored(file, "keras", read_datasets(file, resources))
         stored = found.pop(_RANK, None)
-        rank = int(stored.load()) if stored is not None and stored.shape == () and "int" in stored.dtype else 0
+        rank = int(stored.load()) if stored is not None and stored.shape == () and stored.dtype in _RANK_DTYPES else 0
         if rank < 1:
             problems.append(Problem("wrong rank", _RANK, "expected a positive integer, found none"))
         for name, weight in found.items():
@@ -176,10 +176,18 @@ def write_keras_adapter(adapter: Adapter, file: Path, architecture: Architecture
 
     Returns:
         The rank of every layer before it was filled up to that of the file; 0 where there are only zeros.
+
+    Raises:
+        CheckpointError: A factor becomes infinite with its scale in it.
     """
     sizes = axis_sizes(architecture)
     names = KERAS_DEFAULT | {layer.keras for layer in adapter.factors}
-    pairs = {layer: to_keras(layer, factors, sizes) for layer, factors in adapter.factors.items()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        pairs = {layer: to_keras(layer, factors, sizes) for layer, factors in adapter.factors.items()}
+    if wrong := [layer for layer, pair in pairs.items() if not all(map(are_finite, pair))]:
+        detail = "expected factors that float32 holds with the scale in them, found larger ones"
+        problems = [Problem("overflow", layer.module("bridge"), detail) for layer in wrong]
+        raise CheckpointError(file, "adapter", problems, "Such an adapter computes nothing: get it once more.")
     rank = max(len(b) for _, b in pairs.values())
     ranks = {}
     import h5py
