@@ -107,8 +107,8 @@ def what_is_lost(folder: Path) -> list[str]:
         config = read_json(folder / POOLING)
         modes = f", pooling {_pooling_modes(config)}"
     return [
-        f"{MODULES} makes it a model for sentence-transformers ({first_few(modules, 10)}{modes[:200]}), and that is not carried "
-        "over. A repository becomes one with --sentence-transformers mean or cls."
+        f"{MODULES} makes it a model for sentence-transformers ({first_few(modules, 10)}{modes[:200]}), and that is "
+        "not carried over. A repository becomes one with --sentence-transformers mean or cls."
     ]
 
 
