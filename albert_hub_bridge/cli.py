@@ -398,7 +398,7 @@ def _read_texts(file: Path) -> Sequence[str]:
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    json.dump(content, sys.stdout, ensure_ascii=False, indent=2, default=str)
+    json.dump(content, sys.stdout, indent=2, default=str)  # in ASCII: files must not steer a terminal
     sys.stdout.write("\n")
 
 

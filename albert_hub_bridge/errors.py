@@ -16,9 +16,11 @@
 from __future__ import annotations
 
 import errno
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,20 @@ def printable(text: str) -> str:
 _MOST_PROBLEMS, _LONGEST = 1000, {"kind": 40, "where": 160, "detail": 600}
 
 
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 600
+_SHOWN.maxdict = _SHOWN.maxlist = 100
+_SHOWN.maxlevel = 4
+
+
+def shown(value: Any) -> str:
+    """Return the `repr` of a value from a file, without the megabytes of it that would be cut off anyway."""
+    return _SHOWN.repr(value)
+
+
 def _as_table(title: str, problems: Sequence[Problem], advice: str) -> str:
     listed = problems[:_MOST_PROBLEMS]
-    rows = [[_one_line(getattr(problem, name), most) for name, most in _LONGEST.items()] for problem in listed]
+    rows = [[one_line(getattr(problem, name), most) for name, most in _LONGEST.items()] for problem in listed]
     kinds = max((len(kind) for kind, _, _ in rows), default=0)
     places = max((len(where) for _, where, _ in rows), default=0)
     lines = [f"{len(problems)} problem{'s' if len(problems) != 1 else ''} {printable(title)}"]
@@ -139,6 +152,7 @@ def _as_table(title: str, problems: Sequence[Problem], advice: str) -> str:
     return "\n".join([*lines, advice])
 
 
-def _one_line(text: str, most: int) -> str:
+def one_line(text: str, most: int) -> str:
+    """Cut a text that somebody chose, and spell out what would not be seen of it, or begin another line."""
     text = text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
     return printable(text).replace("\n", "\\n") or "''"

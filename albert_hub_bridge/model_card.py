@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from albert_hub_bridge.errors import one_line
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.provenance import CARD, PICTURE
 from albert_hub_bridge.reports import PARTS
@@ -84,7 +85,7 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
         auto_class=HEADS[kind].auto if kind is not None else "AutoModel",
         tokenizer=text is not None,
         text_rules=text["text_rules"] if text is not None else None,
-        normalization=text["normalization"] if text is not None else None,
+        normalization=_plain(text["normalization"]) if text is not None else None,
         rules_before=text is not None and not text["rules_in_vocabulary"] and text["text_rules"] != "sentencepiece",
         rules_inside=text is not None and text["rules_in_vocabulary"],
         lower_cases=text is not None and text["lower_cases"],
@@ -96,9 +97,9 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
         picture=PICTURE if record["picture"] is not None else None,
         golden=record["golden"],
         facts={**record["architecture"], **record["variant"]},
-        notes=record["notes"],
-        dropped=record["dropped"],
-        ignored=record["ignored"],
+        notes=[_plain(note) for note in record["notes"]],
+        dropped=[{**tensor, "name": _plain(tensor["name"])} for tensor in record["dropped"]],
+        ignored=[{**key, "key": _plain(key["key"])} for key in record["ignored"]],
         revision=source["revision"],
         tool=record["tool"],
         command=record["command"],
@@ -109,6 +110,14 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
     )
     content = re.sub(r"\n{3,}", "\n\n", str(rendered)).rstrip() + "\n"
     return content.replace(f"{BEGIN}\n", f"{BEGIN}\n\n{by_hand.strip()}\n\n" if by_hand.strip() else f"{BEGIN}\n\n")
+
+
+_MARKUP = str.maketrans({"<": "&lt;", "`": "'"})
+
+
+def _plain(text: Any) -> str:
+    """Keep what a source says from being Markdown or HTML: it is one line, and has no tags, links or code."""
+    return one_line(str(text), 2000).translate(_MARKUP).replace("](", "] (")
 
 
 def _parity(record: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from albert_hub_bridge.stores.checkpoint import Checkpoint
 from albert_hub_bridge.stores.checksums import sha256_of, sha256_of_tensor
 from albert_hub_bridge.stores.configurations import json_bytes, read_json
 from albert_hub_bridge.stores.hub import Source
-from albert_hub_bridge.stores.layouts import is_known_file, read_checkpoint
+from albert_hub_bridge.stores.layouts import check_own_files, is_known_file, read_checkpoint
 from albert_hub_bridge.stores.published import ABOUT_PUBLISHED, is_published
 
 
@@ -89,6 +89,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         sums = {side: list(of.values()) if isinstance(of, dict) else [None] for side, of in files.items()}
         sums["picture"] = [record["picture"]] if record["picture"] is not None else []
         problems = [
+            Problem("missing key", f"source.{key}", "expected a text, found none")
+            for key in ("handle", "layout")
+            if not isinstance(record["source"].get(key), str)
+        ]
+        problems += [
             Problem("wrong", side, "expected a sha256 for every file, found others or none")
             for side, listed in sums.items()
             if not all(isinstance(one, dict) and isinstance(one.get("sha256"), str) for one in listed)
@@ -128,9 +133,11 @@ def check_files(folder: Path) -> FilesCheck | None:
     """Compare the files and the tensors of a folder with the checksums in its record; None where it has no record.
 
     Raises:
+        FileError: What would be read is not a regular file of the folder.
         ConfigurationError: It is not a record of this package.
         CheckpointError: No file was changed, and the folder cannot be read all the same.
     """
+    check_own_files(folder)
     record = read_record(folder)
     if record is None:
         return None

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from albert_hub_bridge import bridge
 from albert_hub_bridge.errors import ConfigurationError, Problem, TargetError
 from albert_hub_bridge.model_card import render_card, written_by_hand
@@ -73,7 +75,12 @@ def _write_papers(folder: Path, record: dict[str, Any], location: str) -> None:
             record["picture"] = {"bytes": len(drawn), "sha256": sha256_of(picture)}
     if (content := record_bytes(record)) != (folder / RECORD).read_bytes():
         replace_file(folder / RECORD, content)
-    replace_file(folder / CARD, render_card(record, location, written_by_hand(folder)).encode())
+    try:
+        rendered = render_card(record, location, written_by_hand(folder))
+    except (KeyError, TypeError, AttributeError, ValueError, TemplateError) as error:
+        problem = Problem("wrong", RECORD, f"expected what a card says of a conversion, found {error!r}")
+        raise ConfigurationError(folder / RECORD, "record", [problem], "Convert it again.") from error
+    replace_file(folder / CARD, rendered.encode())
 
 
 def card(folder: str | Path) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from albert_hub_bridge.errors import Problem
+from albert_hub_bridge.errors import Problem, shown
 from albert_hub_bridge.model.architecture import ACTIVATIONS, is_epsilon, is_rate
 
 
@@ -297,7 +297,7 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
     origin: dict[str, str] = {}
     ignored: list[IgnoredKey] = []
     problems = [
-        Problem("unknown key", key, f"expected a key that is known, found {keys[key]!r}")
+        Problem("unknown key", key, f"expected a key that is known, found {shown(keys[key])}")
         for key in keys
         if key not in table
     ]
@@ -309,17 +309,17 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
                 value = keys.get(key, default)
                 if not any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in allowed):
                     expected = " or ".join(repr(other) for other in allowed)
-                    problems.append(Problem("refused value", key, f"expected {expected}, found {value!r}: {why}"))
+                    problems.append(Problem("refused value", key, f"expected {expected}, found {shown(value)}: {why}"))
             case Renamed(field, default, _):
                 value = keys.get(key, default)
                 if value is REQUIRED:
                     problems.append(Problem("missing key", key, "expected a value, found none: it has no default"))
                 elif key in keys and value is not default and not rule.kind.accepts(value):
-                    problems.append(Problem("refused value", key, f"expected {rule.kind.description}, found {value!r}"))
-                elif field in fields and fields[field] != value:
-                    detail = (
-                        f"expected {fields[field]!r} as {origin[field]} has, found {value!r}: there is only one {field}"
+                    problems.append(
+                        Problem("refused value", key, f"expected {rule.kind.description}, found {shown(value)}")
                     )
+                elif field in fields and fields[field] != value:
+                    detail = f"expected {shown(fields[field])} as {origin[field]} has, found {shown(value)}: there is only one {field}"
                     problems.append(Problem("contradiction", key, detail))
                 else:
                     fields[field], origin[field] = value, key

@@ -18,7 +18,7 @@ from albert_hub_bridge.mapping.weights import TorchDialect, head_rules
 PREFIX = "base_model.model."  # PEFT's own model, and its tuner's
 
 _COUNT = Kind("a positive integer", lambda value: type(value) is int and value > 0)
-_NUMBER = Kind("a number", lambda value: type(value) in (int, float))
+_NUMBER = Kind("a number below a billion", lambda value: type(value) in (int, float) and abs(value) < 1e9)
 _TEXT = Kind("a text, or null", lambda value: value is None or isinstance(value, str))
 
 
@@ -43,7 +43,10 @@ def _by_pattern(value: Any, *kinds: type) -> bool:
 
 _PATTERNS = f"simple patterns of names (no groups, at most {_MOST_REPEATS} repeats)"
 _RANKS = Kind(f"an object of ranks by {_PATTERNS}", lambda value: _by_pattern(value, int))
-_ALPHAS = Kind(f"an object of numbers by {_PATTERNS}", lambda value: _by_pattern(value, int, float))
+_ALPHAS = Kind(
+    f"an object of numbers by {_PATTERNS}",
+    lambda value: _by_pattern(value, int, float) and all(map(_NUMBER.accepts, value.values())),
+)
 
 _TRAINING = "only says how it was trained"
 _ANOTHER = "a variant of LoRA that adds something else"

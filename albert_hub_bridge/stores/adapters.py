@@ -48,7 +48,7 @@ KERAS_SUFFIX = ".lora.h5"
 CONFIG, WEIGHTS, OLD_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
 _KERNEL = re.compile(r"lora/(\d+)/vars/lora_kernel_([ab])")
-_RANK = "lora/vars/rank"
+_RANK, _RANK_DTYPES = "lora/vars/rank", ("int32", "int64")
 _ANOTHER_BASE = "Is that the base that the adapter was made for?"
 
 
@@ -97,7 +97,7 @@ def read_keras_adapter(file: Path, architecture: Architecture) -> Adapter:
     with ExitStack() as resources:
         found = _stored(file, "keras", read_datasets(file, resources))
         stored = found.pop(_RANK, None)
-        rank = int(stored.load()) if stored is not None and stored.shape == () and "int" in stored.dtype else 0
+        rank = int(stored.load()) if stored is not None and stored.shape == () and stored.dtype in _RANK_DTYPES else 0
         if rank < 1:
             problems.append(Problem("wrong rank", _RANK, "expected a positive integer, found none"))
         for name, weight in found.items():
@@ -157,6 +157,12 @@ def _wrong_pair(
 def _read(pair: Mapping[str, Weight]) -> tuple[np.ndarray, np.ndarray]:
     a, b = (np.array(pair[part].read(), dtype=np.float32) for part in "ab")
     return a, b
+
+
+def _fits_float32(a: np.ndarray, b: np.ndarray, scale: float) -> bool:
+    """Tell whether no target can overflow: neither `scale * b` nor any sum of `scale * b @ a`."""
+    largest = np.abs(b).max(initial=0).astype(np.float64) * abs(scale)
+    return bool(largest * max(1.0, len(a) * float(np.abs(a).max(initial=0))) < np.finfo(np.float32).max)
 
 
 def _dtypes(pairs: Iterable[Mapping[str, Weight]]) -> frozenset[str]:
@@ -245,7 +251,11 @@ def read_peft_adapter(
             wrong = _wrong_pair(where, pair, shapes)
             problems += wrong
             if settings is not None and not wrong:
-                factors[layers[module]] = Factors(*_read(pair), settings.scale_of(module))
+                read_pair, scale = _read(pair), settings.scale_of(module)
+                factors[layers[module]] = Factors(*read_pair, scale)
+                if not _fits_float32(*read_pair, scale):
+                    detail = f"expected a product that float32 holds, found a larger one, times {scale:g}"
+                    problems.append(Problem("overflow", module, detail))
         if not parts.pairs:
             problems.append(Problem("missing", file.name, "expected an adapter of some layer of this base, found none"))
         if problems:

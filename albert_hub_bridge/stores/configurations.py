@@ -30,7 +30,7 @@ _MOST_BYTES = 4 << 20
 # layers, a width of 4096 and 30,000 pieces, and mT5 has 250,000 pieces.
 # fmt: off
 _LARGEST = {
-    "vocabulary_size":       1 << 22,
+    "vocabulary_size":       1 << 19,
     "num_layers":            1 << 12,
     "num_heads":             1 << 12,
     "embedding_dim":         1 << 16,

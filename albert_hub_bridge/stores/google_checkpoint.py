@@ -63,6 +63,7 @@ _NAMES = (
     (r"/(kernel|gamma)$", "/weight"),
     (r"/beta$", "/bias"),
 )
+_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # of an index
 _SECONDS, _BYTES_PER_SECOND = 30, 10_000_000  # for a checkpoint; and more for each of its bytes
 _TRAINING = re.compile(r"(^(global_step|beta[12]_power)$)|(/(adam|lamb)_[mv](_\d+)?$)|(/Adam(_1)?$)")
 
@@ -142,7 +143,7 @@ def read_config(folder: Path) -> Configuration:
 
 def is_known_file(name: str) -> bool:
     """Tell whether a file of that name is part of a release."""
-    return name in (CONFIG, "checkpoint") or name.endswith((".model", ".vocab", ".meta")) or ".ckpt" in name
+    return name in (CONFIG, "checkpoint") or re.search(r"\.(model|vocab|meta)\Z|\.ckpt|\.data-", name) is not None
 
 
 def _index(folder: Path) -> Path:
@@ -175,7 +176,8 @@ def _read_variables(file: Path, resources: ExitStack) -> tuple[dict[str, Weight]
         detail = f"expected a TensorFlow checkpoint, found: {error}"
         raise WeightsError(file, "weights", [Problem("not a checkpoint", file.name, detail)]) from error
     values = read_safetensors(target, resources)
-    found, dropped = {}, []
+    found: dict[str, Weight] = {}
+    dropped, twice = [], []
     for name, shape, dtype in variables:
         if _TRAINING.search(name):
             dropped.append(DroppedTensor(name, shape, "the optimizer's state"))
@@ -184,7 +186,12 @@ def _read_variables(file: Path, resources: ExitStack) -> tuple[dict[str, Weight]
         for pattern, replacement in _NAMES:
             todays = re.sub(pattern, replacement, todays)
         weight = values.get(name) or Weight(shape, dtype, partial(np.zeros, 0))  # refused by its dtype
-        found[todays.replace("/", ".")] = transposed(weight) if name.endswith("/kernel") else weight
+        todays = todays.replace("/", ".")
+        if todays in found:
+            twice.append(Problem("twice", name, f"expected one variable that is {todays}, found another before"))
+        found[todays] = transposed(weight) if name.endswith("/kernel") else weight
+    if twice:
+        raise WeightsError(file, "weights", twice)
     return found, dropped
 
 
@@ -196,7 +203,8 @@ def _check_parts(file: Path) -> None:
     """
     check_beginning(file)
     with open_regular(file) as stream:
-        whole = stream.read().endswith(b"\x57\xfb\x80\x8b\x24\x75\x47\xdb")
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - len(_END)))
+        whole = stream.read() == _END
     values = list(file.parent.glob(f"{glob.escape(file.stem)}.data-*"))
     if not whole or not values:
         found = "no file of values beside it" if whole else "one that does not end as an index does: was it cut off?"

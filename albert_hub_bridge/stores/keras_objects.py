@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.errors import ConfigurationError, Problem
+from albert_hub_bridge.errors import ConfigurationError, Problem, shown
 from albert_hub_bridge.stores.configurations import read_json
 
 
@@ -80,7 +80,7 @@ def _objects(value: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(value, dict):
         yield path, value
         for key, inner in value.items():
-            yield from _objects(inner, f"{path}.{key}" if path else key)
+            yield from _objects(inner, _at(path, key))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _objects(inner, f"{path}[{index}]")
@@ -90,20 +90,21 @@ def _wrong_object(path: str, value: dict[str, Any]) -> Iterator[Problem]:
     for key, allowed in _LITERAL.items():
         if value.get(key) not in allowed:
             expected = " or ".join(repr(each) for each in allowed)
-            yield Problem("refused value", _at(path, key), f"expected {expected}, found {value[key]!r}")
+            yield Problem("refused value", _at(path, key), f"expected {expected}, found {shown(value[key])}")
     if not _MARKS & set(value):
         return
     triple = (value.get("module"), value.get("class_name"), value.get("registered_name"))
     if not all(each is None or isinstance(each, str) for each in triple) or triple not in _KNOWN:
-        detail = f"expected one of KerasHub's ALBERT or of Keras' dtype policies, found {' '.join(map(repr, triple))}"
+        detail = f"expected one of KerasHub's ALBERT or of Keras' dtype policies, found {' '.join(map(shown, triple))}"
         yield Problem("refused object", path or "class_name", detail)
     for key, inner in value.items():
         if key not in _MARKS | _BESIDE:
-            yield Problem("unknown key", _at(path, key), f"expected a key that is known, found {inner!r}")
+            yield Problem("unknown key", _at(path, key), f"expected a key that is known, found {shown(inner)}")
 
 
 def _at(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
+    """Name a key; a long one is cut, because each of its children has it in its own path."""
+    return f"{path}.{key[:80]}" if path else key[:80]
 
 
 def serialized(class_name: str, config: dict[str, Any]) -> dict[str, Any]:

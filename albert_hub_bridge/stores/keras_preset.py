@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, WeightsError
+from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, WeightsError, shown
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import (
     KERAS,
@@ -167,7 +167,7 @@ def read_config(folder: Path) -> Configuration:
     found = backbone.get("class_name") if isinstance(backbone, dict) else None
     if found != "AlbertBackbone":
         raise SourceError(
-            f"{file} describes another model: expected an AlbertBackbone, found {found!r}. "
+            f"{file} describes another model: expected an AlbertBackbone, found {shown(found)[:200]}. "
             "This package only converts ALBERT."
         )
     keys = backbone.get("config")

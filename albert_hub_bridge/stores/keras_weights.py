@@ -181,8 +181,9 @@ def dequantized(file: Path, found: Mapping[str, Weight]) -> tuple[dict[str, Weig
         embedding = layer.split("/")[-3].endswith("embedding")
         scale = weights.pop(layer + ("1" if embedding else "2"), None)
         shape = () if scale is None else (*scale.shape, 1) if embedding else scale.shape[-len(quantized.shape) :]
-        if scale is None or not _fits(shape, quantized.shape):
-            expected = "expected float32 scales beside it, found " + ("none" if scale is None else str(scale.shape))
+        if scale is None or scale.dtype not in DTYPES or not _fits(scale.shape, shape, quantized.shape):
+            found_scale = "none" if scale is None else f"{scale.dtype} {scale.shape}"
+            expected = f"expected float32 scales beside it, one a row or output, found {found_scale}"
             problems.append(Problem("wrong scale", name, expected))
             continue
         weights[name] = Weight(quantized.shape, "float32", partial(_divide, quantized, scale, shape))
@@ -198,9 +199,9 @@ def _widened(weight: Weight) -> Weight:
     return Weight(weight.shape, "float32", lambda: weight.load().astype(np.float32))
 
 
-def _fits(scale: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+def _fits(stored: tuple[int, ...], scale: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     try:
-        return np.broadcast_shapes(scale, shape) == shape
+        return prod(stored) == prod(scale) and np.broadcast_shapes(scale, shape) == shape
     except ValueError:
         return False
 

@@ -6,8 +6,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.errors import SourceError, first_few
-from albert_hub_bridge.stores import google_checkpoint, hf_repository, keras_preset, keras_weights, repository_weights
+from albert_hub_bridge.errors import SourceError, first_few, one_line
+from albert_hub_bridge.stores import (
+    google_checkpoint,
+    hf_repository,
+    keras_preset,
+    keras_weights,
+    repository_weights,
+    sentence_transformers,
+)
 from albert_hub_bridge.stores.checkpoint import Checkpoint, Layout, Progress, SourceLayout
 from albert_hub_bridge.stores.configurations import Configuration, read_json
 from albert_hub_bridge.stores.hub import Source, pull_source
@@ -48,6 +55,15 @@ def _is_read(name: str) -> bool:
     return other or is_known_file(name) or bool(repository_weights.weights_among([name]))
 
 
+def check_own_files(folder: Path) -> None:
+    """Refuse a folder in which something that would be read is not a regular file of its own.
+
+    Raises:
+        FileError: As `source_files.check_files`.
+    """
+    check_files(folder, _is_read, (keras_preset.VOCABULARY, sentence_transformers.POOLING))
+
+
 def detect_layout(folder: Path) -> SourceLayout:
     """Tell what a folder holds by its `config.json`, or by Google's `albert_config.json`.
 
@@ -56,7 +72,7 @@ def detect_layout(folder: Path) -> SourceLayout:
         FileError: What would be read is not a regular file of the folder.
         ConfigurationError: `config.json` is not a JSON object.
     """
-    check_files(folder, _is_read, (keras_preset.VOCABULARY,))
+    check_own_files(folder)
     file = folder / "config.json"
     if not file.is_file():
         if (folder / google_checkpoint.CONFIG).is_file():
@@ -116,12 +132,12 @@ def read_checkpoint(folder: Path, drop_head: bool = False, allow_pickle: bool = 
     # The record and the card of an earlier conversion; the new folder gets its own.
     papers = ("conversion.json", "README.md", "parity.png") if "conversion.json" in found else ()
     read |= set(papers) | {name for name in found if layout == "google" and google_checkpoint.is_known_file(name)}
-    others = [name for name in found if name not in read]
+    others = [one_line(name, 200) for name in found if name not in read]
     code = [name for name in others if name.endswith(".py")]
     notes = list(checkpoint.notes)
     if code:
         notes.append(f"Code of a source is neither run nor carried over: {first_few(code, 10)}.")
-    if others := [name for name in others if name not in code]:
+    if others := [name for name in others if not name.endswith(".py")]:
         notes.append(f"Files that are not carried over: {first_few(others, 10)}.")
     return replace(checkpoint, notes=notes)
 

@@ -179,7 +179,7 @@ def read_flax(file: Path, resources: ExitStack) -> dict[str, Weight]:
     import msgpack
 
     check_beginning(file)
-    limits = {"max_array_len": 0, "max_str_len": 1000, "max_bin_len": 0, "max_map_len": 10_000}
+    limits = {"max_array_len": 0, "max_str_len": 200, "max_bin_len": 0, "max_map_len": 10_000}
     try:
         with open_regular(file) as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -203,7 +203,10 @@ def read_flax(file: Path, resources: ExitStack) -> dict[str, Weight]:
     nodes = [("", tree, 0)]
     while nodes:
         path, node, level = nodes.pop()
-        if isinstance(node, Weight):
+        if len(path) > _LONGEST_NAME:
+            detail = f"expected a name of at most {_LONGEST_NAME} characters, found {len(path)}"
+            problems.append(Problem("too long", path[:80], detail))
+        elif isinstance(node, Weight):
             weights[path] = node
         elif isinstance(node, dict) and level < _MOST_LEVELS:
             nodes += [(f"{path}/{key}" if path else str(key), child, level + 1) for key, child in node.items()]
@@ -215,7 +218,7 @@ def read_flax(file: Path, resources: ExitStack) -> dict[str, Weight]:
     return weights
 
 
-_MOST_LEVELS, _MOST_NODES = 16, 100_000
+_MOST_LEVELS, _MOST_NODES, _LONGEST_NAME = 16, 100_000, 300
 
 
 class _NodeCounter:

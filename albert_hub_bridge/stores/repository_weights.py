@@ -92,9 +92,12 @@ def _read_shards(
         raise WeightsError(index, "weights", [problem])
     stem, _, suffix = index.name.removesuffix(".index.json").rpartition(".")
     pattern = re.compile(rf"{stem}-\d{{5}}-of-\d{{5}}\.{suffix}")
+    named: dict[str, set[str]] = {}
+    for name, shard in weight_map.items():
+        named.setdefault(shard, set()).add(name)
     weights: dict[str, Weight] = {}
     problems = []
-    for shard in sorted(set(weight_map.values())):
+    for shard in sorted(named):
         if not pattern.fullmatch(shard):
             detail = f"expected names such as {stem}-00001-of-00002.{suffix}, of files beside the index, found another"
             problems.append(Problem("wrong name", shard, detail))
@@ -103,7 +106,7 @@ def _read_shards(
         else:
             found = read(index.with_name(shard), resources)
             # TensorFlow's index names a tensor with the name of the model before it, and its shards do without.
-            promised = {name for name, file in weight_map.items() if file == shard}
+            promised = named[shard]
             promised |= {name.partition("/")[2] for name in promised if name.startswith("tf_albert")}
             shorter = {name for name in promised if not name.startswith("tf_albert")}
             missing, other = sorted(shorter - set(found)), [name for name in found if name not in promised]

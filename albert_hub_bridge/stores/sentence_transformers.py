@@ -10,10 +10,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError
+from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, first_few
 from albert_hub_bridge.stores.checkpoint import Checkpoint
 from albert_hub_bridge.stores.configurations import read_json, write_json
 from albert_hub_bridge.stores.files import write_file
+from albert_hub_bridge.stores.source_files import read_bytes
+from albert_hub_bridge.stores.strict_json import parse
 
 
 Pooling = Literal["mean", "cls"]
@@ -22,6 +24,7 @@ MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
 TRANSFORMER, POOLING = "sentence_bert_config.json", "1_Pooling/config.json"
 FILES = frozenset({MODULES, SETTINGS, TRANSFORMER, POOLING})
 
+_MOST_BYTES = 1 << 20  # of `modules.json`, which has some hundred
 _OLDEST_READER = "5.4.0"  # the first that knows these classes and keys; older ones say so to their user
 
 _CLASSES = {
@@ -95,17 +98,17 @@ def what_is_lost(folder: Path) -> list[str]:
     if not file.is_file():
         return []
     try:
-        modules = [str(module["type"]).rpartition(".")[2] for module in json.loads(file.read_text(encoding="utf-8"))]
+        modules = [str(module["type"]).rpartition(".")[2][:80] for module in parse(read_bytes(file, _MOST_BYTES))]
     except (ValueError, TypeError, KeyError) as error:
-        problem = Problem("unusable", MODULES, f"expected a list of modules with their type ({error!r})")
+        problem = Problem("unusable", MODULES, f"expected a list of modules with their type, found {error!r}")
         raise ConfigurationError(file, "configuration", [problem]) from error
     modes = ""
     if (folder / POOLING).is_file():
         config = read_json(folder / POOLING)
         modes = f", pooling {_pooling_modes(config)}"
     return [
-        f"{MODULES} makes it a model for sentence-transformers ({', '.join(modules)}{modes}), and that is not carried "
-        "over. A repository becomes one with --sentence-transformers mean or cls."
+        f"{MODULES} makes it a model for sentence-transformers ({first_few(modules, 10)}{modes[:200]}), and that is "
+        "not carried over. A repository becomes one with --sentence-transformers mean or cls."
     ]
 
 

@@ -23,6 +23,18 @@ def parse_object(content: bytes) -> dict[str, Any]:
             nests too deep or has too many values. The message says what was found.
         TypeError: It is JSON, and not an object.
     """
+    parsed = parse(content)
+    if not isinstance(parsed, dict):
+        raise TypeError(f"expected an object, found {type(parsed).__name__}")
+    return parsed
+
+
+def parse(content: bytes) -> Any:
+    """Parse JSON of any kind.
+
+    Raises:
+        ValueError: As `parse_object`.
+    """
     if content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("a byte order mark at its beginning: it has to be UTF-8 without one")
     if (count := content.count(b",") + content.count(b"[") + content.count(b"{")) > _MOST_VALUES:
@@ -36,8 +48,6 @@ def parse_object(content: bytes) -> dict[str, Any]:
         )
     except RecursionError as error:
         raise ValueError(f"more than {_MOST_LEVELS} levels of nesting") from error
-    if not isinstance(parsed, dict):
-        raise TypeError(f"expected an object, found {type(parsed).__name__}")
     _check_values(parsed)
     return parsed
 
@@ -61,7 +71,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check_values(parsed: dict[str, Any]) -> None:
+def _check_values(parsed: Any) -> None:
     """Refuse what later steps could not bear: deep nesting, and halves of characters, which nothing can write."""
     level: list[Any] = [parsed]
     for _ in range(_MOST_LEVELS):

@@ -13,16 +13,17 @@ from albert_hub_bridge.stores.source_files import read_bytes
 # Bytes of a piece with its score, of which real ones have some 20; and of all that is not a piece, of which the map
 # of characters, with the rules of `mapping.vocabulary` in it, is the largest.
 _A_PIECE, _ALL_ELSE = 256, 4 << 20
+_MOST_BYTES = 16 << 20  # with 250,000 pieces it has some 5 MB
 
 
 def read_vocabulary(file: Path, architecture: Architecture) -> tuple[bytes, Vocabulary]:
     """Read a SentencePiece model that has to fit an architecture, and parse it.
 
     Raises:
-        FileError: It is not a regular file, or larger than the architecture allows, or empty.
+        FileError: It is not a regular file, or larger than the architecture or any vocabulary is, or empty.
         VocabularyError: As `fitting_vocabulary`.
     """
-    proto = read_bytes(file, _ALL_ELSE + _A_PIECE * architecture.vocabulary_size)
+    proto = read_bytes(file, min(_MOST_BYTES, _ALL_ELSE + _A_PIECE * architecture.vocabulary_size))
     return proto, fitting_vocabulary(file, proto, architecture)
 
 
@@ -35,9 +36,9 @@ def fitting_vocabulary(file: Path, proto: bytes, architecture: Architecture) -> 
     """
     rows = architecture.vocabulary_size
     try:
-        pieces, other = _measure(proto)
+        pieces, other = _measure(proto, rows)
         if pieces > rows:
-            detail = f"expected at most {rows} pieces, as the token embedding has rows, found {pieces}"
+            detail = f"expected at most {rows} pieces, as the token embedding has rows, found {pieces} or more"
             raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
         if other > _ALL_ELSE:
             detail = f"expected at most {_ALL_ELSE:,} bytes beside the pieces, found {other:,}"
@@ -48,15 +49,17 @@ def fitting_vocabulary(file: Path, proto: bytes, architecture: Architecture) -> 
         raise VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)]) from error
 
 
-def _measure(proto: bytes) -> tuple[int, int]:
+def _measure(proto: bytes, rows: int) -> tuple[int, int]:
     """Return the number of pieces of a serialized model, and the bytes of all else, without parsing it.
+
+    It counts no further where either is too much.
 
     Source:
         https://protobuf.dev/programming-guides/encoding/; `pieces` is the first field of sentencepiece_model.proto.
     """
     position, pieces, other = 0, 0, 0
     try:
-        while position < len(proto):
+        while position < len(proto) and pieces <= rows and other <= _ALL_ELSE:
             start = position
             tag, position = _varint(proto, position)
             if tag & 7 == 0:

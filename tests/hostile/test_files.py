@@ -7,11 +7,15 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from albert_hub_bridge import convert, inspect
+from albert_hub_bridge.errors import ConfigurationError
+from albert_hub_bridge.publish import card
 from tests.hostile.conftest import Refused, expect
+from tests.hostile.valid import edit
 
 
 def _outside(file: Path) -> None:
@@ -161,3 +165,68 @@ def test_files_that_are_not_read_may_be_anything(source: Callable[[str], Path], 
     (folder / "latest").symlink_to("/etc")
     (folder / "notes\x1b[2J.txt").touch()
     assert convert(folder, tmp_path / "target", to="bridge").source.head == "text classifier of 3 classes"
+
+
+MODULES: dict[str, Callable[[Path], object]] = {
+    "a pooling elsewhere": lambda f: _pooling(f).symlink_to(f.parent / "outside.json"),
+    "a pooling that is a pipe": lambda f: os.mkfifo(_pooling(f)),
+    "levels without end": lambda f: (f / "modules.json").write_text("[" * 100_000),
+    "a number": lambda f: (f / "modules.json").write_text("7"),
+    "a key twice": lambda f: (f / "modules.json").write_text('[{"type": "a", "type": "b"}]'),
+}
+
+
+def _pooling(folder: Path) -> Path:
+    (folder / "modules.json").write_text("[]")
+    (folder.parent / "outside.json").write_text("{}")
+    (folder / "1_Pooling").mkdir()
+    return folder / "1_Pooling" / "config.json"
+
+
+@pytest.mark.parametrize("what", MODULES)
+def test_modules_of_sentence_transformers(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+    folder = source("bridge")
+    MODULES[what](folder)
+    expect(refused(folder), "1_Pooling/config.json" if "pooling" in what else "modules.json")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc/hostname")])
+def test_values_of_tensorflow_under_any_name(
+    make: Callable[[Path], object], source: Callable[[str], Path], refused: Refused
+) -> None:
+    folder = source("stock")
+    (folder / "config.json").rename(folder / "albert_config.json")
+    (folder / "model.index").touch()
+    make(folder / "model.data-00000-of-00001")
+    expect(refused(folder), "model.data-00000-of-00001")
+
+
+def test_names_of_files_say_nothing_in_a_card(source: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = source("task")
+    (folder / "a\n# b <i>[c](d) `e\x1b").touch()
+    (folder / os.fsdecode(b"\xff\x9b")).touch()
+    convert(folder, tmp_path / "target", to="bridge")
+    card = (tmp_path / "target" / "README.md").read_text()
+    assert r"a\n# b &lt;i>[c] (d) 'e\x1b" in card
+    assert r"\udcff" in card
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r["source"].pop("handle"),
+        lambda r: r["source"].update(layout="x"),
+        lambda r: r.update(vocabulary={}),
+        lambda r: r.update(ignored=[1]),
+        lambda r: r.update(head_kind="x"),
+    ],
+)
+def test_records_that_no_card_can_be_made_of(
+    change: Callable[[Any], object], source: Callable[[str], Path], tmp_path: Path
+) -> None:
+    convert(source("task"), tmp_path / "target", to="bridge")
+    edit("conversion.json", change)(tmp_path / "target")
+    before = (tmp_path / "target" / "README.md").read_text()
+    with pytest.raises(ConfigurationError, match=r"(?s)in the record of .*expected .*found"):
+        card(tmp_path / "target")
+    assert (tmp_path / "target" / "README.md").read_text() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,12 @@ def _opaque(said: Any) -> Change:
     return change
 
 
+def _scaled(file: h5py.File, shape: tuple[int, ...] = (8,), dtype: str = "f4") -> None:
+    """Make a kernel of int8 with scales that are none."""
+    put(file, KERNEL, np.ones((6, 8), "i1"))
+    put(file, KERNEL[:-1] + "2", np.ones(shape, dtype))
+
+
 TYPES: dict[str, Change] = {
     **{
         f"of {kind}": lambda f, kind=kind: put(f, BIAS, np.zeros(8, kind))
@@ -181,6 +188,8 @@ TYPES: dict[str, Change] = {
     "of two bytes named by many": _opaque(["bfloat16", "bfloat16"]),
     "mixed with float16": lambda f: put(f, BIAS, np.zeros(8, "f2")),
     "int8 without a scale": lambda f: put(f, KERNEL, np.zeros((6, 8), "i1")),
+    **{f"int8 with a scale of {d}": partial(_scaled, dtype=d) for d in ("u1", "i4", "f8")},
+    "int8 with a scale of many": partial(_scaled, shape=(5, 1, 8)),
 }
 
 SHAPES: dict[str, Change] = {

@@ -14,15 +14,17 @@ import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import h5py
 import msgpack
+import numpy as np
 import pytest
 
 from albert_hub_bridge.errors import WeightsError
 from albert_hub_bridge.stores.hdf5 import read_datasets
 from tests.hostile.conftest import SECONDS, assert_message, command_for
-from tests.hostile.valid import edit, in_bytes, in_hdf5, put, with_header
+from tests.hostile.valid import edit, flax_array, in_bytes, in_hdf5, put, with_header
 
 
 MEGABYTES = 200
@@ -65,7 +67,7 @@ def _sparse(name: str, beginning: Callable[[bytes], bytes]) -> Callable[[Path], 
 
     def apply(folder: Path) -> None:
         file = folder / name
-        file.write_bytes(beginning(file.read_bytes()))
+        file.write_bytes(beginning(file.read_bytes() if file.exists() else b""))
         os.truncate(file, 1 << 40)
 
     return apply
@@ -77,6 +79,46 @@ def _listed(folder: Path) -> None:
         group = file.create_group("layers")
         for number in range(20_000):
             group.create_group(str(number))
+
+
+def _within(make: Callable[[], Any]) -> Callable[[Path], None]:
+    """Put something into a preset's configuration, with as few bytes as can be."""
+
+    def apply(folder: Path) -> None:
+        content = json.loads((folder / "config.json").read_text())
+        content["config"]["x"] = make()
+        (folder / "config.json").write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")))
+
+    return apply
+
+
+def _nested() -> Any:
+    """Return objects of which each is wrong, and its `repr` has four bytes for each of four characters."""
+    value: Any = "\x7f" * 3_800_000 + "\U0001f600"
+    for _ in range(25):
+        value = {"class_name": 1, "x": value}
+    return value
+
+
+def _with_rows(rows: int, more: bytes) -> Callable[[Path], None]:
+    """Let a task have many rows of tokens, and more in its vocabulary."""
+
+    def apply(folder: Path) -> None:
+        edit("config.json", lambda c: c["config"].update(vocabulary_size=rows))(folder)
+        edit("task.json", lambda c: c["config"]["backbone"]["config"].update(vocabulary_size=rows))(folder)
+        with (folder / "assets/tokenizer/vocabulary.spm").open("ab") as file:
+            file.write(more)
+
+    return apply
+
+
+def _long_names(folder: Path) -> None:
+    """Write 90,000 arrays, each at the end of 13 names of 190 characters."""
+    array = flax_array(np.zeros(0, np.float32))
+    node: dict[str, Any] = {f"{outer}": {f"{inner}": array for inner in range(9000)} for outer in range(10)}
+    for level in range(13):
+        node = {f"{level}".ljust(190, "x"): node}
+    (folder / "flax_model.msgpack").write_bytes(msgpack.packb(node))
 
 
 HUGE: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -92,6 +134,12 @@ HUGE: dict[str, tuple[str, Callable[[Path], object]]] = {
         "preset",
         edit("config.json", lambda c: c["config"].update({f"key {n}" * 9: "v" * 20 for n in range(30_000)})),
     ),
+    "a key of a megabyte with many children": ("preset", _within(lambda: {"k" * 1_500_000: [{}] * 400_000})),
+    "a text of megabytes in many objects": ("preset", _within(_nested)),
+    "a vocabulary of 17 MB": ("task", _with_rows(1 << 19, bytes(17 << 20))),
+    "half a million pieces": ("task", _with_rows(1 << 19, b"\x0a\x00" * 524_000)),
+    "names of megabytes": ("flax", _long_names),
+    "modules of a terabyte": ("bridge", _sparse("modules.json", lambda b: b"[")),
     "a tokenizer of 32 MB": ("text", in_bytes("tokenizer.json", lambda b: b'{"a":[' + b"{}," * 999_000 + b"{}]}")),
     "a header of a terabyte": ("stock", _sparse("model.safetensors", lambda b: (1 << 39).to_bytes(8, "little"))),
     "a header of 16 MB": (

@@ -338,6 +338,7 @@ PEFT: dict[str, Callable[[dict[str, Any]], object]] = {
     "float64": _with(FACTOR, np.zeros((4, 8))),
     "NaN": _with(FACTOR, np.full((4, 8), np.nan, np.float32)),
     "infinity": _with(FACTOR, np.full((4, 8), np.inf, np.float32)),
+    "infinity when it is scaled": _with(FACTOR.replace("lora_A", "lora_B"), np.full((8, 4), 3e38, np.float32)),
     "a classifier": _with("base_model.model.classifier.weight", np.zeros((3, 8), np.float32)),
     "another base": lambda t: [t.update({f"x.{name}": t.pop(name)}) for name in list(t)],
     "nothing": lambda t: t.clear(),
