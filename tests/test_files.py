@@ -201,7 +201,7 @@ def test_a_scale_that_is_missing_or_does_not_fit_is_refused(preset: Path) -> Non
     with h5py.File(preset / "model.weights.h5", "a") as file:
         del file["layers/dense/vars/2"]
         file["layers/dense/vars/2"] = np.ones(31, np.float32)
-    with pytest.raises(WeightsError, match=r"wrong scale +layers/dense/vars/0 .*found \(31,\)"):
+    with pytest.raises(WeightsError, match=r"wrong scale +layers/dense/vars/0 .*found float32 \(31,\)"):
         inspect(preset)
     with h5py.File(preset / "model.weights.h5", "a") as file:
         del file["layers/dense/vars/2"]
