@@ -23,7 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from albert_hub_bridge import __version__, adapters, bridge, publish, verification
-from albert_hub_bridge.errors import AlbertHubBridgeError, first_few, printable
+from albert_hub_bridge.errors import AlbertHubBridgeError, first_few, one_line, printable
 from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
 from albert_hub_bridge.reports import Conversion, Inspection, Verification
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
@@ -426,7 +426,7 @@ def _print_losses(report: Inspection | Conversion | adapters.AdapterConversion) 
     if report.dropped:
         out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
         for tensor in report.dropped:
-            out.print(f"  {escape(tensor.name)} {tensor.shape}: {escape(tensor.reason)}")
+            out.print(f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}")
     inspected = report.source if isinstance(report, Conversion) else report
     if ignored := [key.key for key in inspected.ignored if key.reason not in SAID_ELSEWHERE]:
         names = ", ".join(dict.fromkeys(ignored))

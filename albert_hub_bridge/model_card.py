@@ -84,7 +84,7 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
         kerashub_reads=record["has_pooler"] and not record["variant"],
         auto_class=HEADS[kind].auto if kind is not None else "AutoModel",
         tokenizer=text is not None,
-        text_rules=text["text_rules"] if text is not None else None,
+        text_rules=_plain(text["text_rules"]) if text is not None else None,
         normalization=_plain(text["normalization"]) if text is not None else None,
         rules_before=text is not None and not text["rules_in_vocabulary"] and text["text_rules"] != "sentencepiece",
         rules_inside=text is not None and text["rules_in_vocabulary"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import sqrt
 from typing import Any
 
@@ -25,7 +25,7 @@ _TEXT = Kind("a text, or null", lambda value: value is None or isinstance(value,
 # PEFT matches names with whatever expression stands there. One with groups can take longer than anybody waits, and names
 # of layers need none: `attention.(query|key)` can be written as two.
 _SIMPLE = re.compile(r"[\w.\\^$|*+?\[\]-]{1,200}")
-_MOST_REPEATS = 3
+_MOST_REPEATS, _MOST_PATTERNS = 3, 1000
 
 
 def _is_pattern(key: str) -> bool:
@@ -38,10 +38,11 @@ def _is_pattern(key: str) -> bool:
 
 
 def _by_pattern(value: Any, *kinds: type) -> bool:
-    return isinstance(value, dict) and all(_is_pattern(key) and type(value[key]) in kinds for key in value)
+    few = isinstance(value, dict) and len(value) <= _MOST_PATTERNS
+    return few and all(_is_pattern(key) and type(value[key]) in kinds for key in value)
 
 
-_PATTERNS = f"simple patterns of names (no groups, at most {_MOST_REPEATS} repeats)"
+_PATTERNS = f"at most {_MOST_PATTERNS:,} simple patterns of names (no groups, at most {_MOST_REPEATS} repeats)"
 _RANKS = Kind(f"an object of ranks by {_PATTERNS}", lambda value: _by_pattern(value, int))
 _ALPHAS = Kind(
     f"an object of numbers by {_PATTERNS}",
@@ -133,7 +134,12 @@ class PeftSettings:
 
 def _first_match(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
     """Look a layer up as PEFT does. Source: peft/utils/other.py, `get_pattern_key`."""
-    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), default)
+    return next((value for key, value in patterns.items() if _compiled(key).match(module)), default)
+
+
+@lru_cache(maxsize=2 * _MOST_PATTERNS)  # of ranks and of alphas
+def _compiled(key: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({key})$")
 
 
 def peft_config(

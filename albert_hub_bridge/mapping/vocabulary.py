@@ -21,6 +21,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
+from albert_hub_bridge.errors import first_few
 from albert_hub_bridge.model.sentencepiece_unigram import (
     AFTER,
     SPECIAL_PIECES,
@@ -151,9 +152,12 @@ def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextRules]:
         foreign = set(added_tokens(content)) - {piece for piece, _ in pieces}
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not the tokenizer.json of a unigram model: {error!r}") from error
-    tokenizer = _parse(content)
     if foreign:
-        raise ValueError(f"no SentencePiece model has tokens beyond its vocabulary, as {', '.join(sorted(foreign))}")
+        named = first_few(sorted(foreign), 10)
+        raise ValueError(f"no SentencePiece model has tokens beyond its vocabulary, as {named}")
+    # Without the pieces and the added tokens, of which the library makes trees of some 300 bytes a character.
+    alone = {**content["model"], "vocab": [[SPECIAL_PIECES["unk"], 0.0]], "unk_id": 0}
+    tokenizer = _parse({**content, "model": alone, "added_tokens": []})
     spec = model.normalizer_spec
     rules = _read_normalization(tokenizer, spec)
     spec.name = "tokenizer.json"

@@ -256,6 +256,7 @@ def read_peft_adapter(
                 if not _fits_float32(*read_pair, scale):
                     detail = f"expected a product that float32 holds, found a larger one, times {scale:g}"
                     problems.append(Problem("overflow", module, detail))
+        problems += _wrong_heads(parts.head, sizes["hidden"])
         if not parts.pairs:
             problems.append(Problem("missing", file.name, "expected an adapter of some layer of this base, found none"))
         if problems:
@@ -316,6 +317,19 @@ def _is_classifier(name: str) -> bool:
     """Tell whether a tensor is of a head that has the same name in both dialects."""
     module, _, leaf = name.rpartition(".")
     return leaf in ("weight", "bias") and all(module in head_modules(dialect) for dialect in ENCODERS)
+
+
+def _wrong_heads(head: Mapping[str, Weight], hidden_dim: int) -> list[Problem]:
+    """Say which heads an adapter does not put in place as a whole: a row for each label, and a bias for each row."""
+    problems = []
+    for module in dict.fromkeys(name.rpartition(".")[0] for name in head):
+        parts = {leaf: head[f"{module}.{leaf}"].shape for leaf in ("weight", "bias") if f"{module}.{leaf}" in head}
+        labels = parts.get("bias", ())
+        if parts.get("weight") != (*labels, hidden_dim) or len(labels) != 1 or labels == (0,):
+            found = " and ".join(f"{leaf} {shape}" for leaf, shape in parts.items())
+            detail = f"expected weight (labels, {hidden_dim}) and bias (labels,), found {found}"
+            problems.append(Problem("wrong shape", PREFIX + module, detail))
+    return problems
 
 
 def _advice(problems: Sequence[Problem]) -> str:

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from albert_hub_bridge.errors import Problem, SourceError, WeightsError
+from albert_hub_bridge.errors import Problem, SourceError, WeightsError, first_few, one_line
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT
 from albert_hub_bridge.mapping.heads import Head, HeadKind
@@ -110,7 +110,7 @@ def _read(folder: Path, configuration: Configuration, file: Path, resources: Exi
             rules_from="Google's code",
         )
     else:
-        found_names = ", ".join(path.name for path in vocabularies) or "none"
+        found_names = first_few([one_line(path.name, 80) for path in vocabularies], 5) or "none"
         notes.append(f"Expected one SentencePiece model, such as {VOCABULARY}, found {found_names}: no tokenizer.")
     return Checkpoint(
         layout="google",
@@ -151,7 +151,7 @@ def _index(folder: Path) -> Path:
     if folder / BEST in indices:
         return folder / BEST
     if len(indices) != 1:
-        found = ", ".join(path.name for path in indices) or "none"
+        found = first_few([one_line(path.name, 80) for path in indices], 5) or "none"
         raise SourceError(f"{folder} has to have {BEST}, or one TensorFlow checkpoint of another name; found {found}.")
     return indices[0]
 

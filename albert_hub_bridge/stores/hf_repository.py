@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyError, WeightsError
+from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyError, WeightsError, shown
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, Renamed, write_keys
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
@@ -135,6 +135,11 @@ def _read(
     prefix = _PREFIXES[layout] if any(name.startswith(_PREFIXES[layout]) for name in found) else ""
     found, dropped, tied = _without_copies(found, layout, prefix)
     kind = _kind_of_head(folder / CONFIG, set(found), dialect, drop_head)
+    if kind in ("masked_lm", "pretraining") and keys.get("tie_word_embeddings") is False:
+        decoder = _DECODERS[layout] + "weight"
+        if decoder not in [tensor.name for tensor in dropped]:  # transformers would make one of random numbers
+            problem = Problem("missing", decoder, f"expected, for {CONFIG} says that nothing is tied; found none")
+            raise WeightsError(file, "weights", [problem])
     head = _read_head(kind, configuration, folder / CONFIG) if kind is not None else None
     if head is not None and oldest and file.suffix == ".bin":
         head = replace(head, layer_norm_epsilon=1e-5)  # what torch's layer norm has where nothing else is said
@@ -207,7 +212,10 @@ def _kind_of_head(file: Path, names: set[str], dialect: Dialect, drop_head: bool
         ConfigurationError: A class with a head is named, and there are no tensors of that head.
     """
     classes = read_json(file).get("architectures")
-    named = kind_of_class(str(classes[0])) if isinstance(classes, list) and classes else None
+    if classes is not None and (not isinstance(classes, list) or not all(isinstance(name, str) for name in classes)):
+        problem = Problem("refused value", "architectures", f"expected a list of classes, found {shown(classes)}")
+        raise ConfigurationError(file, "configuration", [problem])
+    named = kind_of_class(classes[0]) if classes else None
     present = [kind for kind in HEADS if {rule.name(dialect) for rule in head_rules(kind)} & names]
     if named is not None and named not in present:
         if drop_head and not present:
@@ -285,6 +293,9 @@ def _read_text(
     )
     reason = "a setting of the tokenizer that changes no ids, or that nothing is known about"
     ignored += [IgnoredKey(key, value, reason) for key, value in keys.items() if key not in TOKENIZER_CONFIG_KEYS]
+    if None is not fields["keep_accents"] is fields["strip_accents"]:
+        detail = f"expected the contrary of strip_accents, found {fields['keep_accents']} for both"
+        raise ConfigurationError(file, "configuration", [Problem("contradiction", "keep_accents", detail)])
     length = fields["sequence_length"]
     sequence_length = int(length) if length is not None and 1 <= length < _NO_LIMIT else None
     rules, rules_from = found_rules, TOKENIZER

@@ -59,19 +59,44 @@ def check_objects(file: Path, content: dict[str, Any]) -> None:
         raise ConfigurationError(file, "configuration", problems, advice)
 
 
-def read_keras_config(file: Path) -> dict[str, Any]:
+def read_keras_config(file: Path, kind: str) -> dict[str, Any]:
     """Read the configuration of the object that a file has.
 
+    Args:
+        file: To read.
+        kind: With which the name of the object's class has to end: "Tokenizer", ...
+
     Raises:
-        FileError, ConfigurationError: As `read_json` and `check_objects`, or there is none.
+        FileError, ConfigurationError: As `read_json`, `check_objects` and `config_of`.
     """
     content = read_json(file)
+    check_objects(file, content)
+    return config_of(file, content, kind)
+
+
+def config_of(file: Path, content: Any, kind: str, path: str = "") -> dict[str, Any]:
+    """Return the configuration of an object that `check_objects` has seen.
+
+    Args:
+        file: That has it, for the message.
+        content: The object.
+        kind: With which the name of its class has to end.
+        path: Of the object in the file.
+
+    Raises:
+        ConfigurationError: It is of another class, or is none, or has no configuration.
+    """
+    name = content.get("class_name") if isinstance(content, dict) else None
+    if not isinstance(name, str) or not name.endswith(kind):
+        detail = (
+            f"expected the {kind.lower()} of an ALBERT, found {shown(name if isinstance(content, dict) else content)}"
+        )
+        raise ConfigurationError(file, "configuration", [Problem("refused object", path or "class_name", detail)])
     config = content.get("config")
     if not isinstance(config, dict):
         found = "none" if config is None else type(config).__name__
-        problem = Problem("missing key", "config", f"expected an object, found {found}")
+        problem = Problem("missing key", _at(path, "config"), f"expected an object, found {found}")
         raise ConfigurationError(file, "configuration", [problem])
-    check_objects(file, content)
     return config
 
 

@@ -46,11 +46,12 @@ from albert_hub_bridge.stores.configurations import (
 )
 from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.hdf5 import Hdf5Files
-from albert_hub_bridge.stores.keras_objects import MODULES, check_objects, read_keras_config, serialized
+from albert_hub_bridge.stores.keras_objects import MODULES, check_objects, config_of, read_keras_config, serialized
 from albert_hub_bridge.stores.keras_task import (
     CONFIG,
     TASK,
     TASK_WEIGHTS,
+    Task,
     check_copy,
     is_task,
     new_optimizer,
@@ -59,6 +60,7 @@ from albert_hub_bridge.stores.keras_task import (
     task_object,
 )
 from albert_hub_bridge.stores.keras_weights import (
+    check_index,
     check_policy,
     dequantized,
     files_of,
@@ -104,8 +106,11 @@ def read_preset(folder: Path, drop_head: bool = False) -> Checkpoint:
         head_file = [folder / TASK_WEIGHTS] if (folder / TASK_WEIGHTS).is_file() else []
         opened = Hdf5Files([*files, *head_file], resources)
         task = read_task(folder, configuration, drop_head)
-        text, text_ignored, notes = _read_text(folder, architecture, task.preprocessor if task is not None else None)
-        parts = split_task(folder, read_weights(files, opened), task, opened)
+        text, text_ignored, notes = _read_text(folder, architecture, task)
+        found = read_weights(files, opened)
+        if file.suffix == ".json":
+            check_index(file, files, opened)
+        parts = split_task(folder, found, task, opened)
         encoder, quantized = dequantized(file, parts.encoder)
         check_layers(file, architecture, len(encoder))
         expected = {rule.keras: rule for rule in weight_rules(architecture)}
@@ -124,7 +129,7 @@ def read_preset(folder: Path, drop_head: bool = False) -> Checkpoint:
     except BaseException:
         resources.close()
         raise
-    if (policy := _policy_name(read_keras_config(folder / CONFIG).get("dtype"))).startswith("mixed_"):
+    if (policy := _policy_name(read_keras_config(folder / CONFIG, "").get("dtype"))).startswith("mixed_"):
         half = policy.removeprefix("mixed_")
         notes.append(
             f"The preset's policy {policy} computes in {half}; the target computes in {dtype}, its weights' own."
@@ -180,28 +185,35 @@ def read_config(folder: Path) -> Configuration:
 
 
 def _read_text(
-    folder: Path, architecture: Architecture, preprocessor: Mapping[str, Any] | None
+    folder: Path, architecture: Architecture, task: Task | None
 ) -> tuple[Text | None, list[IgnoredKey], list[str]]:
     if not (folder / VOCABULARY).is_file():
         return None, [], [f"The preset has no {VOCABULARY}: the result has no tokenizer."]
     proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
     if (file := folder / TOKENIZER).is_file():
-        read_fields(file, KERAS_TOKENIZER, read_keras_config(file))
-    packing: dict[str, Any] = {}
-    ignored: list[IgnoredKey] = []
+        read_fields(file, KERAS_TOKENIZER, read_keras_config(file, "Tokenizer"))
+    found = []
     if (file := folder / PREPROCESSING).is_file():
-        nested, preprocessor = preprocessor, read_keras_config(file)
-        problems = [
-            Problem("contradiction", key, f"expected {nested[key]!r} as {TASK} has, found {preprocessor[key]!r}")
-            for key in ("sequence_length", "truncate")
-            if nested is not None and nested.get(key) != preprocessor.get(key) and {key} <= {*nested} & {*preprocessor}
-        ]
-        if problems:
-            raise ConfigurationError(file, "configuration", problems)
-    if preprocessor is not None:
-        packing, ignored = read_fields(file, PREPROCESSOR, preprocessor)
-        ignored = [key for key in ignored if key.key != "tokenizer"]  # nested, long, and no news
+        found.append(_read_preprocessor(file, read_keras_config(file, "Preprocessor")))
+    if task is not None and task.preprocessor is not None:
+        found.append(_read_preprocessor(task.file, task.preprocessor))
+    packing, ignored = found[0] if found else ({}, [])
+    problems = [
+        Problem("contradiction", key, f"expected {other!r} as {TASK} has, found {packing[key]!r}")
+        for key, other in (found[-1][0].items() if found else ())
+        if other != packing[key]
+    ]
+    if problems:
+        raise ConfigurationError(folder / PREPROCESSING, "configuration", problems)
     return Text(proto, vocabulary, TextRules(), **packing), ignored, []
+
+
+def _read_preprocessor(file: Path, keys: Mapping[str, Any]) -> tuple[dict[str, Any], list[IgnoredKey]]:
+    """Read what a file says of packing, and see that the tokenizer nested in it does what `tokenizer.json` says."""
+    fields, ignored = read_fields(file, PREPROCESSOR, keys)
+    if (tokenizer := keys.get("tokenizer")) is not None:
+        read_fields(file, KERAS_TOKENIZER, config_of(file, tokenizer, "Tokenizer", "tokenizer"))
+    return fields, [key for key in ignored if key.key != "tokenizer"]  # nested, long, and no news
 
 
 def unrepresentable(variant: Variant, head: Head | None) -> list[Problem]:

@@ -19,10 +19,11 @@ import numpy as np
 from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
 from albert_hub_bridge.mapping.configs import KERAS, KERAS_TASKS, read_keys
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind, kind_of_class
+from albert_hub_bridge.model.architecture import FIELDS, architecture_problems
 from albert_hub_bridge.stores.checkpoint import DroppedTensor, Weight
 from albert_hub_bridge.stores.configurations import Configuration, read_fields, read_json
 from albert_hub_bridge.stores.hdf5 import Hdf5Files
-from albert_hub_bridge.stores.keras_objects import MODULES, check_objects, serialized
+from albert_hub_bridge.stores.keras_objects import MODULES, check_objects, config_of, serialized
 from albert_hub_bridge.stores.keras_weights import read_weights
 
 
@@ -120,9 +121,8 @@ def read_task(folder: Path, configuration: Configuration, drop_head: bool) -> Ta
             dropout=fields["classifier_dropout"],
             activation=fields["classifier_activation"],
         )
-    preprocessor = config.get("preprocessor")
-    nested = preprocessor.get("config") if isinstance(preprocessor, dict) else None
-    return Task(file, head, nested if isinstance(nested, dict) else None)
+    nested = config.get("preprocessor")
+    return Task(file, head, None if nested is None else config_of(file, nested, "Preprocessor", "preprocessor"))
 
 
 def _check_backbone(file: Path, config: Mapping[str, Any], configuration: Configuration) -> None:
@@ -142,6 +142,11 @@ def _check_backbone(file: Path, config: Mapping[str, Any], configuration: Config
         for name, value in asdict(configuration.architecture).items()
         if name in fields and fields[name] != value
     ]
+    if not problems:  # true is 1, and 2.0 is 2, but not in KerasHub
+        impossible = architecture_problems({name: fields[name] for name in FIELDS})
+        problems = [
+            Problem("impossible", "backbone", f"expected the one of {CONFIG}, found: {why}") for why in impossible
+        ]
     if problems:
         raise ConfigurationError(file, "configuration", problems)
 
@@ -212,7 +217,7 @@ def check_copy(parts: Parts) -> None:
     copy, encoder = parts.copy, parts.encoder
 
     def differs(name: str) -> bool:
-        if name not in encoder or copy[name].shape != encoder[name].shape:
+        if name not in encoder or (copy[name].shape, copy[name].dtype) != (encoder[name].shape, encoder[name].dtype):
             return True
         return not np.array_equal(copy[name].load(), encoder[name].load())
 

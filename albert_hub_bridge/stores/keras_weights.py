@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
+from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError, first_few
 from albert_hub_bridge.mapping.weights import WeightRule
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Weight
 from albert_hub_bridge.stores.configurations import read_json, write_json
@@ -137,6 +137,40 @@ def _shards_in(index: Path) -> list[Path]:
         detail = "expected names such as model_00000.weights.h5, of files beside the index, found another"
         raise WeightsError(index, "weights", [Problem("wrong name", name, detail) for name in strangers])
     return [index.with_name(name) for name in sorted(found)]
+
+
+def check_index(index: Path, shards: Sequence[Path], opened: Hdf5Files) -> None:
+    """Compare the index of a preset's shards with what is in them.
+
+    Args:
+        index: Of the shards.
+        shards: As `files_of` returned them.
+        opened: What has them.
+
+    Raises:
+        WeightsError: It names what is in none of them, or a dataset is in a shard that it does not name.
+    """
+    listed = {
+        group: {names} if isinstance(names, str) else set(names)
+        for group, names in read_json(index)["weight_map"].items()
+    }
+    found: dict[str, set[str]] = {}
+    for shard in shards:
+        for name in opened.datasets(shard):
+            found.setdefault("/" + name.rpartition("/")[0], set()).add(shard.name)
+    problems = [
+        Problem("missing", group, f"expected in {first_few(sorted(names), 5) or 'a shard'}, found none")
+        for group, names in listed.items()
+        if group not in found
+    ]
+    problems += [
+        Problem("unexpected", group, f"expected in {first_few(sorted(names), 5) or 'no shard'}, found in {wrong[0]}")
+        for group in found
+        for names in [listed.get(group, set())]
+        if (wrong := sorted(found[group] - names))
+    ]
+    if problems:
+        raise WeightsError(index, "weights", problems)
 
 
 # Keras 2.15 wrote the attributes of objects, with their underscores, where Keras 3 has names of its own.

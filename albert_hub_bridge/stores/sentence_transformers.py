@@ -117,4 +117,4 @@ def _pooling_modes(config: dict[str, Any]) -> str:
     modes = config.get("pooling_mode") or [
         key.removeprefix("pooling_mode_") for key, value in config.items() if key.startswith("pooling_mode_") and value
     ]
-    return modes if isinstance(modes, str) else " and ".join(map(str, modes)) or "mean"
+    return " and ".join(map(str, modes)) or "mean" if isinstance(modes, list) else str(modes)

@@ -10,9 +10,10 @@ from albert_hub_bridge.model.sentencepiece_unigram import Vocabulary, parse_voca
 from albert_hub_bridge.stores.source_files import read_bytes
 
 
-# Bytes of a piece with its score, of which real ones have some 20; and of all that is not a piece, of which the map
-# of characters, with the rules of `mapping.vocabulary` in it, is the largest.
-_A_PIECE, _ALL_ELSE = 256, 4 << 20
+# Bytes of pieces with their scores, of which real ones have some 20 each: the tokenizers library makes a tree of them
+# that takes 300 for each. And of all that is not a piece, of which the map of characters, with the rules of
+# `mapping.vocabulary` in it, is the largest.
+_A_PIECE, _LONG_PIECES, _ALL_ELSE = 48, 1 << 16, 4 << 20
 _MOST_BYTES = 16 << 20  # with 250,000 pieces it has some 5 MB
 
 
@@ -23,7 +24,8 @@ def read_vocabulary(file: Path, architecture: Architecture) -> tuple[bytes, Voca
         FileError: It is not a regular file, or larger than the architecture or any vocabulary is, or empty.
         VocabularyError: As `fitting_vocabulary`.
     """
-    proto = read_bytes(file, min(_MOST_BYTES, _ALL_ELSE + _A_PIECE * architecture.vocabulary_size))
+    most = _LONG_PIECES + _A_PIECE * architecture.vocabulary_size
+    proto = read_bytes(file, min(_MOST_BYTES, _ALL_ELSE + most))
     return proto, fitting_vocabulary(file, proto, architecture)
 
 
@@ -42,6 +44,9 @@ def fitting_vocabulary(file: Path, proto: bytes, architecture: Architecture) -> 
             raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
         if other > _ALL_ELSE:
             detail = f"expected at most {_ALL_ELSE:,} bytes beside the pieces, found {other:,}"
+            raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
+        if (size := len(proto) - other) > (most := _LONG_PIECES + _A_PIECE * rows):
+            detail = f"expected at most {most:,} bytes of pieces, found {size:,}"
             raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
         return parse_vocabulary(proto)
     except ValueError as error:

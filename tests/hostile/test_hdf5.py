@@ -346,6 +346,13 @@ def test_frames(what: str, source: Callable[[str], Path], refused: Refused) -> N
 
 
 HEAD = "layers/dense/vars/1"  # of the classifier
+
+
+def _copied(dtype: str) -> Change:
+    """Put a vector of the encoder into a task's own weights once more, in another dtype."""
+    return lambda f: f.create_dataset(f"layers/albert_backbone/{BIAS}", data=np.zeros(8, dtype))
+
+
 TASKS: dict[str, Callable[[Path], object]] = {
     "no bias": in_hdf5(lambda f: f.__delitem__(HEAD), "task.weights.h5"),
     "one dataset more": in_hdf5(lambda f: f.create_dataset("layers/x", data=np.zeros(2)), "task.weights.h5"),
@@ -356,6 +363,7 @@ TASKS: dict[str, Callable[[Path], object]] = {
     "another encoder": in_hdf5(
         lambda f: f.create_dataset(f"layers/albert_backbone/{BIAS}", data=np.zeros(8, "f4")), "task.weights.h5"
     ),
+    **{f"an encoder of {dtype}": in_hdf5(_copied(dtype), "task.weights.h5") for dtype in ("u1", "?", "c8", "S4", "f8")},
     "an encoder of nobody": in_hdf5(
         lambda f: f.create_dataset("layers/albert_backbone/x", data=np.zeros(8, "f4")), "task.weights.h5"
     ),
@@ -379,6 +387,12 @@ def _to(name: Any) -> Callable[[Path], None]:
     return edit("model.weights.json", lambda c: c["weight_map"].update({next(iter(c["weight_map"])): name}))
 
 
+def _exchange(shards: dict[str, Any]) -> None:
+    first, *_, last = shards
+    assert shards[first] != shards[last]
+    shards[first], shards[last] = shards[last], shards[first]
+
+
 SHARDS: dict[str, Callable[[Path], object]] = {
     "a shard upwards": _to(f"../{SHARD}"),
     "a shard at an absolute path": _to(f"/etc/{SHARD}"),
@@ -387,6 +401,10 @@ SHARDS: dict[str, Callable[[Path], object]] = {
     "a shard with a zero": _to(f"{SHARD}\0"),
     "a shard that is a number": _to(7),
     "a shard that is a list of lists": _to([[SHARD]]),
+    "a shard that is an object": _to({}),
+    "a group in another shard": edit("model.weights.json", lambda c: _exchange(c["weight_map"])),
+    "a group that is nowhere": edit("model.weights.json", lambda c: c["weight_map"].update({"/layers/x/vars": SHARD})),
+    "a group that is not said": edit("model.weights.json", lambda c: c["weight_map"].popitem()),
     "no shards": edit("model.weights.json", lambda c: c["weight_map"].clear()),
     "no index of names": edit("model.weights.json", lambda c: c.pop("weight_map")),
     "a list of shards": edit("model.weights.json", lambda c: c.update(weight_map=[SHARD])),

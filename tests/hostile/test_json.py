@@ -166,8 +166,12 @@ TASK: dict[str, Callable[[Any], object]] = {
     "a wider backbone": _backbone(hidden_dim=16),
     "a deeper backbone": _backbone(num_layers=4),
     "another dropout": _backbone(dropout=0.5),
+    "true inner layers in the backbone": _backbone(num_inner_repetitions=True),
+    "2.0 layers in the backbone": _backbone(num_layers=2.0),
     "a key nobody knows in the backbone": _backbone(rotary=1),
     "a preprocessor that is an object": lambda c: c["config"].update(preprocessor=EVIL),
+    "a preprocessor that is a number": lambda c: c["config"].update(preprocessor=5),
+    "a preprocessor that is a backbone": lambda c: c["config"].update(preprocessor=c["config"]["backbone"]),
     "a tokenizer that is an object": lambda c: c["config"]["preprocessor"]["config"].update(tokenizer=EVIL),
     "a tokenizer of another file": lambda c: c["config"]["preprocessor"]["config"]["tokenizer"]["config"].update(
         config_file="/etc/passwd"
@@ -175,6 +179,7 @@ TASK: dict[str, Callable[[Any], object]] = {
     "a tokenizer with a vocabulary": lambda c: c["config"]["preprocessor"]["config"]["tokenizer"]["config"].update(
         proto="AAAA"
     ),
+    "a tokenizer that adds pieces": lambda c: _tokenizer(c)["config"].update(add_bos=True),
     "another sequence length": lambda c: c["config"]["preprocessor"]["config"].update(sequence_length=7),
     "an activation that is an object": lambda c: c["config"].update(activation=EVIL),
     "an activation that is a function": lambda c: c["config"].update(activation=LAMBDA),
@@ -196,6 +201,11 @@ def test_tasks(what: str, source: Callable[[str], Path], refused: Refused) -> No
     expect(refused(folder), ["task." if "sequence" not in what else "preprocessor.json"])
 
 
+def _without_class(c: Any) -> None:
+    for key in ("module", "class_name", "registered_name"):
+        del c[key]
+
+
 TEXT: dict[str, tuple[str, Callable[[Any], object]]] = {
     "a tokenizer of another file": ("tokenizer.json", _config(config_file="../../secret.json")),
     "a tokenizer with a vocabulary": ("tokenizer.json", _config(proto="Cg4KBTxwYWQ+")),
@@ -205,6 +215,13 @@ TEXT: dict[str, tuple[str, Callable[[Any], object]]] = {
     "a tokenizer of another class": ("tokenizer.json", lambda c: c.update(class_name="BertTokenizer")),
     "a tokenizer with an object": ("tokenizer.json", _config(name=EVIL)),
     "a tokenizer with assets elsewhere": ("tokenizer.json", lambda c: c.update(asset="/etc")),
+    "a tokenizer of no class": ("tokenizer.json", _without_class),
+    "a preprocessor of no class": ("preprocessor.json", _without_class),
+    "a preprocessor that is a tokenizer": ("preprocessor.json", lambda c: c.update(c["config"]["tokenizer"])),
+    "a preprocessor with a tokenizer that adds pieces": (
+        "preprocessor.json",
+        lambda c: c["config"]["tokenizer"]["config"].update(add_eos=True),
+    ),
     "a preprocessor of another file": ("preprocessor.json", _config(config_file="preprocessor.json/../x")),
     "a preprocessor of another module": ("preprocessor.json", lambda c: c.update(module="hostile_module")),
     "a preprocessor with an object": ("preprocessor.json", _config(tokenizer=EVIL)),
@@ -238,6 +255,8 @@ REPOSITORY: dict[str, Callable[[Any], object]] = {
     "an activation that is code": _set(hidden_act="hostile_module.run"),
     "an epsilon of 0": _set(layer_norm_eps=0),
     "a head without weights": _set(architectures=["AlbertForSequenceClassification"]),
+    "a class that is not in a list": _set(architectures="AlbertForMaskedLM"),
+    "classes that are numbers": _set(architectures=[7]),
     "a wider model": _set(hidden_size=16),
     "a billion layers": _set(num_hidden_layers=10**9),
     "a billion pieces": _set(vocab_size=10**9),
@@ -258,6 +277,7 @@ def test_configurations_of_repositories(what: str, source: Callable[[str], Path]
 
 LABELS: dict[str, Callable[[Any], object]] = {
     "a billion labels": _set(num_labels=10**9),
+    "no labels": _set(id2label={}),
     "labels that are no object": _set(id2label=["a"]),
     "labels that are not counted": _set(id2label={"0": "a", "7": "b"}),
     "labels that are objects": _set(id2label={"0": EVIL, "1": "b"}),
@@ -278,6 +298,7 @@ TOKENIZERS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "a mask that is an object": ("tokenizer_config.json", _set(mask_token={"content": {"a": 1}})),
     "rules that are texts": ("tokenizer_config.json", _set(do_lower_case="false")),
     "a length below 0": ("tokenizer_config.json", _set(model_max_length=-1)),
+    "accents that are kept and stripped": ("tokenizer_config.json", _set(keep_accents=True, strip_accents=True)),
     "another way to cut": ("tokenizer_config.json", _set(truncate="hostile_module")),
     "another model": ("tokenizer.json", lambda c: c["model"].update(type="BPE")),
     "no model": ("tokenizer.json", lambda c: c.pop("model")),
@@ -337,6 +358,7 @@ ADAPTERS: dict[str, Callable[[Any], object]] = {
     "a pattern that does not parse": _set(rank_pattern={"[": 4}),
     "a pattern of a megabyte": _set(rank_pattern={"a" * 1_000_000: 4}),
     "a rank of a layer that is a text": _set(rank_pattern={"query": "4"}),
+    "too many patterns": _set(rank_pattern={f"query{n}": 4 for n in range(150_000)}),
     "initialization from elsewhere": _set(init_lora_weights="pissa"),
 }
 

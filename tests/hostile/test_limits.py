@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
+from string import ascii_letters
 from typing import Any
 
 import h5py
@@ -121,6 +123,17 @@ def _long_names(folder: Path) -> None:
     (folder / "flax_model.msgpack").write_bytes(msgpack.packb(node))
 
 
+def _long_pieces() -> list[list[Any]]:
+    """Return pieces with no beginning in common, of which the tokenizers library makes large trees."""
+    random = Random(1)
+    return [["".join(random.choices(ascii_letters, k=300)), -9.0] for _ in range(20_000)]
+
+
+def _added(content: Any) -> list[dict[str, Any]]:
+    first = content["added_tokens"][0]
+    return [{**first, "content": piece, "id": 1000 + at} for at, (piece, _) in enumerate(_long_pieces())]
+
+
 HUGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a dataset of a petabyte": (
         "preset",
@@ -141,12 +154,15 @@ HUGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "names of megabytes": ("flax", _long_names),
     "modules of a terabyte": ("bridge", _sparse("modules.json", lambda b: b"[")),
     "a tokenizer of 32 MB": ("text", in_bytes("tokenizer.json", lambda b: b'{"a":[' + b"{}," * 999_000 + b"{}]}")),
+    "added tokens of 6 MB": ("text", edit("tokenizer.json", lambda c: c["added_tokens"].extend(_added(c)))),
+    "pieces of 6 MB": ("text", edit("tokenizer.json", lambda c: c["model"]["vocab"].extend(_long_pieces()))),
     "a header of a terabyte": ("stock", _sparse("model.safetensors", lambda b: (1 << 39).to_bytes(8, "little"))),
     "a header of 16 MB": (
         "stock",
         in_bytes("model.safetensors", lambda b: with_header(b'{"a":[' + b"[]," * 999_000 + b"[]]}")),
     ),
     "a tensor of a terabyte": ("stock", _sparse("model.safetensors", lambda b: b)),
+    "an array of 3 GB": ("flax", _sparse("flax_model.msgpack", lambda b: b"\x81\xa1a\xc9\xb2\xd0\x5e\x00\x01")),
     "msgpack of a terabyte": ("flax", _sparse("flax_model.msgpack", lambda b: msgpack.packb({"a": 1})[:-1])),
     "a vocabulary of 4 million pieces": ("bridge", in_bytes("spiece.model", lambda p: p + b"\x0a\x00" * 2_000_000)),
 }

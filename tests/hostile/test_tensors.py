@@ -160,6 +160,9 @@ TENSORS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "NaN": ("stock", _with(BIAS, np.full(8, np.nan, np.float32))),
     "infinity": ("stock", _with(BIAS, np.array([0] * 7 + [np.inf], np.float32))),
     "nothing": ("stock", lambda t: t.clear()),
+    "a tensor of TensorFlow": ("stock", lambda t: t.update({f"tf_albert.{BIAS}": t.pop(BIAS)})),
+    "a tensor with slashes": ("stock", lambda t: t.update({BIAS.replace(".", "/") + ":0": t.pop(BIAS)})),
+    "a tensor of Flax": ("stock", lambda t: t.update({KERNEL.replace("weight", "kernel"): t.pop(KERNEL)})),
     "an untied decoder": ("masked_lm", _with("predictions.decoder.weight", np.ones((90, 6), np.float32))),
     "a decoder of another shape": ("masked_lm", _with("predictions.decoder.weight", np.ones((1, 6), np.float32))),
     "NaN in the head": ("masked_lm", _with("predictions.bias", np.full(90, np.nan, np.float32))),
@@ -175,6 +178,12 @@ def test_tensors(what: str, source: Callable[[str], Path], refused: Refused) -> 
     folder = source(kind)
     in_tensors(change)(folder)
     expect(refused(folder), "model.safetensors")
+
+
+def test_that_no_decoder_is_made_up(source: Callable[[str], Path], refused: Refused) -> None:
+    folder = source("masked_lm")
+    edit("config.json", lambda c: c.update(tie_word_embeddings=False))(folder)
+    expect(refused(folder), ["missing", "predictions.decoder.weight", "nothing is tied"])
 
 
 INDEX = "model.safetensors.index.json"
@@ -350,6 +359,27 @@ def test_adapters_of_peft(what: str, source: Callable[[str], Path], refused: Ref
     folder = source("peft_adapter")
     in_tensors(PEFT[what], "adapter_model.safetensors")(folder)
     refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias"),
+    [((3, 9), (3,)), ((5, 8), (3,)), ((3, 8), None), (None, (3,)), ((0, 8), (0,)), ((1, 1, 1), ())],
+)
+def test_heads_of_adapters(
+    weight: tuple[int, ...] | None,
+    bias: tuple[int, ...] | None,
+    source: Callable[[str], Path],
+    valid: dict[str, Path],
+    refused: Refused,
+) -> None:
+    """An adapter puts a whole head in place of the base's, of any number of labels."""
+    folder = source("peft_adapter")
+    shapes = {"weight": weight, "bias": bias}
+    head = {f"base_model.model.classifier.{n}": np.zeros(s, "f4") for n, s in shapes.items() if s is not None}
+    in_tensors(lambda t: t.update(head), "adapter_model.safetensors")(folder)
+    expect(
+        refused(folder, "--base", str(valid["task"]), "--to", "stock"), ["wrong shape", "base_model.model.classifier"]
+    )
 
 
 def test_an_adapter_that_is_a_pickle_is_not_opened(source: Callable[[str], Path], refused: Refused) -> None:
