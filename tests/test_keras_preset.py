@@ -24,6 +24,7 @@ from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import weight_rules
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores.checkpoint import DTYPES
+from albert_hub_bridge.stores.keras_objects import serialized
 from albert_hub_bridge.stores.keras_preset import read_preset, write_preset
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 from tests.conftest import TEXTS, KerasPreset
@@ -194,23 +195,41 @@ def test_a_wrong_configuration_is_refused(
     assert str(preset) in str(error.value)
 
 
+PREPROCESSOR, TOKENIZER = "AlbertTextClassifierPreprocessor", "AlbertTokenizer"
+
+
+def _object(name: str, config: dict[str, Any] | None) -> bytes:
+    return json.dumps({**serialized(name, {}), "config": config}).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "kind", "message"),
     [
         ("config.json", b"{", ConfigurationError, "not JSON"),
         ("config.json", b"\xff\xfe", ConfigurationError, "not JSON"),
         ("config.json", b"[]", ConfigurationError, "expected an object, found list"),
-        ("preprocessor.json", b"{}", ConfigurationError, r"missing key +config"),
-        ("preprocessor.json", b'{"config": {"colour": 1}}', ConfigurationError, r"unknown key +colour"),
+        ("preprocessor.json", b"{}", ConfigurationError, r"refused object +class_name +expected the preprocessor"),
         (
             "preprocessor.json",
-            b'{"config": {"sequence_length": "x"}}',
+            _object(PREPROCESSOR, None),
+            ConfigurationError,
+            r"missing key +config",
+        ),
+        (
+            "preprocessor.json",
+            _object(PREPROCESSOR, {"colour": 1}),
+            ConfigurationError,
+            r"unknown key +colour",
+        ),
+        (
+            "preprocessor.json",
+            _object(PREPROCESSOR, {"sequence_length": "x"}),
             ConfigurationError,
             "a positive integer, found 'x'",
         ),
         (
             "preprocessor.json",
-            b'{"config": {"sequence_length": -5}}',
+            _object(PREPROCESSOR, {"sequence_length": -5}),
             ConfigurationError,
             "a positive integer, found -5",
         ),
@@ -220,14 +239,19 @@ def test_a_wrong_configuration_is_refused(
             ConfigurationError,
             "found NaN, which is not JSON",
         ),
-        ("preprocessor.json", b'{"config": {"truncate": ["x"]}}', ConfigurationError, "'round_robin' or 'waterfall'"),
+        (
+            "preprocessor.json",
+            _object(PREPROCESSOR, {"truncate": ["x"]}),
+            ConfigurationError,
+            "'round_robin' or 'waterfall'",
+        ),
         (
             "tokenizer.json",
-            b'{"config": {"add_bos": true}}',
+            _object(TOKENIZER, {"add_bos": True}),
             ConfigurationError,
             r"add_bos +expected False, found True",
         ),
-        ("tokenizer.json", b'{"config": {"mystery": 2}}', ConfigurationError, r"unknown key +mystery"),
+        ("tokenizer.json", _object(TOKENIZER, {"mystery": 2}), ConfigurationError, r"unknown key +mystery"),
         ("task.json", b"{", ConfigurationError, "not JSON"),
         ("model.weights.h5", b"not HDF5", WeightsError, "not HDF5"),
         ("assets/tokenizer/vocabulary.spm", b"", FileError, "found 0 bytes"),

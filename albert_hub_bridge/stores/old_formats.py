@@ -45,13 +45,14 @@ def in_todays_names(
     oldest versions add both, TensorFlow later only the decoder's, and PyTorch ties them.
 
     Args:
-        file: The file, whose name says which framework wrote it: names of one are not looked for in files of another.
+        file: The file, for the message.
         found: Its tensors.
         oldest: Whether a version of transformers wrote it that adds both biases: one before 2.5.
     """
     weights: dict[str, Weight] = {}
     dropped, copies = [], []
-    of_others = file.name.startswith(("tf_model.", "flax_model.", "tf_model-", "flax_model-"))
+    # PyTorch's files all have some name with this end, and the others' have none: then nothing is taken for theirs.
+    of_others = not any(name.endswith(".weight") for name in found)
     leaves = _LEAVES if of_others else _LAYER_NORMS
     for name, weight in found.items():
         if of_others and name.endswith("predictions/bias:0") and not oldest:
