@@ -1,21 +1,12 @@
 """Google's original release: a TensorFlow 1 checkpoint, `albert_config.json` and `30k-clean.model`. Read only.
 
-TensorFlow reads the checkpoint, and nothing else here needs it: `pip install "albert-hub-bridge[google]"`. Source of
-the names: https://github.com/google-research/albert, modeling.py, run_pretraining.py and run_classifier.py.
+Source of the names: https://github.com/google-research/albert, modeling.py, run_pretraining.py and run_classifier.py.
 """
 
 from __future__ import annotations
 
-import glob
-import importlib.util
-import os
 import re
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-import numpy as np
 
 from albert_hub_bridge.errors import Problem, SourceError, WeightsError, first_few, one_line
 from albert_hub_bridge.mapping.axes import axis_sizes
@@ -32,9 +23,8 @@ from albert_hub_bridge.stores.checkpoint import (
     match_weights,
 )
 from albert_hub_bridge.stores.configurations import Configuration, read_configuration, read_json
-from albert_hub_bridge.stores.old_formats import read_safetensors, transposed
-from albert_hub_bridge.stores.sandbox import Sandbox, SandboxError
-from albert_hub_bridge.stores.source_files import check_beginning, open_regular
+from albert_hub_bridge.stores.old_formats import transposed
+from albert_hub_bridge.stores.tensor_bundle import Values, read_bundle
 from albert_hub_bridge.stores.vocabularies import read_vocabulary
 
 
@@ -63,8 +53,6 @@ _NAMES = (
     (r"/(kernel|gamma)$", "/weight"),
     (r"/beta$", "/bias"),
 )
-_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # of an index
-_SECONDS, _BYTES_PER_SECOND = 30, 10_000_000  # for a checkpoint; and more for each of its bytes
 _TRAINING = re.compile(r"(^(global_step|beta[12]_power)$)|(/(adam|lamb)_[mv](_\d+)?$)|(/Adam(_1)?$)")
 
 
@@ -75,22 +63,13 @@ def read_google(folder: Path) -> Checkpoint:
         folder: That has `albert_config.json` and a checkpoint, `model.ckpt-best` or the only one.
 
     Raises:
-        SourceError: There is no checkpoint, or several, or TensorFlow is not installed.
-        ConfigurationError, WeightsError, VocabularyError: The release is wrong; all problems are listed.
+        SourceError: There is no checkpoint, or several.
+        FileError, ConfigurationError, WeightsError, VocabularyError: The release is wrong; all problems are listed.
     """
     configuration = read_config(folder)
     file = _index(folder)
-    resources = ExitStack()
-    try:
-        return _read(folder, configuration, file, resources)
-    except BaseException:
-        resources.close()
-        raise
-
-
-def _read(folder: Path, configuration: Configuration, file: Path, resources: ExitStack) -> Checkpoint:
     architecture = configuration.architecture
-    found, dropped = _read_variables(file, resources)
+    found, dropped = _read_variables(file)
     check_layers(file, architecture, len(found))
     head = _head(found)
     expected = {rule.albert: rule for rule in weight_rules(architecture)}
@@ -125,7 +104,6 @@ def _read(folder: Path, configuration: Configuration, file: Path, resources: Exi
         ignored=configuration.ignored,
         notes=notes,
         weights_file=file,
-        resources=resources,
     )
 
 
@@ -156,60 +134,30 @@ def _index(folder: Path) -> Path:
     return indices[0]
 
 
-def _read_variables(file: Path, resources: ExitStack) -> tuple[dict[str, Weight], list[DroppedTensor]]:
-    """Return the variables under transformers' names, and those of the optimizer; another process reads them."""
-    if importlib.util.find_spec("tensorflow") is None:
-        raise SourceError(
-            f'{file} is a TensorFlow checkpoint. Install TensorFlow to read it: pip install "albert-hub-bridge[google]"'
-        )
-    _check_parts(file)
-    target = Path(resources.enter_context(TemporaryDirectory(prefix="albert-hub-bridge-"))) / "variables.safetensors"
-    prefix = file.with_suffix("")
-    size = sum(part.stat().st_size for part in file.parent.glob(f"{glob.escape(prefix.name)}*"))
-    job = {"task": "tensorflow", "file": os.fsencode(os.path.abspath(prefix)).hex()}
-    job |= {"target": os.fsencode(target).hex(), "skip": _TRAINING.pattern}
+def _read_variables(file: Path) -> tuple[dict[str, Weight], list[DroppedTensor]]:
+    """Return the variables under transformers' names, and those of the optimizer."""
     try:
-        with ExitStack() as process:
-            answer = Sandbox(job, process).answer(_SECONDS + size / _BYTES_PER_SECOND)
-        variables = [(str(name), tuple(map(int, shape)), str(dtype)) for name, shape, dtype in answer["variables"]]
-    except (SandboxError, KeyError, TypeError, ValueError) as error:
-        detail = f"expected a TensorFlow checkpoint, found: {error}"
+        variables = read_bundle(file)
+    except ValueError as error:
+        detail = f"expected a TensorFlow checkpoint, found {error}"
         raise WeightsError(file, "weights", [Problem("not a checkpoint", file.name, detail)]) from error
-    values = read_safetensors(target, resources)
     found: dict[str, Weight] = {}
     dropped, twice = [], []
-    for name, shape, dtype in variables:
+    for name, variable in variables.items():
         if _TRAINING.search(name):
-            dropped.append(DroppedTensor(name, shape, "the optimizer's state"))
+            dropped.append(DroppedTensor(name, variable.shape, "the optimizer's state"))
             continue
         todays = name
         for pattern, replacement in _NAMES:
             todays = re.sub(pattern, replacement, todays)
-        weight = values.get(name) or Weight(shape, dtype, partial(np.zeros, 0))  # refused by its dtype
         todays = todays.replace("/", ".")
         if todays in found:
             twice.append(Problem("twice", name, f"expected one variable that is {todays}, found another before"))
+        weight = Weight(variable.shape, variable.dtype, Values(name, variable))
         found[todays] = transposed(weight) if name.endswith("/kernel") else weight
     if twice:
         raise WeightsError(file, "weights", twice)
     return found, dropped
-
-
-def _check_parts(file: Path) -> None:
-    """Refuse an index that is not whole, or has no values beside it, before TensorFlow is imported, which takes long.
-
-    Source:
-        tensorflow/core/lib/io/format.h, `kTableMagicNumber`.
-    """
-    check_beginning(file)
-    with open_regular(file) as stream:
-        stream.seek(max(0, stream.seek(0, os.SEEK_END) - len(_END)))
-        whole = stream.read() == _END
-    values = list(file.parent.glob(f"{glob.escape(file.stem)}.data-*"))
-    if not whole or not values:
-        found = "no file of values beside it" if whole else "one that does not end as an index does: was it cut off?"
-        problem = Problem("not a checkpoint", file.name, f"expected a TensorFlow checkpoint, found {found}")
-        raise WeightsError(file, "weights", [problem])
 
 
 def _head(found: dict[str, Weight]) -> Head | None:

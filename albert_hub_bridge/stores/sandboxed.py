@@ -6,8 +6,6 @@ This file is a program, and imports nothing of the package. On its first line co
 hdf5        of each of `files`, `{"datasets": [...], "problems": [...]}`; and for each line `[number of the file, name]`
             that follows, `{"bytes": size}` and the values of the dataset in little-endian order
 pytorch     writes the tensors of the pickle `file` to the safetensors file `target`
-tensorflow  the same with the variables of the checkpoint `file` but those that `skip` matches, and says
-            `{"variables": [[name, shape, dtype], ...]}` of all
 
 Where something fails it says `{"failed": why}`. Names of files are hexadecimal.
 """
@@ -40,10 +38,8 @@ def main() -> None:
     try:
         if job["task"] == "hdf5":
             _hdf5(job, lines, out)
-        elif job["task"] == "pytorch":
-            _pytorch(job, out)
         else:
-            _tensorflow(job, out)
+            _pytorch(job, out)
     except Exception as error:  # damaged files raise whatever the damage leads to
         reason = (str(error) or type(error).__name__).splitlines()[0]
         _say(out, {"failed": reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"})
@@ -102,25 +98,6 @@ def _pytorch(job: dict[str, Any], out: BinaryIO) -> None:
         {str(name): tensor.detach().clone().contiguous() for name, tensor in content.items()}, _path(job["target"])
     )
     _say(out, {})
-
-
-def _tensorflow(job: dict[str, Any], out: BinaryIO) -> None:
-    import tensorflow
-    from safetensors.numpy import save_file
-
-    file = _path(job["file"])
-    folder, name = os.path.split(file)
-    size = sum(os.path.getsize(os.path.join(folder, other)) for other in os.listdir(folder) if other.startswith(name))
-    _limit_resources(4 * _MEMORY + 3 * size, 2 * size + _MEMORY)
-    _say(out, {"ready": True})
-    reader = tensorflow.train.load_checkpoint(file)
-    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    skipped = re.compile(job["skip"])
-    floats = {name for name in shapes if dtypes[name].name in ("float32", "float16") and not skipped.search(name)}
-    if sum(prod(shapes[name]) * dtypes[name].size for name in floats) > size:
-        raise ValueError("variables that are larger than the file")
-    save_file({name: reader.get_tensor(name) for name in sorted(floats)}, _path(job["target"]))
-    _say(out, {"variables": [(name, list(shapes[name]), dtypes[name].name) for name in sorted(shapes)]})
 
 
 def _hdf5(job: dict[str, Any], lines: BinaryIO, out: BinaryIO) -> None:
