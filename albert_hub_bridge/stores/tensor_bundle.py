@@ -29,7 +29,8 @@ from albert_hub_bridge.stores.source_files import check_beginning, open_regular,
 from albert_hub_bridge.stores.tensors import map_tensor
 
 
-_MOST_BYTES, _MOST_NAMES, _LONGEST_NAME, _LONGEST_MESSAGE = 4 << 20, 100_000, 300, 1 << 16
+_MOST_BYTES, _LONGEST_NAME, _LONGEST_MESSAGE = 4 << 20, 300, 1 << 16
+_MOST_NAMES = 30_000  # six hundred layers of their own, with an optimizer's state; an ALBERT has a few
 _FOOTER_BYTES, _MAGIC = 48, 0xDB4775248B80FB57
 _TRAILER_BYTES = 5  # after a block: how it is compressed, and a checksum of both
 _VERSION = 1  # of bundles; there was never another

@@ -1,6 +1,6 @@
 """Mutants of valid files, drawn by hypothesis, for every parser of what strangers made.
 
-    python -m tests.hostile.fuzz --json 1000000 --safetensors 1000000 --hdf5 100000 --protos 10000
+    python -m tests.hostile.fuzz --json 1000000 --safetensors 1000000 --hdf5 100000 --protos 10000 --bundles 100000
 
 Of every mutant only this may come: it is refused with an exception of ours; or it is accepted, and every tensor is bit
 for bit what it was. What is changed is the structure of a file, never its values: those a file may say as it likes.
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -34,10 +35,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from albert_hub_bridge.errors import AlbertHubBridgeError
+from albert_hub_bridge.stores.checkpoint import DTYPES
+from albert_hub_bridge.stores.google_checkpoint import _read_variables
 from albert_hub_bridge.stores.hdf5 import _check_frame, read_datasets
 from albert_hub_bridge.stores.layouts import read_configuration
 from albert_hub_bridge.stores.old_formats import read_safetensors
 from albert_hub_bridge.stores.sandbox import Sandbox, SandboxError
+from albert_hub_bridge.stores.tensor_bundle import Values, read_bundle
+from tests.conftest import FIXTURES
+from tests.hostile.bundles import block, read_for_change, sealed, table
 from tests.hostile.valid import small_vocabulary, with_header, write_all
 
 
@@ -318,6 +324,69 @@ def fuzz_protos(folder: Path, count: int, seed: int) -> Counter[str]:
     return outcomes
 
 
+def fuzz_bundles(folder: Path, count: int, seed: int) -> Counter[str]:
+    """Read mutants of a checkpoint of TensorFlow: of its values, of its index, and of one with right checksums."""
+    outcomes: Counter[str] = Counter()
+    with zipfile.ZipFile(FIXTURES / "google_classifier.zip") as archive:
+        archive.extractall(folder / "release")
+    bundle = read_for_change(folder / "release")
+    wholes = {file: file.read_bytes() for file in (bundle.index_file, bundle.values_file)}
+    messages = bundle.messages()
+
+    def draw_lie(draw: Random) -> bytes:
+        if draw.random() < 0.3:
+            return table([(b"z", sealed(_edited(block(messages), draw)))])
+        rows = list(messages)
+        for _ in range(draw.randint(1, 2)):
+            at, part = draw.randrange(len(rows)), draw.choice((0, 1, 1))
+            edited = draw.choice(rows)[part] if draw.random() < 0.2 else _edited(rows[at][part], draw)
+            rows[at] = (edited, rows[at][1]) if part == 0 else (rows[at][0], edited)
+        return table([(b"z", sealed(block(sorted(rows))))])
+
+    def of_the_table() -> dict[str, tuple[Any, ...]]:
+        found, dropped = _read_variables(bundle.index_file)
+        rows: dict[str, tuple[Any, ...]] = {name: (each.dtype, each.shape) for name, each in found.items()}
+        return rows | {tensor.name: ("dropped", tensor.shape) for tensor in dropped}
+
+    def tensors() -> dict[str, bytes]:
+        found = read_bundle(bundle.index_file).items()
+        return {name: Values(name, each)().tobytes() for name, each in found if each.dtype in DTYPES}
+
+    expected, valid = of_the_table(), tensors()
+
+    def check(draw: Random) -> None:
+        for _ in range(BATCH):
+            lies = draw.random() < 0.5
+            file = bundle.index_file if lies else draw.choice(list(wholes))
+            content = draw_lie(draw) if lies else _edited(wholes[file], draw)
+            file.write_bytes(content)
+            outcome = "accepted, unchanged"
+            try:
+                if of_the_table() != expected:
+                    outcome = "refused by the table"
+                elif (found := tensors()) != valid:
+                    assert found == _by_tensorflow(bundle.index_file), "not what the file says"
+                    outcome = "whole, and other weights"
+            except AlbertHubBridgeError:
+                outcome = "refused"
+            # Of the values, those of the training's state are not read.
+            ours = file == bundle.values_file and outcome == "accepted, unchanged"
+            assert lies or outcome == "refused" or ours or content == wholes[file], "changed, and nobody saw it"
+            outcomes[f"{outcome}, with right checksums" if lies else outcome] += 1
+            file.write_bytes(wholes[file])
+
+    _draw(check, count, seed)
+    return outcomes
+
+
+def _by_tensorflow(index: Path) -> dict[str, bytes]:
+    import tensorflow
+
+    reader = tensorflow.train.load_checkpoint(str(index.with_suffix("")))
+    dtypes = reader.get_variable_to_dtype_map()
+    return {name: reader.get_tensor(name).tobytes() for name in dtypes if dtypes[name].name in DTYPES}
+
+
 _written: dict[Path, dict[str, Path]] = {}
 
 
@@ -329,13 +398,20 @@ def write_all_once(folder: Path) -> dict[str, Path]:
     return _written[folder]
 
 
-FUZZERS = {"json": fuzz_json, "safetensors": fuzz_safetensors, "hdf5": fuzz_hdf5, "protos": fuzz_protos}
+FUZZERS = {
+    "json": fuzz_json,
+    "safetensors": fuzz_safetensors,
+    "hdf5": fuzz_hdf5,
+    "protos": fuzz_protos,
+    "bundles": fuzz_bundles,
+}
+COUNTS = {"json": 1_000_000, "safetensors": 1_000_000, "hdf5": 100_000, "protos": 10_000, "bundles": 100_000}
 
 
 def main() -> None:
     """Draw as many mutants of each kind as are asked for, and print what became of them."""
     parser = argparse.ArgumentParser(description="Mutants of valid files for every parser.")
-    for name, count in (("json", 1_000_000), ("safetensors", 1_000_000), ("hdf5", 100_000), ("protos", 10_000)):
+    for name, count in COUNTS.items():
         parser.add_argument(f"--{name}", type=int, default=count, help=f"how many (default {count:,})")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each has its own")
     options = parser.parse_args()

@@ -25,6 +25,7 @@ import pytest
 
 from albert_hub_bridge.errors import WeightsError
 from albert_hub_bridge.stores.hdf5 import read_datasets
+from tests.hostile.bundles import HEADER, entry, sealed, table, varint, with_restarts
 from tests.hostile.conftest import SECONDS, assert_message, command_for
 from tests.hostile.valid import edit, flax_array, in_bytes, in_hdf5, put, with_header
 
@@ -123,6 +124,19 @@ def _long_names(folder: Path) -> None:
     (folder / "flax_model.msgpack").write_bytes(msgpack.packb(node))
 
 
+def _many_variables(folder: Path) -> None:
+    """Write an index of 30,000 variables, with the longest of names, in which the table looks for its own."""
+    (folder / "config.json").rename(folder / "albert_config.json")
+    (folder / "model.data-00000-of-00001").write_bytes(b"\0")
+    row = {"dtype": 1, "shape": (0,), "shard": 0, "offset": 0, "size": 0, "checksum": 0xA282EAD8, "more": b""}
+    first, value = entry(row | {"dtype": 10, "shape": (), "size": 1}), entry(row)
+    beginning = b"bert/encoder/transformer/group_".ljust(292, b"1")
+    rows = b"\0\0\6" + HEADER + b"\0\1" + varint(len(first)) + b"a" + first
+    rows += b"\0" + varint(292) + varint(len(value)) + beginning + value
+    rows += b"".join(varint(292) + b"\x08" + varint(len(value)) + b"%08d" % at + value for at in range(29_997))
+    (folder / "model.index").write_bytes(table([(b"z", sealed(rows + with_restarts([0])))]))
+
+
 def _long_pieces() -> list[list[Any]]:
     """Return pieces with no beginning in common, of which the tokenizers library makes large trees."""
     random = Random(1)
@@ -152,6 +166,11 @@ HUGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a vocabulary of 17 MB": ("task", _with_rows(1 << 19, bytes(17 << 20))),
     "half a million pieces": ("task", _with_rows(1 << 19, b"\x0a\x00" * 524_000)),
     "names of megabytes": ("flax", _long_names),
+    "30,000 variables with long names": ("stock", _many_variables),
+    "an index of a terabyte": (
+        "stock",
+        lambda folder: [_many_variables(folder), _sparse("model.index", lambda b: b)(folder)],
+    ),
     "modules of a terabyte": ("bridge", _sparse("modules.json", lambda b: b"[")),
     "a tokenizer of 32 MB": ("text", in_bytes("tokenizer.json", lambda b: b'{"a":[' + b"{}," * 999_000 + b"{}]}")),
     "added tokens of 6 MB": ("text", edit("tokenizer.json", lambda c: c["added_tokens"].extend(_added(c)))),

@@ -1,4 +1,4 @@
-"""safetensors, pickles, msgpack and TensorFlow's checkpoints that no library wrote, of models and of adapters."""
+"""safetensors, pickles and msgpack that no library wrote, of models and of adapters."""
 
 from __future__ import annotations
 
@@ -423,25 +423,3 @@ def test_adapters_of_keras(what: str, source: Callable[[str], Path], refused: Re
     folder = source("keras_adapter")
     in_hdf5(KERAS[what], "a.lora.h5")(folder)
     expect(refused(folder), "a.lora.h5")
-
-
-GOOGLE: dict[str, Callable[[Path], object]] = {
-    "noise": lambda folder: (folder / "model.ckpt-best.index").write_bytes(np.random.default_rng(3).bytes(2000)),
-    "half an index": in_bytes("model.ckpt-best.index", lambda b: b[: len(b) // 2]),
-    "no values": lambda folder: [file.unlink() for file in folder.glob("*.data-*")],
-}
-
-
-@pytest.mark.parametrize("what", GOOGLE)
-def test_checkpoints_of_tensorflow(
-    what: str, unpacked: Callable[[str], Path], tmp_path: Path, refused: Refused
-) -> None:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for file in unpacked("google_classifier").iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    index = next(folder.glob("*.index"))
-    for file in folder.glob(f"{index.stem}*"):
-        file.rename(folder / file.name.replace(index.stem, "model.ckpt-best"))
-    GOOGLE[what](folder)
-    expect(refused(folder), "model.ckpt-best.index")
