@@ -209,18 +209,8 @@ def _object(name: str, config: dict[str, Any] | None) -> bytes:
         ("config.json", b"\xff\xfe", ConfigurationError, "not JSON"),
         ("config.json", b"[]", ConfigurationError, "expected an object, found list"),
         ("preprocessor.json", b"{}", ConfigurationError, r"refused object +class_name +expected the preprocessor"),
-        (
-            "preprocessor.json",
-            _object(PREPROCESSOR, None),
-            ConfigurationError,
-            r"missing key +config",
-        ),
-        (
-            "preprocessor.json",
-            _object(PREPROCESSOR, {"colour": 1}),
-            ConfigurationError,
-            r"unknown key +colour",
-        ),
+        ("preprocessor.json", _object(PREPROCESSOR, None), ConfigurationError, r"missing key +config"),
+        ("preprocessor.json", _object(PREPROCESSOR, {"colour": 1}), ConfigurationError, r"unknown key +colour"),
         (
             "preprocessor.json",
             _object(PREPROCESSOR, {"sequence_length": "x"}),
