@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,14 @@ def test_the_readmes_tables_are_what_is_done(monkeypatch: pytest.MonkeyPatch) ->
     def read_once(*arguments: Any) -> nullcontext[Checkpoint]:
         """Read each source once, not for each layout again: pickles take seconds."""
         if arguments not in checkpoints:
-            checkpoints[arguments] = read_checkpoint(*arguments)
+            checkpoints[arguments] = resources.enter_context(read_checkpoint(*arguments))
         return nullcontext(checkpoints[arguments])
 
     monkeypatch.setattr("albert_hub_bridge.bridge.read_checkpoint", read_once)
     readme = (ROOT / "conversion" / "README.md").read_text(encoding="utf-8")
     assert weights_as_markdown() in readme
-    assert coverage_as_markdown() in readme
-    for checkpoint in checkpoints.values():
-        checkpoint.close()
+    with ExitStack() as resources:
+        assert coverage_as_markdown() in readme
 
 
 def test_entries_are_the_published_checkpoints() -> None:
