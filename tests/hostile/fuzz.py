@@ -1,6 +1,7 @@
 """Mutants of valid files, drawn by hypothesis, for every parser of what strangers made.
 
-    python -m tests.hostile.fuzz --json 1000000 --safetensors 1000000 --hdf5 100000 --protos 10000 --bundles 100000
+    python -m tests.hostile.fuzz --json 1000000 --safetensors 1000000 --hdf5 100000 --protos 10000 --bundles 100000 \\
+        --flax 100000
 
 Of every mutant only this may come: it is refused with an exception of ours; or it is accepted, and every tensor is bit
 for bit what it was. What is changed is the structure of a file, never its values: those a file may say as it likes.
@@ -22,13 +23,15 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from math import prod
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import hypothesis
+import msgpack
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -36,10 +39,11 @@ from safetensors.numpy import load_file
 
 from albert_hub_bridge.errors import AlbertHubBridgeError
 from albert_hub_bridge.stores.checkpoint import DTYPES
+from albert_hub_bridge.stores.flax_file import read_tree
 from albert_hub_bridge.stores.google_checkpoint import _read_variables
 from albert_hub_bridge.stores.hdf5 import _check_frame, read_datasets
 from albert_hub_bridge.stores.layouts import read_configuration
-from albert_hub_bridge.stores.old_formats import read_safetensors
+from albert_hub_bridge.stores.old_formats import read_flax, read_safetensors
 from albert_hub_bridge.stores.sandbox import Sandbox, SandboxError
 from albert_hub_bridge.stores.tensor_bundle import Values, read_bundle
 from tests.conftest import FIXTURES
@@ -192,6 +196,57 @@ def fuzz_safetensors(folder: Path, count: int, seed: int) -> Counter[str]:
     return outcomes
 
 
+def fuzz_flax(folder: Path, count: int, seed: int) -> Counter[str]:
+    """Read mutants of a file of Flax; what is accepted, msgpack has to read as the same."""
+    outcomes: Counter[str] = Counter()
+    file = write_all_once(folder)["flax"] / "flax_model.msgpack"
+    whole = file.read_bytes()
+
+    def tensors() -> dict[str, tuple[Any, ...]]:
+        with ExitStack() as resources:
+            found = read_flax(file, resources)
+            return {name: (each.dtype, each.shape, each.load().tobytes()) for name, each in found.items()}
+
+    valid = tensors()
+    runs = sorted((array.offset, array.offset + 4 * prod(array.shape)) for array in read_tree(file).values())
+    structure = _without(whole, runs)
+
+    def check(draw: Random) -> None:
+        for _ in range(BATCH):
+            any_size = draw.random() < 0.3
+            content = _edited(whole, draw) if any_size else _joined(_edited(structure, draw, True), whole, runs)
+            file.write_bytes(content)
+            try:
+                found = tensors()
+            except AlbertHubBridgeError:
+                outcomes["refused"] += 1
+                continue
+            if found == valid:
+                outcomes["accepted, unchanged"] += 1
+            else:
+                assert found == _by_msgpack(content), "not what the file says"
+                outcomes["whole, and other tensors"] += 1
+
+    _draw(check, count, seed)
+    file.write_bytes(whole)
+    return outcomes
+
+
+def _by_msgpack(content: bytes) -> dict[str, tuple[Any, ...]]:
+    def array(_: int, data: bytes) -> tuple[Any, ...]:
+        shape, dtype, values = msgpack.unpackb(data)
+        return dtype, tuple(shape), values if dtype in DTYPES else b""  # of others, no values are read
+
+    def flat(node: Any, path: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        if isinstance(node, dict):
+            for name, child in node.items():
+                yield from flat(child, f"{path}/{name}" if path else name)
+        else:
+            yield path, node
+
+    return dict(flat(msgpack.unpackb(content, ext_hook=array), ""))
+
+
 def fuzz_hdf5(folder: Path, count: int, seed: int) -> Counter[str]:
     """Parse mutants of all of a file but its values, in the sandbox, many in one process."""
     outcomes: Counter[str] = Counter()
@@ -201,10 +256,7 @@ def fuzz_hdf5(folder: Path, count: int, seed: int) -> Counter[str]:
         sandbox = Sandbox({"task": "hdf5", "files": [str(source).encode().hex()]}, resources)
         valid = {name: (shape, dtype, offset) for name, shape, dtype, offset in sandbox.answer(5)["datasets"]}
     runs = sorted((offset, offset + int(np.prod(shape)) * 4) for shape, _, offset in valid.values())
-    structure, end = b"", 0
-    for begin, stop in [*runs, (len(whole), len(whole))]:
-        structure += whole[end:begin]
-        end = stop
+    structure = _without(whole, runs)
 
     def check(draw: Random) -> None:
         files = []
@@ -221,6 +273,12 @@ def fuzz_hdf5(folder: Path, count: int, seed: int) -> Counter[str]:
 
     _draw(check, count, seed)
     return outcomes
+
+
+def _without(whole: bytes, runs: list[tuple[int, int]]) -> bytes:
+    """Return all of a file but its values, which are in these runs."""
+    starts, stops = [0, *(stop for _, stop in runs)], [*(begin for begin, _ in runs), len(whole)]
+    return b"".join(whole[begin:stop] for begin, stop in zip(starts, stops, strict=True))
 
 
 def _joined(structure: bytes, whole: bytes, runs: list[tuple[int, int]]) -> bytes:
@@ -404,8 +462,13 @@ FUZZERS = {
     "hdf5": fuzz_hdf5,
     "protos": fuzz_protos,
     "bundles": fuzz_bundles,
+    "flax": fuzz_flax,
 }
-COUNTS = {"json": 1_000_000, "safetensors": 1_000_000, "hdf5": 100_000, "protos": 10_000, "bundles": 100_000}
+# fmt: off
+COUNTS = {
+    "json": 1_000_000, "safetensors": 1_000_000, "hdf5": 100_000, "protos": 10_000, "bundles": 100_000, "flax": 100_000,
+}
+# fmt: on
 
 
 def main() -> None:

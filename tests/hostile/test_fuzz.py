@@ -10,7 +10,8 @@ from tests.hostile.fuzz import FUZZERS
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("json", 400), ("safetensors", 400), ("hdf5", 200), ("protos", 200), ("bundles", 400)]
+    ("kind", "count"),
+    [("json", 400), ("safetensors", 400), ("hdf5", 200), ("protos", 200), ("bundles", 400), ("flax", 400)],
 )
 def test_mutants(kind: str, count: int, tmp_path: Path) -> None:
     outcomes = FUZZERS[kind](tmp_path, count, seed=0)

@@ -34,16 +34,22 @@ MEGABYTES = 200
 BIAS, KERNEL = "layers/dense/vars/1", "layers/dense/vars/0"
 
 
+# A process begins with the peak of the one that starts it, and pytest's is larger than what is measured.
+_STARTER = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
 def _peak(command: list[str], cwd: Path) -> tuple[int, str, float, float]:
     """Run a command; return its exit code, what it said, seconds, and its and its children's peak in MB."""
     began = time.perf_counter()
-    with (cwd / "said").open("w+") as said:
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        process = subprocess.Popen(command, cwd=cwd, stdout=said, stderr=said, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        return process.returncode, said.read(), time.perf_counter() - began, usage.ru_maxrss / 1024
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", _STARTER, *command]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
+    return done.returncode, done.stderr, time.perf_counter() - began, int(done.stdout) / 1024
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +207,7 @@ def test_that_refusals_are_small_and_quick(
     assert said.startswith("Error: ")
     assert "Traceback" not in said
     assert str(folder) in said
+    print(f"{megabytes - at_rest:.0f} MB more than {at_rest:.0f}")
     assert megabytes - at_rest < MEGABYTES
     assert seconds < SECONDS
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cwd", "source"]
