@@ -14,7 +14,7 @@ from albert_hub_bridge.mapping.weights import POOLER, WeightRule
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules, baked_rules, parse_vocabulary
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Text, Weight
 from albert_hub_bridge.stores.configurations import read_json
-from albert_hub_bridge.stores.hf_repository import MOST_TOKENIZER_BYTES, TOKENIZER, VOCABULARY
+from albert_hub_bridge.stores.repository_text import MOST_TOKENIZER_BYTES, TOKENIZER, VOCABULARY
 
 
 _BLOCK_BYTES = 4 << 20

@@ -18,7 +18,8 @@ from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, SourceError, TargetError
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.stores.checkpoint import Layout
-from albert_hub_bridge.stores.hf_repository import RepositoryLayout, write_repository
+from albert_hub_bridge.stores.hf_repository import write_repository
+from albert_hub_bridge.stores.repository_text import RepositoryLayout
 from albert_hub_bridge.stores.sentence_transformers import FILES, Pooling
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests.conftest import TEXTS

@@ -128,6 +128,31 @@ def _characters() -> Iterator[str]:
     yield from map(chr, (*range(0x2F800, 0x2FA20), *range(0xE0000, 0xE0200)))  # compatibility ideographs; tags
 
 
+def pieces_of(content: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return the pieces of a `tokenizer.json` in the order of their ids, and their scores.
+
+    Args:
+        content: The parsed file.
+
+    Raises:
+        ValueError: The file is not a unigram tokenizer, or has tokens beyond its pieces.
+    """
+    model = content.get("model")
+    if not isinstance(model, dict) or model.get("type") != "Unigram":
+        raise ValueError(f"expected a Unigram model, found {model.get('type') if isinstance(model, dict) else 'none'}")
+    rows = model.get("vocab")
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and type(row[1]) in (int, float)
+        for row in rows
+    ):
+        raise ValueError("not the tokenizer.json of a unigram model: its vocab is not a list of pieces and scores")
+    pieces = [(piece, score) for piece, score in rows]
+    if beyond := set(added_tokens(content)) - {piece for piece, _ in pieces}:
+        named = first_few(sorted(beyond), 10)
+        raise ValueError(f"no SentencePiece model has tokens beyond its vocabulary, as {named}")
+    return pieces
+
+
 def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextRules]:
     """Turn a `tokenizer.json` back into a SentencePiece model, which transformers 5 no longer saves beside it.
 
@@ -140,21 +165,15 @@ def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextRules]:
     Raises:
         ValueError: The file is not a unigram tokenizer, or does something that no SentencePiece model does.
     """
+    pieces, unk_id = pieces_of(content), content["model"].get("unk_id")
+    if type(unk_id) is not int or not 0 <= unk_id < len(pieces) or content["model"].get("byte_fallback"):
+        raise ValueError("a model that has no unknown piece, or falls back to bytes")
+    model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
     try:
-        if (kind := content["model"]["type"]) != "Unigram":
-            raise ValueError(f"expected a Unigram model, found {kind}")
-        pieces, unk_id = content["model"]["vocab"], content["model"]["unk_id"]
-        if unk_id is None or content["model"].get("byte_fallback"):
-            raise ValueError("the model has no unknown piece, or falls back to bytes")
-        model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
         for index, (piece, score) in enumerate(pieces):
             model.pieces.add(piece=piece, score=score, type=_piece_type(index, piece, score, unk_id))
-        foreign = set(added_tokens(content)) - {piece for piece, _ in pieces}
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (TypeError, OverflowError) as error:
         raise ValueError(f"not the tokenizer.json of a unigram model: {error!r}") from error
-    if foreign:
-        named = first_few(sorted(foreign), 10)
-        raise ValueError(f"no SentencePiece model has tokens beyond its vocabulary, as {named}")
     # Without the pieces and the added tokens, of which the library makes trees of some 300 bytes a character.
     alone = {**content["model"], "vocab": [[SPECIAL_PIECES["unk"], 0.0]], "unk_id": 0}
     tokenizer = _parse({**content, "model": alone, "added_tokens": []})
@@ -187,8 +206,14 @@ def added_tokens(content: Mapping[str, Any]) -> list[str]:
 
     transformers makes them of the pieces that the trainer of a SentencePiece model had defined, as `(` and `.`. What
     comes after one then begins a word, and `3.0` has other ids than the model was trained with.
+
+    Raises:
+        ValueError: It is no list of tokens.
     """
-    tokens = [token["content"] for token in content.get("added_tokens") or ()]
+    rows = content.get("added_tokens") or []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "content" in row for row in rows):
+        raise ValueError("added_tokens that are not a list of tokens")
+    tokens = [str(row["content"]) for row in rows]
     return [token for token in tokens if token not in SPECIAL_PIECES.values()]
 
 

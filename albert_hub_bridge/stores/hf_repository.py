@@ -10,23 +10,18 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyError, WeightsError, shown
+from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError, shown
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT, BRIDGE, IgnoredKey, Renamed, write_keys
-from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, Head, HeadKind, kind_of_class
-from albert_hub_bridge.mapping.vocabulary import added_tokens, proto_from_tokenizer
 from albert_hub_bridge.mapping.weights import ENCODERS, POOLER, Dialect, TorchDialect, head_rules, weight_rules
-from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer
 from albert_hub_bridge.stores import sentence_transformers
 from albert_hub_bridge.stores.checkpoint import (
     Checkpoint,
     DroppedTensor,
     Progress,
-    Text,
     Weight,
     check_layers,
     match_weights,
@@ -35,12 +30,11 @@ from albert_hub_bridge.stores.configurations import (
     Configuration,
     model_fields,
     read_configuration,
-    read_fields,
     read_json,
     write_json,
 )
-from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.old_formats import Copy, check_copies, in_todays_names
+from albert_hub_bridge.stores.repository_text import TEXT_FILES, RepositoryLayout, read_text, write_text
 from albert_hub_bridge.stores.repository_weights import (
     INDEX,
     SHARD,
@@ -49,17 +43,10 @@ from albert_hub_bridge.stores.repository_weights import (
     open_weights,
 )
 from albert_hub_bridge.stores.tensors import write_weights
-from albert_hub_bridge.stores.vocabularies import fitting_vocabulary, read_vocabulary
 
 
 CONFIG = "config.json"
-TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
-SETTINGS = frozenset({CONFIG, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
-SETTINGS |= sentence_transformers.FILES
-
-MOST_TOKENIZER_BYTES = 32 << 20  # with 250,000 pieces it has some 16 MB
-
-RepositoryLayout = Literal["bridge", "stock"]
+SETTINGS = frozenset({CONFIG}) | TEXT_FILES | sentence_transformers.FILES
 
 # layout -> dialect of its weights, what the names begin with, table of its configuration
 _DIALECTS: dict[RepositoryLayout, TorchDialect] = {"bridge": "bridge", "stock": "albert"}
@@ -150,7 +137,7 @@ def _read(
     sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
     weights = match_weights(file, found, expected, sizes, dialect)
     check_copies(file, [*copies, *tied])
-    text, text_ignored, notes = _read_text(folder, layout, architecture)
+    text, text_ignored, notes = read_text(folder, layout, architecture)
     if not poolers & set(found):
         notes.append("The source has no pooler.")
     notes += sentence_transformers.what_is_lost(folder)
@@ -258,68 +245,6 @@ def _read_head(kind: HeadKind, configuration: Configuration, file: Path) -> Head
     return head
 
 
-def _read_text(
-    folder: Path, layout: RepositoryLayout, architecture: Architecture
-) -> tuple[Text | None, list[IgnoredKey], list[str]]:
-    notes, found_rules = [], None
-    if (folder / VOCABULARY).is_file():
-        proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
-    elif (folder / TOKENIZER).is_file():
-        try:
-            content = read_json(folder / TOKENIZER, MOST_TOKENIZER_BYTES)
-            proto, found_rules = proto_from_tokenizer(content)
-        except ValueError as error:
-            detail = f"expected the unigram tokenizer of an ALBERT, found: {error}"
-            problem = Problem("unusable", TOKENIZER, detail)
-            raise VocabularyError(folder / TOKENIZER, "vocabulary", [problem]) from error
-        vocabulary = fitting_vocabulary(folder / TOKENIZER, proto, architecture)
-        notes.append(f"The repository has no {VOCABULARY}: the vocabulary was made from {TOKENIZER}.")
-        if cut_out := added_tokens(content):
-            notes.append(
-                f"{TOKENIZER} cuts {' '.join(cut_out)} out of a text first, so that what follows begins a word there. "
-                "In the result it does not, as when the vocabulary was trained."
-            )
-    else:
-        return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer."]
-    file = folder / TOKENIZER_CONFIG
-    keys = read_json(file) if file.is_file() else {}
-    # A special token is written as its text, or as an object that has it.
-    keys = {
-        key: value["content"] if isinstance(value, dict) and "content" in value else value
-        for key, value in keys.items()
-    }
-    fields, ignored = read_fields(
-        file, TOKENIZER_CONFIG_KEYS, {key: keys[key] for key in keys if key in TOKENIZER_CONFIG_KEYS}
-    )
-    reason = "a setting of the tokenizer that changes no ids, or that nothing is known about"
-    ignored += [IgnoredKey(key, value, reason) for key, value in keys.items() if key not in TOKENIZER_CONFIG_KEYS]
-    if None is not fields["keep_accents"] is fields["strip_accents"]:
-        detail = f"expected the contrary of strip_accents, found {fields['keep_accents']} for both"
-        raise ConfigurationError(file, "configuration", [Problem("contradiction", "keep_accents", detail)])
-    length = fields["sequence_length"]
-    sequence_length = int(length) if length is not None and 1 <= length < _NO_LIMIT else None
-    rules, rules_from = found_rules, TOKENIZER
-    if rules is None:
-        rules = _text_rules(fields, layout)
-        rules_from = TOKENIZER_CONFIG
-        if not {"do_lower_case", "keep_accents", "strip_accents", "replace_quotes"} & set(keys):
-            default = "absent settings mean none" if layout == "bridge" else "what AlbertTokenizer does by default"
-            rules_from = f"{default}; {TOKENIZER_CONFIG} does not say"
-    return Text(proto, vocabulary, rules, sequence_length, fields["truncate"], rules_from), ignored, notes
-
-
-_NO_LIMIT = 1 << 31  # transformers writes 1e30 where a tokenizer has none
-
-
-def _text_rules(fields: dict[str, Any], layout: RepositoryLayout) -> TextRules:
-    """Tell from tokenizer_config.json what happens to a text before the vocabulary."""
-    lower_case, strip_accents = fields["lower_case"], fields["strip_accents"]
-    if layout == "bridge" or fields["replace_quotes"] is not None:  # written by this package, where absent means no
-        return TextRules(bool(fields["replace_quotes"]), bool(strip_accents), bool(lower_case))
-    # transformers' AlbertTokenizer, which is also what an absent tokenizer_config.json means.
-    return TextRules(True, not fields["keep_accents"], lower_case is None or lower_case)
-
-
 def write_repository(
     checkpoint: Checkpoint,
     folder: Path,
@@ -361,7 +286,7 @@ def write_repository(
     if checkpoint.text is not None:
         ids = checkpoint.text.vocabulary.special_ids
         config |= {"pad_token_id": ids["pad"], "bos_token_id": ids["cls"], "eos_token_id": ids["sep"]}
-        _write_text(checkpoint.text, folder, layout, checkpoint.architecture)
+        write_text(checkpoint.text, folder, layout, checkpoint.architecture)
     write_json(folder / CONFIG, config)
     prefix = _PREFIXES[layout] if layout == "stock" or head is not None else ""
     files = lay_out_weights(checkpoint, folder, dialect, prefix, max_shard_bytes)
@@ -380,22 +305,3 @@ def head_fields(head: Head) -> dict[str, Any]:
     if head.labels is not None or head.num_labels != 2:
         fields["id2label"] = {str(index): label for index, label in enumerate(head.label_names)}
     return fields
-
-
-def _write_text(text: Text, folder: Path, layout: RepositoryLayout, architecture: Architecture) -> None:
-    write_file(folder / VOCABULARY, text.proto)
-    write_file(folder / TOKENIZER, build_tokenizer(text.vocabulary, text.rules).to_str().encode())
-    # The generic class takes tokenizer.json as it is; AlbertTokenizer would rebuild it with rules of its own.
-    tokenizer_class = "AlbertHubTokenizer" if layout == "bridge" else "PreTrainedTokenizerFast"
-    config: dict[str, Any] = {f"{name}_token": piece for name, piece in SPECIAL_PIECES.items()}
-    config |= {
-        "tokenizer_class": tokenizer_class,
-        "model_max_length": min(text.sequence_length or 512, architecture.max_sequence_length),
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-        "replace_quotes": text.rules.replace_quotes,
-        "strip_accents": text.rules.strip_accents,
-        "keep_accents": not text.rules.strip_accents,  # what AlbertTokenizer calls it, where somebody asks for that
-        "do_lower_case": text.rules.lower_case,
-        "truncate": text.truncate,
-    }
-    write_json(folder / TOKENIZER_CONFIG, config)

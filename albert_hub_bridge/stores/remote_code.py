@@ -16,7 +16,8 @@ from albert_hub_bridge import model
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.stores.configurations import read_json, write_json
 from albert_hub_bridge.stores.files import write_file
-from albert_hub_bridge.stores.hf_repository import CONFIG, TOKENIZER_CONFIG
+from albert_hub_bridge.stores.hf_repository import CONFIG
+from albert_hub_bridge.stores.repository_text import TOKENIZER_CONFIG
 
 
 _CONFIGURATION, _MODELING = "configuration_albert_hub", "modeling_albert_hub"

@@ -339,6 +339,29 @@ def test_tokenizers_of_repositories(what: str, source: Callable[[str], Path], re
     expect(refused(folder), name)
 
 
+BESIDE: dict[str, Callable[[Any], object]] = {
+    "another piece": lambda c: c["model"]["vocab"].__setitem__(10, ["hostile", -1.0]),
+    "two pieces exchanged": lambda c: c["model"]["vocab"].insert(10, c["model"]["vocab"].pop(20)),
+    "a piece less": lambda c: c["model"]["vocab"].pop(),
+    "a piece more": lambda c: c["model"]["vocab"].append(["hostile", -1.0]),
+    "a piece beyond": lambda c: c["added_tokens"].append({**c["added_tokens"][0], "id": 90, "content": "hostile"}),
+    "another model": lambda c: c["model"].update(type="WordPiece"),
+    "no model": lambda c: c.pop("model"),
+    "nothing": lambda c: c.clear(),
+    "pieces that are no list": lambda c: c["model"].update(vocab={"a": 0}),
+    "added tokens that are no list": lambda c: c.update(added_tokens={"a": 0}),
+}
+
+
+@pytest.mark.parametrize("what", BESIDE)
+def test_a_tokenizer_beside_the_model_of_another(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+    """transformers would take its pieces from this file, and KerasHub from the SentencePiece model."""
+    folder = source("bridge")
+    assert (folder / "spiece.model").is_file()
+    edit("tokenizer.json", BESIDE[what])(folder)
+    expect(refused(folder), "tokenizer.json")
+
+
 ADAPTERS: dict[str, Callable[[Any], object]] = {
     "another kind": _set(peft_type="hostile_module"),
     "no kind": lambda c: c.pop("peft_type"),

@@ -1,0 +1,149 @@
+"""The tokenizer of a Hub repository: `spiece.model`, `tokenizer.json` and `tokenizer_config.json`, in both layouts.
+
+SentencePiece's model is what KerasHub and transformers' slow tokenizers read, and `tokenizer.json` what its fast ones
+do. A repository can have one of them, or both, which then have to have the same pieces.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyError, first_few
+from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
+from albert_hub_bridge.mapping.configs import IgnoredKey
+from albert_hub_bridge.mapping.vocabulary import added_tokens, pieces_of, proto_from_tokenizer
+from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, Vocabulary, build_tokenizer
+from albert_hub_bridge.stores.checkpoint import Text
+from albert_hub_bridge.stores.configurations import read_fields, read_json, write_json
+from albert_hub_bridge.stores.files import write_file
+from albert_hub_bridge.stores.vocabularies import fitting_vocabulary, read_vocabulary
+
+
+TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
+TEXT_FILES = frozenset({TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
+
+MOST_TOKENIZER_BYTES = 32 << 20  # with 250,000 pieces it has some 16 MB
+
+RepositoryLayout = Literal["bridge", "stock"]
+
+
+def read_text(
+    folder: Path, layout: RepositoryLayout, architecture: Architecture
+) -> tuple[Text | None, list[IgnoredKey], list[str]]:
+    """Read the tokenizer of a repository, if it has one.
+
+    Returns:
+        The tokenizer, what of its settings is not carried over, and notes for the report.
+
+    Raises:
+        FileError, ConfigurationError, VocabularyError: A file is wrong, or two of them contradict each other.
+    """
+    notes, found_rules = [], None
+    if (folder / VOCABULARY).is_file():
+        proto, vocabulary = read_vocabulary(folder / VOCABULARY, architecture)
+        content = {}
+        if (folder / TOKENIZER).is_file():
+            content = read_json(folder / TOKENIZER, MOST_TOKENIZER_BYTES)
+            _check_pieces(folder / TOKENIZER, content, vocabulary)
+    elif (folder / TOKENIZER).is_file():
+        try:
+            content = read_json(folder / TOKENIZER, MOST_TOKENIZER_BYTES)
+            proto, found_rules = proto_from_tokenizer(content)
+        except ValueError as error:
+            raise _unusable(folder / TOKENIZER, error) from error
+        vocabulary = fitting_vocabulary(folder / TOKENIZER, proto, architecture)
+        notes.append(f"The repository has no {VOCABULARY}: the vocabulary was made from {TOKENIZER}.")
+    else:
+        return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer."]
+    if cut_out := added_tokens(content):
+        notes.append(
+            f"{TOKENIZER} cuts {first_few(cut_out, 20)} out of a text first, so that what follows begins a word there. "
+            "In the result it does not, as when the vocabulary was trained."
+        )
+    file = folder / TOKENIZER_CONFIG
+    keys = read_json(file) if file.is_file() else {}
+    # A special token is written as its text, or as an object that has it.
+    keys = {
+        key: value["content"] if isinstance(value, dict) and "content" in value else value
+        for key, value in keys.items()
+    }
+    fields, ignored = read_fields(
+        file, TOKENIZER_CONFIG_KEYS, {key: keys[key] for key in keys if key in TOKENIZER_CONFIG_KEYS}
+    )
+    reason = "a setting of the tokenizer that changes no ids, or that nothing is known about"
+    ignored += [IgnoredKey(key, value, reason) for key, value in keys.items() if key not in TOKENIZER_CONFIG_KEYS]
+    if None is not fields["keep_accents"] is fields["strip_accents"]:
+        detail = f"expected the contrary of strip_accents, found {fields['keep_accents']} for both"
+        raise ConfigurationError(file, "configuration", [Problem("contradiction", "keep_accents", detail)])
+    length = fields["sequence_length"]
+    sequence_length = int(length) if length is not None and 1 <= length < _NO_LIMIT else None
+    rules, rules_from = found_rules, TOKENIZER
+    if rules is None:
+        rules = _text_rules(fields, layout)
+        rules_from = TOKENIZER_CONFIG
+        if not {"do_lower_case", "keep_accents", "strip_accents", "replace_quotes"} & set(keys):
+            default = "absent settings mean none" if layout == "bridge" else "what AlbertTokenizer does by default"
+            rules_from = f"{default}; {TOKENIZER_CONFIG} does not say"
+    return Text(proto, vocabulary, rules, sequence_length, fields["truncate"], rules_from), ignored, notes
+
+
+def _unusable(file: Path, error: ValueError) -> VocabularyError:
+    detail = f"expected the unigram tokenizer of an ALBERT, found: {error}"
+    return VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)])
+
+
+def _check_pieces(file: Path, content: dict[str, Any], vocabulary: Vocabulary) -> None:
+    """Refuse a `tokenizer.json` that gives other ids to pieces than the SentencePiece model beside it.
+
+    Scores may differ: transformers lowers those of numbers with a comma.
+    """
+    try:
+        found = [piece for piece, _ in pieces_of(content)]
+    except ValueError as error:
+        raise _unusable(file, error) from error
+    expected = [piece for piece, _ in vocabulary.pieces]
+    if found != expected:
+        at = next((n for n, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other), None)
+        detail = f"expected {len(expected)} pieces, as {VOCABULARY} has, found {len(found)}"
+        if at is not None:
+            detail = f"expected {expected[at]!r} as piece {at}, as {VOCABULARY} has, found {found[at]!r}"
+        problem = Problem("contradiction", file.name, f"{detail}: one is left over from another model")
+        raise VocabularyError(file, "vocabulary", [problem])
+
+
+_NO_LIMIT = 1 << 31  # transformers writes 1e30 where a tokenizer has none
+
+
+def _text_rules(fields: dict[str, Any], layout: RepositoryLayout) -> TextRules:
+    """Tell from tokenizer_config.json what happens to a text before the vocabulary."""
+    lower_case, strip_accents = fields["lower_case"], fields["strip_accents"]
+    if layout == "bridge" or fields["replace_quotes"] is not None:  # written by this package, where absent means no
+        return TextRules(bool(fields["replace_quotes"]), bool(strip_accents), bool(lower_case))
+    # transformers' AlbertTokenizer, which is also what an absent tokenizer_config.json means.
+    return TextRules(True, not fields["keep_accents"], lower_case is None or lower_case)
+
+
+def write_text(text: Text, folder: Path, layout: RepositoryLayout, architecture: Architecture) -> None:
+    """Write a tokenizer into a repository.
+
+    Raises:
+        OSError: The system did not write a file, which it names.
+    """
+    write_file(folder / VOCABULARY, text.proto)
+    write_file(folder / TOKENIZER, build_tokenizer(text.vocabulary, text.rules).to_str().encode())
+    # The generic class takes tokenizer.json as it is; AlbertTokenizer would rebuild it with rules of its own.
+    tokenizer_class = "AlbertHubTokenizer" if layout == "bridge" else "PreTrainedTokenizerFast"
+    config: dict[str, Any] = {f"{name}_token": piece for name, piece in SPECIAL_PIECES.items()}
+    config |= {
+        "tokenizer_class": tokenizer_class,
+        "model_max_length": min(text.sequence_length or 512, architecture.max_sequence_length),
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "replace_quotes": text.rules.replace_quotes,
+        "strip_accents": text.rules.strip_accents,
+        "keep_accents": not text.rules.strip_accents,  # what AlbertTokenizer calls it, where somebody asks for that
+        "do_lower_case": text.rules.lower_case,
+        "truncate": text.truncate,
+    }
+    write_json(folder / TOKENIZER_CONFIG, config)
