@@ -474,7 +474,7 @@ WRONG_SETTINGS: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
     "no classifier":             ("classifier bridge", drop_classifier, "head", {TENSORS}),
     "a masked LM's epsilon":     ("masked LM bridge",  edit("config.json", masked_lm_layer_norm_epsilon=1e-12), "masked_lm_layer_norm_epsilon", {TEXTS}),
     "text in lower case":        ("classifier bridge", edit("tokenizer_config.json", do_lower_case=True), "text_rules", {TEXTS}),
-    "accents stripped":          ("classifier bridge", edit("tokenizer_config.json", strip_accents=True), "text_rules", {TEXTS}),
+    "accents stripped":          ("classifier bridge", edit("tokenizer_config.json", strip_accents=True, keep_accents=False), "text_rules", {TEXTS}),
     "quotes replaced":           ("classifier bridge", edit("tokenizer_config.json", replace_quotes=True), "text_rules", {TEXTS}),
     "no vocabulary":             ("classifier bridge", drop_vocabulary, "", {TEXTS}),
     "two pieces swapped":        ("classifier bridge", edit_vocabulary("spiece.model", swap_pieces), PIECE, set()),
