@@ -433,7 +433,17 @@ def edit_pipeline(change: Callable[[Any], None]) -> Callable[[Path], None]:
 def swap_in_pipeline(content: Any) -> None:
     pieces = content["model"]["vocab"]
     one, other = SWAPPED
-    pieces[one], pieces[other] = pieces[other], pieces[one]
+    pieces[one][0], pieces[other][0] = pieces[other][0], pieces[one][0]
+
+
+def swap_in_both(folder: Path) -> None:
+    """Where one file has another order than the other, the folder is refused before anything is compared."""
+    edit_vocabulary("spiece.model", swap_pieces)(folder)
+    edit_pipeline(swap_in_pipeline)(folder)
+
+
+def edit_score_in_pipeline(content: Any) -> None:
+    content["model"]["vocab"][SWAPPED[0]][1] -= 0.25
 
 
 def lower_case_in_pipeline(content: Any) -> None:
@@ -477,7 +487,7 @@ WRONG_SETTINGS: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
     "accents stripped":          ("classifier bridge", edit("tokenizer_config.json", strip_accents=True, keep_accents=False), "text_rules", {TEXTS}),
     "quotes replaced":           ("classifier bridge", edit("tokenizer_config.json", replace_quotes=True), "text_rules", {TEXTS}),
     "no vocabulary":             ("classifier bridge", drop_vocabulary, "", {TEXTS}),
-    "two pieces swapped":        ("classifier bridge", edit_vocabulary("spiece.model", swap_pieces), PIECE, set()),
+    "two pieces swapped":        ("classifier bridge", swap_in_both, PIECE, set()),
     "another score":             ("classifier bridge", edit_vocabulary("spiece.model", edit_score), PIECE, set()),
     "no normalization":          ("classifier bridge", edit_vocabulary("spiece.model", edit_normalizer(precompiled_charsmap=b"")), "normalization", {TEXTS}),
     "no space in front":         ("classifier bridge", edit_vocabulary("spiece.model", edit_normalizer(add_dummy_prefix=False)), "add_dummy_prefix", {TEXTS}),
@@ -488,7 +498,7 @@ WRONG_SETTINGS: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
     "stock: another epsilon":    ("classifier stock",  edit("config.json", layer_norm_eps=1e-3), "layer_norm_epsilon", NUMBERS),
     "stock: heads":              ("classifier stock",  edit("config.json", num_attention_heads=2), "num_heads", set()),
     "stock: labels":             ("classifier stock",  edit("config.json", id2label=LABELS), "labels", set()),
-    "stock: pieces swapped":     ("classifier stock",  edit_pipeline(swap_in_pipeline), "tokenizer.json", set()),
+    "stock: another score":      ("classifier stock",  edit_pipeline(edit_score_in_pipeline), "tokenizer.json", set()),
     "stock: lower case":         ("classifier stock",  edit_pipeline(lower_case_in_pipeline), "tokenizer.json", {TEXTS}),
     "stock: flag flipped":       ("classifier stock",  edit("tokenizer_config.json", do_lower_case=True), "text_rules", set()),
     "keras: another activation": ("classifier keras",  edit("task.json", activation="sigmoid"), "head", {ENGINES, TEXTS}),
