@@ -82,8 +82,10 @@ class _Tree:
         for _ in range(size):
             name = self._text(_LONGEST_NAME)
             self._names += 1
-            if name in names or self._names > _MOST_NAMES:
-                raise ValueError(f"{name!r} twice in one node" if name in names else f"more than {_MOST_NAMES:,} names")
+            if self._names > _MOST_NAMES:
+                raise ValueError(f"more than {_MOST_NAMES:,} names")
+            if name in names or "/" in name:
+                raise ValueError(f"{name!r} twice in one node" if name in names else f"a slash in the name {name!r}")
             names.add(name)
             inner = f"{path}/{name}" if path else name
             if len(inner) > _LONGEST_NAME:

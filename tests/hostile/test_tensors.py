@@ -259,6 +259,7 @@ FLAX: dict[str, bytes] = {
     + msgpack.packb(_array())
     + msgpack.packb("a")
     + msgpack.packb(_array()),
+    "a path twice": msgpack.packb({"a": {"b": _array()}, "a/b": _array()}),
     "a number twice": b"\x82" + msgpack.packb("1") + msgpack.packb(_array()) + b"\x01" + msgpack.packb(_array()),
     "900 levels": msgpack.packb(_NESTED),
     "5000 levels": b"\x81\xa1a" * 5000 + b"\x01",
