@@ -391,10 +391,16 @@ def test_the_shorter_sequence_length_counts(
     assert lengths == [11]
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-def test_what_an_engine_raises_names_the_folder(name: str, sample: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("tokenizer.json", {"pre_tokenizer": {"type": "X"}}), ("tokenizer_config.json", {"tokenizer_class": 1})],
+)
+def test_what_an_engine_raises_names_the_folder(
+    name: str, change: dict[str, Any], sample: Path, tmp_path: Path
+) -> None:
     convert(sample, tmp_path / "target", to="bridge")
-    (tmp_path / "target" / name).write_text('{"tokenizer_class": 1}')
+    file = tmp_path / "target" / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(EngineError, match="target fails in its own library"):
         verify(sample, tmp_path / "target")
 
