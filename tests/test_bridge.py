@@ -398,7 +398,7 @@ def test_the_shorter_sequence_length_counts(
 def test_what_an_engine_raises_names_the_folder(
     name: str, change: dict[str, Any], sample: Path, tmp_path: Path
 ) -> None:
-    convert(sample, tmp_path / "target", to="bridge")
+    convert(sample, tmp_path / "target", to="stock")
     file = tmp_path / "target" / name
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(EngineError, match="target fails in its own library"):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from albert_hub_bridge.errors import FileError, Problem
+from albert_hub_bridge.stores.files import naming
 
 
 # fmt: off
@@ -80,19 +82,21 @@ def _kind_of(mode: int) -> str:
     return next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
 
 
-def open_regular(file: Path) -> BinaryIO:
+@contextmanager
+def open_regular(file: Path) -> Iterator[BinaryIO]:
     """Open a regular file for reading, and nothing else: a pipe would block, and a device do whatever it does.
 
     Raises:
         FileError: It is not one.
-        OSError: It cannot be opened, or is not there.
+        OSError: It cannot be opened, or is not there, or cannot be read. The error names it.
     """
     mode = os.stat(file).st_mode
     if stat.S_ISREG(mode):
         handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        if stat.S_ISREG(mode := os.fstat(handle).st_mode):  # nobody put something else there in between
-            return os.fdopen(handle, "rb")
-        os.close(handle)
+        with naming(file), os.fdopen(handle, "rb") as stream:
+            if stat.S_ISREG(mode := os.fstat(handle).st_mode):  # nobody put something else there in between
+                yield stream
+                return
     problem = Problem("not a file", file.name, f"expected a regular file, found {_kind_of(mode)}")
     raise FileError(file, "files", [problem], "Replace it by the file itself.")
 
@@ -102,7 +106,7 @@ def read_bytes(file: Path, most: int) -> bytes:
 
     Raises:
         FileError: It is larger, or is not a regular file, or is an impostor (`check_beginning`).
-        OSError: It cannot be opened, or is not there.
+        OSError: It cannot be opened, or is not there, or cannot be read. The error names it.
     """
     with open_regular(file) as stream:
         content = stream.read(most + 1)
@@ -123,7 +127,7 @@ def check_beginning(file: Path, content: bytes | None = None) -> None:
 
     Raises:
         FileError: It is empty, or a pointer of Git LFS, or a page that a server sent instead.
-        OSError: It cannot be opened, or is not there.
+        OSError: It cannot be opened, or is not there, or cannot be read. The error names it.
     """
     if content is None:
         with open_regular(file) as stream:
