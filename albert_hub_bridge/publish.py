@@ -17,6 +17,7 @@ from albert_hub_bridge.picture import draw_parity
 from albert_hub_bridge.provenance import CARD, PICTURE, RECORD, changed_files, check_files, read_record, record_bytes
 from albert_hub_bridge.reports import FilesCheck, Verification
 from albert_hub_bridge.stores.checksums import sha256_of
+from albert_hub_bridge.stores.files import naming
 from albert_hub_bridge.stores.folders import replace_file
 from albert_hub_bridge.stores.hub import pull_source
 from albert_hub_bridge.stores.layouts import is_known_file
@@ -73,7 +74,9 @@ def _write_papers(folder: Path, record: dict[str, Any], location: str) -> None:
         if drawn is not None:
             replace_file(picture, drawn)
             record["picture"] = {"bytes": len(drawn), "sha256": sha256_of(picture)}
-    if (content := record_bytes(record)) != (folder / RECORD).read_bytes():
+    with naming(folder / RECORD):
+        before = (folder / RECORD).read_bytes()
+    if (content := record_bytes(record)) != before:
         replace_file(folder / RECORD, content)
     try:
         rendered = render_card(record, location, written_by_hand(folder))

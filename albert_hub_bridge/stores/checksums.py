@@ -23,7 +23,8 @@ def sha256_of(file: Path) -> str:
 def git_object_of(file: Path) -> str:
     """Return the name that git gives to a file's content, in hexadecimal."""
     digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
-    digest.update(file.read_bytes())
+    with naming(file):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
