@@ -44,7 +44,7 @@ ACTIVATION = Kind(
 )
 RATE_OR_NONE = Kind("a number in [0, 1), or null", lambda value: value is None or is_rate(value))
 EPSILON = Kind("a positive number below 1", is_epsilon)
-LABELS = Kind("an object with a label or more", lambda value: isinstance(value, Mapping) and len(value) > 0)
+LABELS = Kind("an object", lambda value: isinstance(value, Mapping))
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 PROBLEM_TYPE = Kind(f"one of {', '.join(_PROBLEM_TYPES)}", lambda value: value in _PROBLEM_TYPES)
 CLASSIFIER_ACTIVATION = Kind("null, 'softmax' or 'sigmoid'", lambda value: value in (None, "softmax", "sigmoid"))

@@ -229,7 +229,7 @@ def _read_head(kind: HeadKind, configuration: Configuration, file: Path) -> Head
     labels, count = fields["id2label"], fields["num_labels"]
     if labels is not None:
         named = {str(index) for index in labels} == {str(index) for index in range(len(labels))}
-        if not named or not all(isinstance(label, str | int) for label in labels.values()):
+        if not labels or not named or not all(isinstance(label, str | int) for label in labels.values()):
             detail = f"expected a text for each of 0, 1, 2, ..., found {dict(labels)!r}"
             raise ConfigurationError(file, "configuration", [Problem("refused value", "id2label", detail)])
         if count is not None and count != len(labels):
