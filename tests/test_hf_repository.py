@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 from transformers import (
     AlbertConfig,
     AlbertModel,
@@ -22,7 +24,7 @@ from transformers import (
 from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, FileError, VocabularyError, WeightsError
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.model.sentencepiece_unigram import TextRules
+from albert_hub_bridge.model.sentencepiece_unigram import TextRules, parse_vocabulary
 from albert_hub_bridge.stores.checkpoint import DTYPES
 from albert_hub_bridge.stores.hf_repository import read_repository, write_repository
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
@@ -274,6 +276,39 @@ def test_tokenizer_settings_of_old_writers_are_read_and_reported(stock: Path) ->
     (stock / "tokenizer_config.json").write_text(json.dumps(keys))
     with read_repository(stock, "stock") as checkpoint:
         assert {"sp_model_kwargs", "tokenizer_class"} <= {key.key for key in checkpoint.ignored}
+
+
+@pytest.mark.parametrize("has_model", [True, False])
+def test_the_first_tokenizer_files_say_no_type(has_model: bool, stock: Path, vocabulary: bytes) -> None:
+    """Many models of 2020 have such, and the tokenizers library takes them to this day."""
+    content = json.loads((stock / "tokenizer.json").read_text())
+    for key in ("type", "byte_fallback"):
+        del content["model"][key]
+    (stock / "tokenizer.json").write_text(json.dumps(content))
+    assert type(Tokenizer.from_file(str(stock / "tokenizer.json")).model) is Unigram
+    if not has_model:
+        (stock / "spiece.model").unlink()
+    with read_repository(stock, "stock") as checkpoint:
+        assert checkpoint.text is not None
+        assert checkpoint.text.vocabulary.pieces == parse_vocabulary(vocabulary).pieces
+
+
+def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(stock: Path) -> None:
+    (stock / "tokenizer.json").unlink()
+    for tokens in ({}, {"[MASK]": 4}):  # transformers 2 always wrote the file
+        (stock / "added_tokens.json").write_text(json.dumps(tokens))
+        read_repository(stock, "stock").close()
+    (stock / "added_tokens.json").write_text('{"<new>": 80}')
+    message = r"added_tokens.json +.* tokens beyond its vocabulary, as <new>\n.* without added_tokens.json,"
+    with pytest.raises(VocabularyError, match=message):
+        read_repository(stock, "stock")
+
+
+def test_a_model_without_a_head_may_have_no_labels(tmp_path: Path) -> None:
+    AlbertModel(_stock_config(num_labels=0)).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["id2label"] == {}
+    with read_repository(tmp_path, "stock") as checkpoint:
+        assert checkpoint.head is None
 
 
 def test_what_the_vocabulary_and_the_packing_say_is_written(vocabulary: bytes, tmp_path: Path) -> None:

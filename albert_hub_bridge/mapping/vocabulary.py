@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
 from itertools import product
@@ -138,7 +138,8 @@ def pieces_of(content: Mapping[str, Any]) -> list[tuple[str, float]]:
         ValueError: The file is not a unigram tokenizer, or has tokens beyond its pieces.
     """
     model = content.get("model")
-    if not isinstance(model, dict) or model.get("type") != "Unigram":
+    # The first files had no type, as those that many models of 2020 still have; a list of pieces is Unigram's alone.
+    if not isinstance(model, dict) or model.get("type", "Unigram") != "Unigram":
         raise ValueError(f"expected a Unigram model, found {model.get('type') if isinstance(model, dict) else 'none'}")
     rows = model.get("vocab")
     if not isinstance(rows, list) or not all(
@@ -147,10 +148,19 @@ def pieces_of(content: Mapping[str, Any]) -> list[tuple[str, float]]:
     ):
         raise ValueError("not the tokenizer.json of a unigram model: its vocab is not a list of pieces and scores")
     pieces = [(piece, score) for piece, score in rows]
-    if beyond := set(added_tokens(content)) - {piece for piece, _ in pieces}:
+    check_tokens(added_tokens(content), pieces)
+    return pieces
+
+
+def check_tokens(tokens: Iterable[str], pieces: Iterable[tuple[str, float]]) -> None:
+    """Refuse tokens that were added to a vocabulary.
+
+    Raises:
+        ValueError: Not all are pieces.
+    """
+    if beyond := set(tokens) - {piece for piece, _ in pieces}:
         named = first_few(sorted(beyond), 10)
         raise ValueError(f"no SentencePiece model has tokens beyond its vocabulary, as {named}")
-    return pieces
 
 
 def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextRules]:

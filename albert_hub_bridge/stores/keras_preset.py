@@ -129,7 +129,7 @@ def read_preset(folder: Path, drop_head: bool = False) -> Checkpoint:
     except BaseException:
         resources.close()
         raise
-    if (policy := _policy_name(read_keras_config(folder / CONFIG, "").get("dtype"))).startswith("mixed_"):
+    if (policy := _policy_name(read_keras_config(folder / CONFIG, "Backbone").get("dtype"))).startswith("mixed_"):
         half = policy.removeprefix("mixed_")
         notes.append(
             f"The preset's policy {policy} computes in {half}; the target computes in {dtype}, its weights' own."

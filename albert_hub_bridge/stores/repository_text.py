@@ -12,7 +12,7 @@ from typing import Any, Literal
 from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyError, first_few
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.configs import IgnoredKey
-from albert_hub_bridge.mapping.vocabulary import added_tokens, pieces_of, proto_from_tokenizer
+from albert_hub_bridge.mapping.vocabulary import added_tokens, check_tokens, pieces_of, proto_from_tokenizer
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, Vocabulary, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import Text
@@ -23,6 +23,7 @@ from albert_hub_bridge.stores.vocabularies import fitting_vocabulary, read_vocab
 
 TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
 TEXT_FILES = frozenset({TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
+_ADDED = "added_tokens.json"  # of transformers' slow tokenizers
 
 MOST_TOKENIZER_BYTES = 32 << 20  # with 250,000 pieces it has some 16 MB
 
@@ -57,6 +58,12 @@ def read_text(
         notes.append(f"The repository has no {VOCABULARY}: the vocabulary was made from {TOKENIZER}.")
     else:
         return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer."]
+    if (folder / _ADDED).is_file():
+        added = read_json(folder / _ADDED)
+        try:
+            check_tokens(added, vocabulary.pieces)
+        except ValueError as error:
+            raise _unusable(folder / _ADDED, error) from error
     if cut_out := added_tokens(content):
         notes.append(
             f"{TOKENIZER} cuts {first_few(cut_out, 20)} out of a text first, so that what follows begins a word there. "
@@ -91,7 +98,8 @@ def read_text(
 
 def _unusable(file: Path, error: ValueError) -> VocabularyError:
     detail = f"expected the unigram tokenizer of an ALBERT, found: {error}"
-    return VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)])
+    advice = f"{VocabularyError.usual_advice} Or convert a copy of the folder without {file.name}, and what it says."
+    return VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)], advice)
 
 
 def _check_pieces(file: Path, content: dict[str, Any], vocabulary: Vocabulary) -> None:
