@@ -22,8 +22,8 @@ from albert_hub_bridge.stores.vocabularies import fitting_vocabulary, read_vocab
 
 
 TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
-TEXT_FILES = frozenset({TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, "special_tokens_map.json"})
 _ADDED = "added_tokens.json"  # of transformers' slow tokenizers
+TEXT_FILES = frozenset({TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, _ADDED, "special_tokens_map.json"})
 
 MOST_TOKENIZER_BYTES = 32 << 20  # with 250,000 pieces it has some 16 MB
 
