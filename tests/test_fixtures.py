@@ -8,6 +8,7 @@ those are exact in float32.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -256,6 +257,16 @@ def test_int8_is_dequantized_to_the_values_that_keras_computes(name: str, source
         ours = [checkpoint.read(rule, "keras") for rule in (*checkpoint.encoder_rules, *checkpoint.head_rules)]
     for key, value in theirs.items():
         assert any(value.shape == array.shape and np.array_equal(value, array) for array in ours), key
+
+
+@pytest.mark.parametrize("name", ["keras_nlp_0_7_0", "keras_nlp_0_7_0_classifier"])
+def test_a_policy_is_the_backbones_own_wherever_it_stands(name: str, source: Source, tmp_path: Path) -> None:
+    folder = shutil.copytree(source(name), tmp_path / name)
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    content["config"].get("backbone", content)["config"]["dtype"] = "mixed_bfloat16"
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    with read_checkpoint(folder) as checkpoint:
+        assert [note for note in checkpoint.notes if "mixed_bfloat16 computes in bfloat16" in note]
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name.endswith("float16")])

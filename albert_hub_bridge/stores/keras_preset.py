@@ -129,7 +129,7 @@ def read_preset(folder: Path, drop_head: bool = False) -> Checkpoint:
     except BaseException:
         resources.close()
         raise
-    if (policy := _policy_name(read_keras_config(folder / CONFIG, "Backbone").get("dtype"))).startswith("mixed_"):
+    if (policy := _policy_name(_backbone(folder / CONFIG).get("dtype"))).startswith("mixed_"):
         half = policy.removeprefix("mixed_")
         notes.append(
             f"The preset's policy {policy} computes in {half}; the target computes in {dtype}, its weights' own."
@@ -164,6 +164,15 @@ def read_config(folder: Path) -> Configuration:
         ConfigurationError: The configuration is wrong; all problems are listed.
     """
     file = folder / CONFIG
+    return read_configuration(file, KERAS, _backbone(file))
+
+
+def _backbone(file: Path) -> dict[str, Any]:
+    """Return the configuration of the backbone that a `config.json` describes, or that is nested in its task.
+
+    Raises:
+        SourceError, ConfigurationError: As `read_config`.
+    """
     content = read_json(file)
     backbone: Any = content
     if is_task(content):  # keras-nlp before 0.12 wrote tasks in one piece
@@ -181,7 +190,7 @@ def read_config(folder: Path) -> Configuration:
         raise ConfigurationError(file, "configuration", [problem])
     check_policy(file, keys.get("dtype"))
     check_objects(file, content)
-    return read_configuration(file, KERAS, keys)
+    return keys
 
 
 def _read_text(

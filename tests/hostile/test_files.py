@@ -95,6 +95,7 @@ FILES = (
     ("bridge",       "spiece.model"),
     ("bridge",       "tokenizer_config.json"),
     ("text",         "tokenizer.json"),
+    ("text",         "added_tokens.json"),
     ("stock_shards", "model.safetensors.index.json"),
     ("flax",         "flax_model.msgpack"),
     ("tensorflow",   "tf_model.h5"),

@@ -323,6 +323,7 @@ TOKENIZERS: dict[str, tuple[str, Callable[[Any], object]]] = {
         "tokenizer.json",
         _set(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
     ),
+    "a token that was added": ("added_tokens.json", _set(hostile_module=80)),
     "added tokens that are numbers": ("tokenizer.json", _set(added_tokens=[7])),
     "added tokens that are strangers": (
         "tokenizer.json",
