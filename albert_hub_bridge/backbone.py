@@ -21,7 +21,7 @@ from albert_hub_bridge.model.modeling_albert_hub import AlbertHubModel
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint
 from albert_hub_bridge.stores.folders import new_folder
 from albert_hub_bridge.stores.keras_preset import unrepresentable, with_pooler, write_preset
-from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, read_configuration
+from albert_hub_bridge.stores.layouts import is_written_file, pull, read_checkpoint, read_configuration
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from albert_hub_bridge.stores.torch_tensors import as_tensor, as_weight
 
@@ -223,7 +223,7 @@ class AlbertBackbone(nn.Module):
         folder = Path(os.path.abspath(os.path.expanduser(preset_dir)))
         folder.parent.mkdir(parents=True, exist_ok=True)
         checkpoint = Checkpoint("bridge", folder, self.architecture, weights, self.dtype)
-        with new_folder(folder, overwrite, is_known_file) as draft:
+        with new_folder(folder, overwrite, is_written_file) as draft:
             write_preset(checkpoint, draft)
 
 

@@ -41,7 +41,7 @@ from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Layout, Prog
 from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.folders import check_target, new_folder
 from albert_hub_bridge.stores.keras_preset import with_heads_of_keras, with_pooler
-from albert_hub_bridge.stores.layouts import is_known_file, pull, read_checkpoint, write_checkpoint
+from albert_hub_bridge.stores.layouts import is_written_file, pull, read_checkpoint, write_checkpoint
 from albert_hub_bridge.stores.remote_code import add_code
 from albert_hub_bridge.stores.sentence_transformers import Pooling, encoder_of, write_sentence_transformers
 from albert_hub_bridge.verification import SAMPLE_TEXTS
@@ -132,7 +132,7 @@ def convert(
     max_shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
     folder = Path(os.path.abspath(os.path.expanduser(target)))
     # A card is replaced where a record beside it says that it was made here.
-    is_known = _is_known_with_papers if (folder / RECORD).is_file() else is_known_file
+    is_known = _is_known_with_papers if (folder / RECORD).is_file() else is_written_file
     check_target(folder, overwrite, is_known)
     pulled = pull(source)
     origin = pulled.folder
@@ -210,7 +210,7 @@ def _command(source: str, target: str, options: Mapping[str, object]) -> str:
 
 
 def _is_known_with_papers(name: str) -> bool:
-    return name in (RECORD, CARD, PICTURE) or is_known_file(name)
+    return name in (RECORD, CARD, PICTURE) or is_written_file(name)
 
 
 def _made_by(folder: Path) -> str | None:

@@ -22,7 +22,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import TextRules, parse_vocab
 from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Text, Weight
 from albert_hub_bridge.stores.folders import new_folder
 from albert_hub_bridge.stores.keras_preset import write_preset
-from albert_hub_bridge.stores.layouts import is_known_file
+from albert_hub_bridge.stores.layouts import is_written_file
 
 
 # Two groups of two layers, run twice each: with only one group an index that is off by one does not show.
@@ -125,5 +125,5 @@ def _draw(rule: WeightRule, shape: tuple[int, ...], dtype: str, seed: tuple[int,
 def write_sample_preset(folder: Path) -> None:
     """Write the sample as a KerasHub preset."""
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary())
-    with new_folder(folder, True, is_known_file) as draft:
+    with new_folder(folder, True, is_written_file) as draft:
         write_preset(checkpoint, draft)

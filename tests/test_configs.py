@@ -124,7 +124,7 @@ def test_absent_keys_mean_what_transformers_means() -> None:
         ({"classifier_dropout_prob": 1}, "refused value", "classifier_dropout_prob", "found 1"),
         ({"problem_type": "ranking"}, "refused value", "problem_type", "multi_label_classification, found 'ranking'"),
         ({"id2label": ["a", "b"]}, "refused value", "id2label", "expected an object"),
-        ({"num_labels": 0}, "refused value", "num_labels", "expected an integer from 1 to 100,000, found 0"),
+        ({"num_labels": -1}, "refused value", "num_labels", "expected an integer from 0 to 100,000, found -1"),
         ({"position_embedding_type": "relative_key"}, "refused value", "position_embedding_type", "absolute"),
         ({"net_structure_type": 1}, "refused value", "net_structure_type", "expected 0, found 1"),
         ({"is_decoder": True}, "refused value", "is_decoder", "found True"),

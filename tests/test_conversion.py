@@ -17,7 +17,7 @@ from albert_hub_bridge.mapping.weights import parameter_count, weights_as_markdo
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.stores.checkpoint import Checkpoint
 from albert_hub_bridge.stores.folders import new_folder
-from albert_hub_bridge.stores.layouts import is_known_file, read_checkpoint, write_checkpoint
+from albert_hub_bridge.stores.layouts import is_written_file, read_checkpoint, write_checkpoint
 from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from conversion import recipes
 from conversion.cards import CARDS, planned_cards, planned_record
@@ -138,7 +138,7 @@ def test_a_recipe_can_be_run(module: str, tmp_path: Path) -> None:
 def test_the_base_model_goes_the_whole_way(tmp_path: Path) -> None:
     """The recipe as it is run for a published checkpoint, with the real architecture and random weights."""
     name = "albert_base_en_uncased"
-    with new_folder(tmp_path / "source", False, is_known_file) as draft:
+    with new_folder(tmp_path / "source", False, is_written_file) as draft:
         write_checkpoint(random_checkpoint(read_entries("keras")[name].architecture, std=0.02), draft, "keras")
     command = [sys.executable, "-W", "ignore", "-m", "conversion.keras_to_hf", name, str(tmp_path / "source")]
     result = subprocess.run(

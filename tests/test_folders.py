@@ -21,7 +21,7 @@ from albert_hub_bridge.stores import drafts, tensors
 from albert_hub_bridge.stores.drafts import is_draft
 from albert_hub_bridge.stores.files import write_file
 from albert_hub_bridge.stores.folders import new_folder, replace_file
-from albert_hub_bridge.stores.layouts import is_known_file, write_checkpoint
+from albert_hub_bridge.stores.layouts import is_written_file, write_checkpoint
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
 
 
@@ -212,7 +212,7 @@ def test_values_over_the_frame_of_a_file_are_noticed(
     monkeypatch.setattr(tensors._Filler, "_write", shift)
     with (
         pytest.raises(TargetError, match=r"target/model\S+ could not be written: What was read back is not"),
-        new_folder(tmp_path / "target", False, is_known_file) as draft,
+        new_folder(tmp_path / "target", False, is_written_file) as draft,
     ):
         write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE), draft, layout)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
@@ -238,7 +238,7 @@ def test_a_folder_without_the_right_to_write_is_named(tmp_path: Path) -> None:
 
 
 def test_errors_of_the_source_are_not_blamed_on_the_target(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="elsewhere") as caught, new_folder(tmp_path / "t", False, is_known_file):
+    with pytest.raises(OSError, match="elsewhere") as caught, new_folder(tmp_path / "t", False, is_written_file):
         raise OSError(errno.EIO, "Input/output error", "/elsewhere/model.safetensors")
     assert not isinstance(caught.value, TargetError)
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from transformers import (
     AlbertConfig,
+    AlbertForMaskedLM,
     AlbertModel,
     AutoModel,
     AutoTokenizer,
@@ -23,6 +24,7 @@ from transformers import (
 
 from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, FileError, VocabularyError, WeightsError
+from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextRules, parse_vocabulary
 from albert_hub_bridge.stores.checkpoint import DTYPES
@@ -299,9 +301,58 @@ def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(stock: Path) -
         (stock / "added_tokens.json").write_text(json.dumps(tokens))
         read_repository(stock, "stock").close()
     (stock / "added_tokens.json").write_text('{"<new>": 80}')
-    message = r"added_tokens.json +.* tokens beyond its vocabulary, as <new>\n.* without added_tokens.json,"
+    message = r"added_tokens.json +.* tokens beyond its vocabulary, as '<new>'\n.* without added_tokens.json,"
     with pytest.raises(VocabularyError, match=message):
         read_repository(stock, "stock")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("added_tokens.json", {"[MASK]": 5}, r"'\[MASK\]' has 5 instead of 4"),
+        ("added_tokens.json", {"[MASK]": "4"}, r"'\[MASK\]' has '4' instead of 4"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"5": {"content": "[MASK]"}}}, r"has 5 instead of 4"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"80": {"content": "<new>"}}}, "as '<new>'\n.* not name"),
+        ("tokenizer_config.json", {"added_tokens_decoder": [4]}, "no object of tokens"),
+        ("tokenizer_config.json", {"additional_special_tokens": ["<new>"]}, "as '<new>'"),
+        ("tokenizer_config.json", {"extra_special_tokens": {"new": {"content": "<new>"}}}, "as '<new>'"),
+        ("tokenizer_config.json", {"bos_token": "<s>"}, "as '<s>'"),
+        ("special_tokens_map.json", {"additional_special_tokens": ["<new>"]}, "as '<new>'"),
+        ("special_tokens_map.json", {"eos_token": {"content": "</s>"}}, "as '</s>'"),
+    ],
+)
+def test_tokens_with_other_ids_than_the_vocabularys_are_refused(
+    name: str, changes: dict[str, Any], message: str, stock: Path
+) -> None:
+    file = stock / name
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps({**before, **changes}))
+    with pytest.raises(VocabularyError, match=rf"{name} +.*{message}"):
+        read_repository(stock, "stock")
+
+
+def test_what_transformers_4_says_of_its_tokens_is_read(stock: Path) -> None:
+    file = stock / "tokenizer_config.json"
+    tokens = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
+    decoder = {str(n): {"content": token, "special": True} for n, token in enumerate(tokens)}
+    more = {"added_tokens_decoder": decoder, "bos_token": "[CLS]", "eos_token": "[SEP]", "extra_special_tokens": {}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
+    special = {"bos_token": "[CLS]", "mask_token": {"content": "[MASK]", "lstrip": True}}
+    (stock / "special_tokens_map.json").write_text(json.dumps(special))
+    with read_repository(stock, "stock") as checkpoint:
+        assert "added_tokens_decoder" in [key.key for key in checkpoint.ignored if key.reason in SAID_ELSEWHERE]
+    (stock / "special_tokens_map.json").write_text('{"mask_token": "[CLS]"}')
+    with pytest.raises(ConfigurationError, match=r"special_tokens_map.json\n.*mask_token +expected '\[MASK\]', found"):
+        read_repository(stock, "stock")
+
+
+def test_a_tokenizer_without_a_vocabulary_is_named(stock: Path) -> None:
+    (stock / "spiece.model").unlink()
+    (stock / "tokenizer.json").unlink()
+    (stock / "added_tokens.json").write_text('{"<new>": 80}')
+    with read_repository(stock, "stock") as checkpoint:
+        note = "has no tokenizer, and what added_tokens.json, tokenizer_config.json says is lost."
+        assert [each for each in checkpoint.notes if each.endswith(note)]
 
 
 def test_a_model_without_a_head_may_have_no_labels(tmp_path: Path) -> None:
@@ -309,6 +360,33 @@ def test_a_model_without_a_head_may_have_no_labels(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["id2label"] == {}
     with read_repository(tmp_path, "stock") as checkpoint:
         assert checkpoint.head is None
+
+
+@pytest.mark.parametrize("count", [{}, {"num_labels": 0}])
+def test_a_head_that_needs_no_labels_may_have_none(count: dict[str, int], tmp_path: Path) -> None:
+    AlbertForMaskedLM(_stock_config(num_labels=0)).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    assert config["id2label"] == {}
+    file.write_text(json.dumps({**config, **count}))
+    with read_repository(tmp_path, "stock") as checkpoint:
+        assert checkpoint.head is not None
+        assert checkpoint.head.kind == "masked_lm"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"eos_token_ids": 0, "num_labels": 2},  # 2.4
+        {"eos_token_ids": None, "num_labels": 0, "id2label": {}, "label2id": {}},  # 2.5
+        {"eos_token_ids": None, "_num_labels": 2},  # 2.6
+        {"_num_labels": 2, "xla_device": None},  # 2.8
+    ],
+)
+def test_keys_that_transformers_2_wrote_are_read(keys: dict[str, Any], stock: Path) -> None:
+    file = stock / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
+    read_repository(stock, "stock").close()
 
 
 def test_what_the_vocabulary_and_the_packing_say_is_written(vocabulary: bytes, tmp_path: Path) -> None:

@@ -392,7 +392,7 @@ def test_tokens_beyond_the_vocabulary_are_not_lost_silently(vocabulary: bytes) -
     pipeline.add_tokens(["<new>", "(", "[MASK]"])
     content = json.loads(pipeline.to_str())
     assert added_tokens(content) == ["(", "<new>"]
-    with pytest.raises(ValueError, match="tokens beyond its vocabulary, as <new>"):
+    with pytest.raises(ValueError, match="tokens beyond its vocabulary, as '<new>'"):
         proto_from_tokenizer(content)
 
 

@@ -29,6 +29,7 @@ class Kind:
 ANYTHING = Kind("anything", lambda value: True)
 COUNT = Kind("a positive integer", lambda value: type(value) is int and value > 0)
 LABEL_COUNT = Kind("an integer from 1 to 100,000", lambda value: type(value) is int and 0 < value <= 100_000)
+LABEL_COUNT_OR_0 = Kind("an integer from 0 to 100,000", lambda value: type(value) is int and 0 <= value <= 100_000)
 LIMIT = Kind("a positive number", lambda value: type(value) in (int, float) and value > 0)  # not NaN, and not True
 FLAG = Kind("true or false", lambda value: type(value) is bool)
 TRUNCATION = Kind("'round_robin' or 'waterfall'", lambda value: value in ("round_robin", "waterfall"))
@@ -156,7 +157,8 @@ _TRANSFORMERS: Table = {
     "transformers_version":    Ignored(_PROVENANCE),
     "tie_word_embeddings":     Ignored(_TENSORS),
     "tie_encoder_decoder":     Ignored("there is no decoder"),
-    "num_labels":              Renamed("num_labels", None, LABEL_COUNT),
+    "num_labels":              Renamed("num_labels", None, LABEL_COUNT_OR_0),  # 0 where no head needs any
+    "_num_labels":             Ignored(_TENSORS),
     "id2label":                Renamed("id2label", None, LABELS),
     "label2id":                Ignored("made again from id2label"),
     "problem_type":            Renamed("problem_type", None, PROBLEM_TYPE),
@@ -168,6 +170,7 @@ _TRANSFORMERS: Table = {
     "pad_token_id":            Ignored(_IDS),
     "bos_token_id":            Ignored(_IDS),
     "eos_token_id":            Ignored(_IDS),
+    "eos_token_ids":           Ignored(_IDS),
     "sep_token_id":            Ignored(_IDS),
     **dict.fromkeys((
         "cross_attention_hidden_size", "decoder_start_token_id", "max_length", "min_length", "do_sample",
@@ -271,6 +274,7 @@ TOKENIZER_CONFIG: Table = {
     "auto_map":             Ignored(_CODE),
     "tokenizer_class":      Ignored(_LAYOUT),
     "model_input_names":    Ignored(_LAYOUT),
+    "added_tokens_decoder": Ignored(_IDS),
     "remove_space":         Constant((True,), "the vocabulary removes extra spaces"),
     "pad_token":            Constant(("<pad>",), "the vocabulary's special piece"),
     "unk_token":            Constant(("<unk>",), "the vocabulary's special piece"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
 from itertools import product
@@ -21,7 +21,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
-from albert_hub_bridge.errors import first_few
+from albert_hub_bridge.errors import first_few, shown
 from albert_hub_bridge.model.sentencepiece_unigram import (
     AFTER,
     SPECIAL_PIECES,
@@ -159,8 +159,25 @@ def check_tokens(tokens: Iterable[str], pieces: Iterable[tuple[str, float]]) -> 
         ValueError: Not all are pieces.
     """
     if beyond := set(tokens) - {piece for piece, _ in pieces}:
-        named = first_few(sorted(beyond), 10)
+        named = first_few([shown(token) for token in sorted(beyond)], 10)
         raise ValueError(f"no SentencePiece model has tokens beyond its vocabulary, as {named}")
+
+
+def check_ids(ids: Mapping[str, Any], pieces: Sequence[tuple[str, float]]) -> None:
+    """Refuse tokens that were added to a vocabulary, or have other ids than there.
+
+    Args:
+        ids: Of tokens, as a file says.
+        pieces: Of the vocabulary, in the order of their ids.
+
+    Raises:
+        ValueError: Not all are pieces, at the place that their id says.
+    """
+    check_tokens(ids, pieces)
+    expected = {piece: index for index, (piece, _) in enumerate(pieces)}
+    if moved := [token for token, found in ids.items() if type(found) is not int or found != expected[token]]:
+        named = [f"{shown(token)} has {shown(ids[token])} instead of {expected[token]}" for token in moved[:10]]
+        raise ValueError(f"ids that are not the vocabulary's: {', '.join(named)}")
 
 
 def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextRules]:

@@ -25,7 +25,8 @@ def naming(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(file)
+        if not isinstance(error.filename, str | bytes):  # none, or the number of a descriptor
+            error.filename = str(file)
         raise
 
 

@@ -64,7 +64,7 @@ _DECODERS = {"stock": "predictions.decoder.", "bridge": "masked_lm_head.decoder.
 
 
 def is_known_file(name: str) -> bool:
-    """Tell whether this module writes a file of that name."""
+    """Tell whether repositories have a file of that name."""
     return name in {*SETTINGS, WEIGHTS, INDEX} or SHARD.fullmatch(name) is not None
 
 
@@ -227,6 +227,8 @@ def _read_head(kind: HeadKind, configuration: Configuration, file: Path) -> Head
     head = Head(kind=kind, dropout=fields["classifier_dropout"], layer_norm_epsilon=epsilon)
     head = replace(head, problem_type=fields["problem_type"], activation=fields["classifier_activation"])
     labels, count = fields["id2label"], fields["num_labels"]
+    if not any("label" in rule.torch_axes.split() for rule in head_rules(kind)):
+        labels, count = labels or None, count or None  # no labels are enough for it
     if labels is not None:
         named = {str(index) for index in labels} == {str(index) for index in range(len(labels))}
         if not labels or not named or not all(isinstance(label, str | int) for label in labels.values()):
@@ -241,6 +243,9 @@ def _read_head(kind: HeadKind, configuration: Configuration, file: Path) -> Head
         if head.labels == replace(head, labels=None).label_names:
             head = replace(head, labels=None)
     elif count is not None:
+        if count == 0:
+            detail = f"expected at least 1, for a {HEADS[kind].description}, found 0"
+            raise ConfigurationError(file, "configuration", [Problem("refused value", "num_labels", detail)])
         head = replace(head, num_labels=count)
     return head
 

@@ -12,6 +12,7 @@ from albert_hub_bridge.stores import (
     hf_repository,
     keras_preset,
     keras_weights,
+    repository_text,
     repository_weights,
     sentence_transformers,
 )
@@ -28,6 +29,11 @@ _MODEL_TYPES: dict[str, SourceLayout] = {"albert_hub": "bridge", "albert": "stoc
 def is_known_file(name: str) -> bool:
     """Tell whether a file of that name, relative to its folder, is one that presets or repositories have."""
     return keras_preset.is_known_file(name) or hf_repository.is_known_file(name) or name in code_files()
+
+
+def is_written_file(name: str) -> bool:
+    """Tell whether a file of that name, relative to its folder, is one that is written here."""
+    return is_known_file(name) and name not in repository_text.READ_ONLY
 
 
 def pull(source: str | Path) -> Source:

@@ -6,13 +6,15 @@ do. A repository can have one of them, or both, which then have to have the same
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyError, first_few
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.configs import IgnoredKey
-from albert_hub_bridge.mapping.vocabulary import added_tokens, check_tokens, pieces_of, proto_from_tokenizer
+from albert_hub_bridge.mapping.vocabulary import added_tokens, check_ids, check_tokens, pieces_of, proto_from_tokenizer
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, Vocabulary, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import Text
@@ -22,8 +24,10 @@ from albert_hub_bridge.stores.vocabularies import fitting_vocabulary, read_vocab
 
 
 TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.json", "spiece.model"
-_ADDED = "added_tokens.json"  # of transformers' slow tokenizers
-TEXT_FILES = frozenset({TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, _ADDED, "special_tokens_map.json"})
+# What transformers before 5 wrote besides, which says nothing that the others do not.
+_ADDED, _SPECIAL = "added_tokens.json", "special_tokens_map.json"
+READ_ONLY = frozenset({_ADDED, _SPECIAL})
+TEXT_FILES = frozenset({TOKENIZER, TOKENIZER_CONFIG, VOCABULARY}) | READ_ONLY
 
 MOST_TOKENIZER_BYTES = 32 << 20  # with 250,000 pieces it has some 16 MB
 
@@ -57,25 +61,18 @@ def read_text(
         vocabulary = fitting_vocabulary(folder / TOKENIZER, proto, architecture)
         notes.append(f"The repository has no {VOCABULARY}: the vocabulary was made from {TOKENIZER}.")
     else:
-        return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer."]
-    if (folder / _ADDED).is_file():
-        added = read_json(folder / _ADDED)
-        try:
-            check_tokens(added, vocabulary.pieces)
-        except ValueError as error:
-            raise _unusable(folder / _ADDED, error) from error
+        left = [name for name in sorted(TEXT_FILES) if (folder / name).is_file()]
+        lost = f", and what {first_few(left, 10)} says is lost" if left else ""
+        return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer{lost}."]
+    file = folder / TOKENIZER_CONFIG
+    keys = read_json(file) if file.is_file() else {}
+    _check_tokens(folder, keys, vocabulary)
     if cut_out := added_tokens(content):
         notes.append(
             f"{TOKENIZER} cuts {first_few(cut_out, 20)} out of a text first, so that what follows begins a word there. "
             "In the result it does not, as when the vocabulary was trained."
         )
-    file = folder / TOKENIZER_CONFIG
-    keys = read_json(file) if file.is_file() else {}
-    # A special token is written as its text, or as an object that has it.
-    keys = {
-        key: value["content"] if isinstance(value, dict) and "content" in value else value
-        for key, value in keys.items()
-    }
+    keys = {key: _text_of(value) for key, value in keys.items()}
     fields, ignored = read_fields(
         file, TOKENIZER_CONFIG_KEYS, {key: keys[key] for key in keys if key in TOKENIZER_CONFIG_KEYS}
     )
@@ -96,9 +93,69 @@ def read_text(
     return Text(proto, vocabulary, rules, sequence_length, fields["truncate"], rules_from), ignored, notes
 
 
+def _text_of(token: Any) -> Any:
+    """Return the text of a special token, which is written alone, or in an object; any other value as it is."""
+    return token["content"] if isinstance(token, dict) and "content" in token else token
+
+
+def _check_tokens(folder: Path, settings: dict[str, Any], vocabulary: Vocabulary) -> None:
+    """Refuse what gives tokens other ids than the vocabulary, or names tokens that are not in it.
+
+    Versions of transformers before 5 add such tokens, or move them, where 5 does not: `verify` would not see it.
+    """
+    if (folder / _ADDED).is_file():
+        with _unusable_where(folder / _ADDED):
+            check_ids(read_json(folder / _ADDED), vocabulary.pieces)
+    with _unusable_where(folder / TOKENIZER_CONFIG):
+        check_ids(_decoded(settings.get("added_tokens_decoder")), vocabulary.pieces)
+        check_tokens(_named(settings), vocabulary.pieces)
+    if (folder / _SPECIAL).is_file():
+        special = {key: _text_of(value) for key, value in read_json(folder / _SPECIAL).items()}
+        with _unusable_where(folder / _SPECIAL):
+            check_tokens(_named(special), vocabulary.pieces)
+        known = {key: value for key, value in special.items() if key in TOKENIZER_CONFIG_KEYS}
+        read_fields(folder / _SPECIAL, TOKENIZER_CONFIG_KEYS, known)
+
+
+def _decoded(rows: Any) -> dict[str, Any]:
+    """Return the ids of tokens that `added_tokens_decoder` has by their ids."""
+    if rows is None:
+        return {}
+    if not isinstance(rows, dict) or not all(isinstance(_text_of(row), str) for row in rows.values()):
+        raise ValueError("an added_tokens_decoder that is no object of tokens")
+    if len({_text_of(row) for row in rows.values()}) < len(rows):
+        raise ValueError("an added_tokens_decoder that has a token twice")
+    return {_text_of(row): int(key) if key.isdecimal() and len(key) < 10 else key for key, row in rows.items()}
+
+
+def _named(settings: dict[str, Any]) -> list[str]:
+    """Return the tokens that settings name, besides those that the table has."""
+    found = [settings.get("bos_token"), settings.get("eos_token")]
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        more = settings.get(key) or []
+        found += more.values() if isinstance(more, dict) else more if isinstance(more, list) else [more]
+    texts = [_text_of(token) for token in found if token is not None]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("special tokens that are no texts")
+    return texts
+
+
+@contextmanager
+def _unusable_where(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise _unusable(file, error) from error
+
+
 def _unusable(file: Path, error: ValueError) -> VocabularyError:
     detail = f"expected the unigram tokenizer of an ALBERT, found: {error}"
-    advice = f"{VocabularyError.usual_advice} Or convert a copy of the folder without {file.name}, and what it says."
+    copy = f"Or convert a copy of the folder without {file.name}, and what it says."
+    if file.name == TOKENIZER and not (file.parent / VOCABULARY).is_file():
+        copy = f"Or convert a copy of the folder without {file.name}: the result has no tokenizer then."
+    elif file.name == TOKENIZER_CONFIG:
+        copy = f"Or convert a copy of the folder in which {file.name} does not name those tokens."
+    advice = f"{VocabularyError.usual_advice} {copy}"
     return VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)], advice)
 
 

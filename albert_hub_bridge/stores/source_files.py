@@ -93,10 +93,12 @@ def open_regular(file: Path) -> Iterator[BinaryIO]:
     mode = os.stat(file).st_mode
     if stat.S_ISREG(mode):
         handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with naming(file), os.fdopen(handle, "rb") as stream:
-            if stat.S_ISREG(mode := os.fstat(handle).st_mode):  # nobody put something else there in between
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISREG(mode):  # nobody put something else there in between
+            with naming(file), os.fdopen(handle, "rb") as stream:
                 yield stream
-                return
+            return
+        os.close(handle)
     problem = Problem("not a file", file.name, f"expected a regular file, found {_kind_of(mode)}")
     raise FileError(file, "files", [problem], "Replace it by the file itself.")
 

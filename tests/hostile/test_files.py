@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from albert_hub_bridge import convert, inspect
-from albert_hub_bridge.errors import ConfigurationError
+from albert_hub_bridge.errors import ConfigurationError, FileError
 from albert_hub_bridge.publish import card
+from albert_hub_bridge.stores.source_files import read_bytes
 from tests.hostile.conftest import Refused, expect
 from tests.hostile.valid import edit
 
@@ -96,6 +98,7 @@ FILES = (
     ("bridge",       "tokenizer_config.json"),
     ("text",         "tokenizer.json"),
     ("text",         "added_tokens.json"),
+    ("text",         "special_tokens_map.json"),
     ("stock_shards", "model.safetensors.index.json"),
     ("flax",         "flax_model.msgpack"),
     ("tensorflow",   "tf_model.h5"),
@@ -231,3 +234,15 @@ def test_records_that_no_card_can_be_made_of(
     with pytest.raises(ConfigurationError, match=r"(?s)in the record of .*expected .*found"):
         card(tmp_path / "target")
     assert (tmp_path / "target" / "README.md").read_text() == before
+
+
+def test_a_folder_in_place_of_a_file_that_was_just_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    looked_at = os.stat(tmp_path / "file")
+    descriptors = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else None
+    monkeypatch.setattr("albert_hub_bridge.stores.source_files.os.stat", lambda file: looked_at)
+    with pytest.raises(FileError, match=r"folder +expected a regular file, found a folder"):
+        read_bytes(tmp_path / "folder", 10)
+    monkeypatch.undo()
+    assert descriptors is None or len(os.listdir("/proc/self/fd")) == descriptors

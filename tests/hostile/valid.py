@@ -63,6 +63,7 @@ def write_all(parent: Path, proto: bytes) -> dict[str, Path]:
     write_repository(task, new("text"), "stock")
     (made["text"] / "spiece.model").unlink()
     (made["text"] / "added_tokens.json").write_text('{"[MASK]": 4}')
+    (made["text"] / "special_tokens_map.json").write_text('{"mask_token": "[MASK]"}')
     write_repository(bare, new("stock_shards"), "stock", max_shard_bytes=3000)
     write_repository(random_checkpoint(ARCHITECTURE, head=Head(kind="masked_lm")), new("masked_lm"), "stock")
     for name, write in (("pickle", write_pickle), ("flax", write_flax), ("tensorflow", write_tensorflow)):

@@ -34,7 +34,7 @@ from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.stores.checkpoint import Checkpoint
 from albert_hub_bridge.stores.drafts import is_draft, new_draft
 from albert_hub_bridge.stores.folders import new_folder
-from albert_hub_bridge.stores.layouts import is_known_file, write_checkpoint
+from albert_hub_bridge.stores.layouts import is_written_file, write_checkpoint
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 
 
@@ -193,7 +193,7 @@ def sources(work: Path) -> Iterator[Path]:
     vocabulary = train_vocabulary(60)
     for seed in (1, 2):
         folder = work / f"source-{seed}"
-        with new_folder(folder, False, is_known_file) as draft:
+        with new_folder(folder, False, is_written_file) as draft:
             write_checkpoint(random_checkpoint(architecture, vocabulary, seed=seed), draft, "keras")
         yield folder
 
@@ -401,7 +401,7 @@ def try_races(driver: Driver, number: int) -> None:
     wins = []
     for checkpoint in drawn:
         driver.restore(None)
-        with new_folder(driver.target, False, is_known_file) as draft:
+        with new_folder(driver.target, False, is_written_file) as draft:
             write_checkpoint(checkpoint, draft, "stock")
         wins.append(tree(driver.target) or {})
     assert wins[0] != wins[1]
