@@ -346,6 +346,19 @@ def test_what_transformers_4_says_of_its_tokens_is_read(stock: Path) -> None:
         read_repository(stock, "stock")
 
 
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "tokenizer_config.json"])
+def test_the_mask_token_that_transformers_misspelt_is_mended(name: str, stock: Path) -> None:
+    file = stock / name  # 2.2 wrote it into the one, and into both where it wrote what it had read
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps({**before, "mask_token": "[MASK]>"}))
+    with read_repository(stock, "stock") as checkpoint:
+        note = "The mask token was '[MASK]>', as transformers 2.2 misspelt it: it is '[MASK]' now."
+        assert note in checkpoint.notes
+    file.write_text(json.dumps({**before, "mask_token": "[MASK]>>"}))
+    with pytest.raises(ConfigurationError, match=rf"{name}\n.*mask_token +expected '\[MASK\]', found '\[MASK\]>>'"):
+        read_repository(stock, "stock")
+
+
 def test_a_tokenizer_without_a_vocabulary_is_named(stock: Path) -> None:
     (stock / "spiece.model").unlink()
     (stock / "tokenizer.json").unlink()

@@ -16,7 +16,7 @@ from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONF
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.vocabulary import added_tokens, check_ids, check_tokens, pieces_of, proto_from_tokenizer
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES, TextRules, Vocabulary, build_tokenizer
+from albert_hub_bridge.model.sentencepiece_unigram import MASK, SPECIAL_PIECES, TextRules, Vocabulary, build_tokenizer
 from albert_hub_bridge.stores.checkpoint import Text
 from albert_hub_bridge.stores.configurations import read_fields, read_json, write_json
 from albert_hub_bridge.stores.files import write_file
@@ -28,6 +28,8 @@ TOKENIZER, TOKENIZER_CONFIG, VOCABULARY = "tokenizer.json", "tokenizer_config.js
 _ADDED, _SPECIAL = "added_tokens.json", "special_tokens_map.json"
 READ_ONLY = frozenset({_ADDED, _SPECIAL})
 TEXT_FILES = frozenset({TOKENIZER, TOKENIZER_CONFIG, VOCABULARY}) | READ_ONLY
+
+_MISSPELT_MASK = "[MASK]>"  # what transformers 2.2.0 and 2.2.1 call it, and give the id of <unk>
 
 MOST_TOKENIZER_BYTES = 32 << 20  # with 250,000 pieces it has some 16 MB
 
@@ -65,17 +67,16 @@ def read_text(
         lost = f", and what {first_few(left, 10)} says is lost" if left else ""
         return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer{lost}."]
     file = folder / TOKENIZER_CONFIG
-    keys = read_json(file) if file.is_file() else {}
-    _check_tokens(folder, keys, vocabulary)
+    keys, special = _settings(file), _settings(folder / _SPECIAL)
+    if _MISSPELT_MASK in (keys.get("mask_token"), special.get("mask_token")):
+        notes.append(f"The mask token was {_MISSPELT_MASK!r}, as transformers 2.2 misspelt it: it is {MASK!r} now.")
+    _check_tokens(folder, keys, special, vocabulary)
     if cut_out := added_tokens(content):
         notes.append(
             f"{TOKENIZER} cuts {first_few(cut_out, 20)} out of a text first, so that what follows begins a word there. "
             "In the result it does not, as when the vocabulary was trained."
         )
-    keys = {key: _text_of(value) for key, value in keys.items()}
-    fields, ignored = read_fields(
-        file, TOKENIZER_CONFIG_KEYS, {key: keys[key] for key in keys if key in TOKENIZER_CONFIG_KEYS}
-    )
+    fields, ignored = read_fields(file, TOKENIZER_CONFIG_KEYS, _known(keys))
     reason = "a setting of the tokenizer that changes no ids, or that nothing is known about"
     ignored += [IgnoredKey(key, value, reason) for key, value in keys.items() if key not in TOKENIZER_CONFIG_KEYS]
     if None is not fields["keep_accents"] is fields["strip_accents"]:
@@ -93,12 +94,23 @@ def read_text(
     return Text(proto, vocabulary, rules, sequence_length, fields["truncate"], rules_from), ignored, notes
 
 
+def _settings(file: Path) -> dict[str, Any]:
+    """Read a file of settings, where there is one, with the texts of its special tokens."""
+    return {key: _text_of(value) for key, value in read_json(file).items()} if file.is_file() else {}
+
+
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the table has."""
+    known = {key: value for key, value in settings.items() if key in TOKENIZER_CONFIG_KEYS}
+    return {**known, "mask_token": MASK} if known.get("mask_token") == _MISSPELT_MASK else known
+
+
 def _text_of(token: Any) -> Any:
     """Return the text of a special token, which is written alone, or in an object; any other value as it is."""
     return token["content"] if isinstance(token, dict) and "content" in token else token
 
 
-def _check_tokens(folder: Path, settings: dict[str, Any], vocabulary: Vocabulary) -> None:
+def _check_tokens(folder: Path, settings: dict[str, Any], special: dict[str, Any], vocabulary: Vocabulary) -> None:
     """Refuse what gives tokens other ids than the vocabulary, or names tokens that are not in it.
 
     Versions of transformers before 5 add such tokens, or move them, where 5 does not: `verify` would not see it.
@@ -109,12 +121,9 @@ def _check_tokens(folder: Path, settings: dict[str, Any], vocabulary: Vocabulary
     with _unusable_where(folder / TOKENIZER_CONFIG):
         check_ids(_decoded(settings.get("added_tokens_decoder")), vocabulary.pieces)
         check_tokens(_named(settings), vocabulary.pieces)
-    if (folder / _SPECIAL).is_file():
-        special = {key: _text_of(value) for key, value in read_json(folder / _SPECIAL).items()}
-        with _unusable_where(folder / _SPECIAL):
-            check_tokens(_named(special), vocabulary.pieces)
-        known = {key: value for key, value in special.items() if key in TOKENIZER_CONFIG_KEYS}
-        read_fields(folder / _SPECIAL, TOKENIZER_CONFIG_KEYS, known)
+    with _unusable_where(folder / _SPECIAL):
+        check_tokens(_named(special), vocabulary.pieces)
+    read_fields(folder / _SPECIAL, TOKENIZER_CONFIG_KEYS, _known(special))
 
 
 def _decoded(rows: Any) -> dict[str, Any]:
