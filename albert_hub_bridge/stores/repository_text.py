@@ -68,8 +68,10 @@ def read_text(
         return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer{lost}."]
     file = folder / TOKENIZER_CONFIG
     keys, special = _settings(file), _settings(folder / _SPECIAL)
-    if _MISSPELT_MASK in (keys.get("mask_token"), special.get("mask_token")):
+    if misspelt := [settings for settings in (keys, special) if settings.get("mask_token") == _MISSPELT_MASK]:
         notes.append(f"The mask token was {_MISSPELT_MASK!r}, as transformers 2.2 misspelt it: it is {MASK!r} now.")
+        for settings in misspelt:
+            settings["mask_token"] = MASK
     _check_tokens(folder, keys, special, vocabulary)
     if cut_out := added_tokens(content):
         notes.append(
@@ -101,8 +103,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the table has."""
-    known = {key: value for key, value in settings.items() if key in TOKENIZER_CONFIG_KEYS}
-    return {**known, "mask_token": MASK} if known.get("mask_token") == _MISSPELT_MASK else known
+    return {key: value for key, value in settings.items() if key in TOKENIZER_CONFIG_KEYS}
 
 
 def _text_of(token: Any) -> Any:
