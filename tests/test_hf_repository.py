@@ -316,8 +316,11 @@ def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(stock: Path) -
         ("tokenizer_config.json", {"added_tokens_decoder": [4]}, "no object of tokens"),
         ("tokenizer_config.json", {"additional_special_tokens": ["<new>"]}, "as '<new>'"),
         ("tokenizer_config.json", {"extra_special_tokens": {"new": {"content": "<new>"}}}, "as '<new>'"),
+        ("tokenizer_config.json", {"extra_special_tokens": {"content": "[MASK]", "new": "<new>"}}, "as '<new>'"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"content": {}, "4": "[MASK]"}}, "no object of tokens"),
         ("tokenizer_config.json", {"bos_token": "<s>"}, "as '<s>'"),
         ("special_tokens_map.json", {"additional_special_tokens": ["<new>"]}, "as '<new>'"),
+        ("special_tokens_map.json", {"extra_special_tokens": {"content": "[MASK]", "new": "<new>"}}, "as '<new>'"),
         ("special_tokens_map.json", {"eos_token": {"content": "</s>"}}, "as '</s>'"),
     ],
 )
@@ -346,11 +349,12 @@ def test_what_transformers_4_says_of_its_tokens_is_read(stock: Path) -> None:
         read_repository(stock, "stock")
 
 
+@pytest.mark.parametrize("token", ["[MASK]>", {"content": "[MASK]>"}], ids=["text", "object"])
 @pytest.mark.parametrize("name", ["special_tokens_map.json", "tokenizer_config.json"])
-def test_the_mask_token_that_transformers_misspelt_is_mended(name: str, stock: Path) -> None:
+def test_the_mask_token_that_transformers_misspelt_is_mended(name: str, token: Any, stock: Path) -> None:
     file = stock / name  # 2.2 wrote it into the one, and into both where it wrote what it had read
     before = json.loads(file.read_text()) if file.is_file() else {}
-    file.write_text(json.dumps({**before, "mask_token": "[MASK]>"}))
+    file.write_text(json.dumps({**before, "mask_token": token}))
     with read_repository(stock, "stock") as checkpoint:
         note = "The mask token was '[MASK]>', as transformers 2.2 misspelt it: it is '[MASK]' now."
         assert note in checkpoint.notes

@@ -98,7 +98,8 @@ def read_text(
 
 def _settings(file: Path) -> dict[str, Any]:
     """Read a file of settings, where there is one, with the texts of its special tokens."""
-    return {key: _text_of(value) for key, value in read_json(file).items()} if file.is_file() else {}
+    settings = read_json(file) if file.is_file() else {}
+    return {key: _text_of(value) if key.endswith("_token") else value for key, value in settings.items()}
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
