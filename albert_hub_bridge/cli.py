@@ -1,4 +1,4 @@
-"""The command `albert-hub-bridge`. It prints what the functions in `bridge` return, and decides nothing.
+"""The command `albert-hub-bridge`. It prints what the functions in `albert_hub` return, and decides nothing.
 
 Exit codes: 0 all is well, 1 `verify` found a difference, 2 the input is wrong or the target cannot be written, and
 nothing was changed.
@@ -7,7 +7,6 @@ nothing was changed.
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,32 +16,47 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich import markup
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
 
-from albert_hub_bridge import __version__, adapters, bridge, publish, verification
-from albert_hub_bridge.errors import AlbertHubBridgeError, first_few, one_line, printable
-from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
-from albert_hub_bridge.reports import Conversion, Inspection, Verification
-from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
-from albert_hub_bridge.verification import SAMPLE_TEXTS
+from albert_hub_bridge._version import __version__
+from albert_hub_bridge.commands import check as checking
+from albert_hub_bridge.commands import convert as conversion
+from albert_hub_bridge.commands import inspect as inspection
+from albert_hub_bridge.commands import publish
+from albert_hub_bridge.commands.options import parse_size
+from albert_hub_bridge.commands.recording import record_verification
+from albert_hub_bridge.console import (
+    LAYOUT_NAMES,
+    err,
+    escape,
+    out,
+    print_inspection,
+    print_json,
+    print_losses,
+    print_verification,
+    two_columns,
+)
+from albert_hub_bridge.errors import AlbertHubBridgeError
+from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
+from albert_hub_bridge.lora import convert as adapters
+from albert_hub_bridge.text import first_few
+from albert_hub_bridge.verification import run as verification
+from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
 class Layout(str, Enum):
     """What `convert --to` can write."""
 
     keras = "keras"
-    bridge = "bridge"
-    stock = "stock"
+    albert_hub = "albert_hub"
+    transformers = "transformers"
 
 
-class TextRules(str, Enum):
-    """What `convert --text-rules` can do."""
+class TextNormalization(str, Enum):
+    """What `convert --normalize` can do."""
 
     keep = "keep"
-    sentencepiece = "sentencepiece"
+    none = "none"
     uncased = "uncased"
 
 
@@ -67,8 +81,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, soft_wrap=True, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 Source = Annotated[
     str,
@@ -96,7 +108,7 @@ def _print_version(wanted: bool) -> None:
 def _check_size(size: str | None) -> str | None:
     try:
         if size is not None:
-            bridge.parse_size(size)
+            parse_size(size)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return size
@@ -118,17 +130,17 @@ def convert(
     to: Annotated[
         Layout,
         typer.Option(
-            help="keras: a KerasHub preset. bridge: a repository for this package's classes. "
-            "stock: a repository for transformers alone."
+            help="keras: a KerasHub preset. albert_hub: a repository for this package's classes. "
+            "transformers: a repository for transformers alone."
         ),
     ],
-    text_rules: Annotated[
-        TextRules,
+    normalize: Annotated[
+        TextNormalization,
         typer.Option(
             help="What happens to a text before the vocabulary's own normalization. keep: what the source does. "
-            "sentencepiece: nothing. uncased: lower-case, strip accents, replace old quotes."
+            "none: nothing. uncased: lower-case, strip accents, replace old quotes."
         ),
-    ] = TextRules.keep,
+    ] = TextNormalization.keep,
     dtype: Annotated[
         Dtype | None, typer.Option(help="Of the target's weights; that of the source by default.", show_default=False)
     ] = None,
@@ -141,7 +153,7 @@ def convert(
     include_code: Annotated[
         bool,
         typer.Option(
-            "--include-code", help="bridge only: add the classes, as Python files for trust_remote_code=True."
+            "--include-code", help="albert_hub only: add the classes, as Python files for trust_remote_code=True."
         ),
     ] = False,
     drop_head: Annotated[
@@ -165,7 +177,7 @@ def convert(
     with _errors_as_messages(as_json), _progress_bar(hidden=as_json) as progress:
         options: dict[str, Any] = {
             "to": to.value,
-            "text_rules": text_rules.value,
+            "normalize": normalize.value,
             "dtype": dtype.value if dtype is not None else None,
             "max_shard_size": max_shard_size,
             "include_code": include_code,
@@ -177,30 +189,32 @@ def convert(
         if "://" in target:
             url = publish.convert_and_push(source, target, options=options)
             if as_json:
-                _print_json({"url": url})
+                print_json({"url": url})
             else:
                 out.print(escape(url))
             return
-        report = bridge.convert(source, target, overwrite=overwrite, **options)
+        report = conversion.convert(source, target, overwrite=overwrite, **options)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
         return
     names = escape(report.source.source), escape(report.target)
     size = f"{report.source.parameters:,} parameters, {report.dtype}" + (f", {report.head}" if report.head else "")
     out.print(f"[bold]{names[0]}[/] ({report.source.layout}) to [bold]{names[1]}[/] ({report.layout}): {size}")
     if report.changed_texts is not None:
         changed = f"{report.changed_texts} of {report.sample_size} sample texts become other ids than in the source"
-        out.print(f"Text rules of the target: {escape(f'{report.text_rules} ({report.text_rules_from})')}; {changed}.")
-    _print_losses(report)
+        normalization = escape(f"{report.text_normalization} ({report.text_normalization_from})")
+        out.print(f"Text normalization of the target: {normalization}; {changed}.")
+    print_losses(report)
 
 
 @app.command()
 def convert_adapter(
     source: Annotated[str, typer.Argument(help="KerasHub's file NAME.lora.h5, or the folder of a PEFT adapter.")],
-    target: Annotated[str, typer.Argument(help="File (keras) or folder (bridge, stock) to make.")],
+    target: Annotated[str, typer.Argument(help="File (keras) or folder (albert_hub, transformers) to make.")],
     base: Annotated[str, typer.Option(help="Folder of the model that the adapter is for, in any layout.")],
     to: Annotated[
-        Layout, typer.Option(help="keras: a file for KerasHub. bridge, stock: a folder for PEFT on that layout.")
+        Layout,
+        typer.Option(help="keras: a file for KerasHub. albert_hub, transformers: a folder for PEFT on that layout."),
     ],
     drop_head: Annotated[
         bool, typer.Option("--drop-head", help="Leave out what belongs to a head and has no place, and say so.")
@@ -221,24 +235,24 @@ def convert_adapter(
             allow_pickle=allow_pickle,
         )
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
         return
     ranks = sorted(set(report.ranks.values()))
-    out.print(f"[bold]{escape(report.target)}[/]: a LoRA adapter for {_LAYOUT_NAMES[report.layout]}")
+    out.print(f"[bold]{escape(report.target)}[/]: a LoRA adapter for {LAYOUT_NAMES[report.layout]}")
     out.print(f"{len(report.ranks)} layers, rank {' to '.join(map(str, dict.fromkeys((ranks[0], ranks[-1]))))}")
-    _print_losses(report)
+    print_losses(report)
 
 
 @app.command()
 def inspect(source: Source, allow_pickle: AllowPickle = False, as_json: AsJson = False) -> None:
     """Say what a preset or repository holds."""
     with _errors_as_messages(as_json):
-        report = bridge.inspect(source, allow_pickle=allow_pickle)
+        report = inspection.inspect(source, allow_pickle=allow_pickle)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
         return
-    out.print(f"[bold]{escape(report.source)}[/]: {_LAYOUT_NAMES[report.layout]}")
-    _print_inspection(report)
+    out.print(f"[bold]{escape(report.source)}[/]: {LAYOUT_NAMES[report.layout]}")
+    print_inspection(report)
 
 
 @app.command()
@@ -276,15 +290,15 @@ def push(
 
 @app.command(name="list")
 def list_published(as_json: AsJson = False) -> None:
-    """List the presets that KerasHub publishes and the official stock checkpoints: sizes, and where they live."""
+    """List the presets that KerasHub publishes and the official transformers checkpoints: sizes, and where they live."""
     if as_json:
-        _print_json({name: asdict(preset) for name, preset in PUBLISHED_PRESETS.items()})
+        print_json({name: asdict(preset) for name, preset in PUBLISHED_PRESETS.items()})
         return
     for name, preset in PUBLISHED_PRESETS.items():
         size = f"{preset.parameters:,} parameters, {4 * preset.parameters / 1e6:,.0f} MB in float32"
         out.print(f"[bold]{name}[/]  {preset.layers} layers of width {preset.width}, {size}")
         out.print(f"  kaggle://{preset.kaggle}  (KerasHub preset; its tokenizer does not lower-case)")
-        out.print(f"  hf://{preset.stock}  (official stock repository; its tokenizer lower-cases)")
+        out.print(f"  hf://{preset.transformers}  (official transformers repository; its tokenizer lower-cases)")
 
 
 @app.command()
@@ -313,11 +327,11 @@ def verify(
         lines = SAMPLE_TEXTS if texts is None else _read_texts(texts)
         with err.status("Loading both sides, and computing"):
             report = verification.verify(source, target, texts=lines, tolerance=tolerance, allow_pickle=allow_pickle)
-        recorded = publish.record_verification(Path(target), report)
+        recorded = record_verification(Path(target), report)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
-        _print_verification(report)
+        print_verification(report)
         if recorded:
             out.print(f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]")
     raise typer.Exit(0 if report.passed else 1)
@@ -325,12 +339,12 @@ def verify(
 
 def _check_files(folder: str, as_json: bool) -> NoReturn:
     with _errors_as_messages(as_json):
-        report = publish.check(folder)
+        report = checking.check(folder)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
         raise typer.Exit(0 if report.passed else 1)
     out.print(f"[bold]{escape(report.folder)}[/]: {escape(report.made_by)}")
-    out.print(_two_columns({change: f"[red]{escape(name)}[/]" for name, change in report.changes.items()}))
+    out.print(two_columns({change: f"[red]{escape(name)}[/]" for name, change in report.changes.items()}))
     if report.different_tensors:
         out.print(f"[red]Not the tensors that were made:[/] {escape(first_few(report.different_tensors, 10))}")
     if report.others:
@@ -352,19 +366,6 @@ def main() -> None:
     app()
 
 
-_LAYOUT_NAMES = {
-    "keras": "a KerasHub preset",
-    "bridge": "a Hub repository in the bridge layout",
-    "stock": "a Hub repository in the stock layout",
-    "google": "Google's original release",
-}
-
-
-def escape(text: str) -> str:
-    """Keep rich from reading marks in what files say, and files from steering the terminal."""
-    return markup.escape(printable(text))
-
-
 @contextmanager
 def _errors_as_messages(as_json: bool) -> Iterator[None]:
     """Turn wrong input, and what the system refuses, into one message and exit code 2."""
@@ -372,7 +373,7 @@ def _errors_as_messages(as_json: bool) -> Iterator[None]:
         yield
     except (AlbertHubBridgeError, OSError) as error:
         if as_json:
-            _print_json({"error": str(error)})
+            print_json({"error": str(error)})
         err.print(f"[bold red]Error:[/] {escape(str(error))}")
         raise typer.Exit(2) from error
 
@@ -395,77 +396,3 @@ def _read_texts(file: Path) -> Sequence[str]:
     if not lines:
         raise AlbertHubBridgeError(f"{file} has no texts; write one text a line.")
     return lines
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    json.dump(content, sys.stdout, indent=2, default=str)  # in ASCII: files must not steer a terminal
-    sys.stdout.write("\n")
-
-
-def _print_inspection(report: Inspection) -> None:
-    facts = {name: str(value) for name, value in {**asdict(report.architecture), **report.variant}.items()}
-    facts["parameters"] = f"{report.parameters:,} in {report.tensors} tensors"
-    facts["size"] = f"{report.bytes / 1e6:,.1f} MB, {report.dtype}"
-    if report.made_by is not None:
-        facts["made by"] = escape(report.made_by)
-    facts["head"] = escape(report.head or "none")
-    if report.vocabulary is None:
-        facts["vocabulary"] = "none"
-    else:
-        vocabulary = report.vocabulary
-        inside = " (in the vocabulary)" if vocabulary.rules_in_vocabulary else ""
-        facts["text rules"] = escape(f"{vocabulary.text_rules}{inside} ({vocabulary.text_rules_from})")
-        facts["vocabulary"] = escape(f"{vocabulary.pieces:,} pieces, normalization {vocabulary.normalization}")
-        length = vocabulary.sequence_length or "not said"
-        facts["packing"] = f"sequence length {length}, pairs truncated {vocabulary.truncate}"
-    out.print(_two_columns(facts))
-    _print_losses(report)
-
-
-def _print_losses(report: Inspection | Conversion | adapters.AdapterConversion) -> None:
-    if report.dropped:
-        out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
-        for tensor in report.dropped:
-            out.print(f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}")
-    inspected = report.source if isinstance(report, Conversion) else report
-    if ignored := [key.key for key in inspected.ignored if key.reason not in SAID_ELSEWHERE]:
-        names = ", ".join(dict.fromkeys(ignored))
-        out.print(f"[dim]Settings that are not carried over (--json says why): {escape(names)}.[/]")
-    for note in report.notes:
-        out.print(f"[yellow]Note:[/] {escape(note)}")
-
-
-_COLOURS = {"passed": "green", "failed": "red", "not measured": "yellow"}
-_MOST_FAILURES = 10  # of one part, on a screen; --json has all
-
-
-def _print_verification(report: Verification) -> None:
-    facts = {
-        "source": escape(f"{report.source}, computed by {report.source_engine}"),
-        "target": escape(f"{report.target}, computed by {report.target_engine}"),
-    }
-    for name, part in report.parts.items():
-        lines = [f"[{_COLOURS[part.outcome]}]{part.outcome}[/]" + (f": {escape(part.said)}" if part.figure else "")]
-        lines += [f"[red]{escape(failure)}[/]" for failure in part.failures[:_MOST_FAILURES]]
-        if more := len(part.failures[_MOST_FAILURES:]):
-            lines.append(f"[red]and {more} more[/]")
-        lines += [f"[yellow]not measured: {escape(what)}[/]" for what in part.not_measured]
-        facts[name] = "\n".join(lines)
-    out.print(_two_columns(facts))
-    for note in report.notes:
-        out.print(f"[yellow]Note:[/] {escape(note)}")
-    if report.first_difference is not None:
-        out.print(
-            _two_columns({f"first text that differs, {k}": escape(repr(v)) for k, v in report.first_difference.items()})
-        )
-    if report.vocabularies[0] != report.vocabularies[1]:
-        out.print("[bold red]Not proven: only one side has a vocabulary.[/]")
-    else:
-        out.print("[bold green]They agree.[/]" if report.passed else "[bold red]They differ.[/]")
-
-
-def _two_columns(facts: dict[str, str]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        table.add_row(f"[dim]{name}[/]", value)
-    return table

@@ -16,11 +16,11 @@
 from __future__ import annotations
 
 import errno
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from albert_hub_bridge.text import one_line, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,31 +113,8 @@ def write_error(where: str | Path, error: OSError) -> TargetError:
     return TargetError(f"{where} could not be written: {error.strerror or error}. {advice} Nothing was changed.")
 
 
-def first_few(names: Sequence[str], most: int) -> str:
-    """Name the first of many, and count the rest."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def printable(text: str) -> str:
-    """Spell out what is no character to be seen: what a file says must not steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 # What is listed was chosen by whoever made the file: no more of it than anybody reads.
 _MOST_PROBLEMS, _LONGEST = 1000, {"kind": 40, "where": 160, "detail": 600}
-
-
-_SHOWN = reprlib.Repr()
-_SHOWN.maxstring = _SHOWN.maxother = 600
-_SHOWN.maxdict = _SHOWN.maxlist = 100
-_SHOWN.maxlevel = 4
-
-
-def shown(value: Any) -> str:
-    """Return the `repr` of a value from a file, without the megabytes of it that would be cut off anyway."""
-    return _SHOWN.repr(value)
 
 
 def _as_table(title: str, problems: Sequence[Problem], advice: str) -> str:
@@ -150,9 +127,3 @@ def _as_table(title: str, problems: Sequence[Problem], advice: str) -> str:
     if len(problems) > len(listed):
         lines.append(f"  and {len(problems) - len(listed)} more")
     return "\n".join([*lines, advice])
-
-
-def one_line(text: str, most: int) -> str:
-    """Cut a text that somebody chose, and spell out what would not be seen of it, or begin another line."""
-    text = text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
-    return printable(text).replace("\n", "\\n") or "''"

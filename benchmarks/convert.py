@@ -27,12 +27,12 @@ MB = 1e6
 MAKE_SOURCES = """
 import sys
 from pathlib import Path
-from albert_hub_bridge.stores.folders import new_folder
-from albert_hub_bridge.stores.layouts import is_known_file, write_checkpoint
+from albert_hub_bridge.disk.atomic import new_folder
+from albert_hub_bridge.layouts.registry import is_known_file, write_checkpoint
 from conversion.recipes import read_entries
 from conversion.sample import random_checkpoint, train_vocabulary
 entry = read_entries("keras")[sys.argv[1]]
-for layout in ("keras", "stock"):
+for layout in ("keras", "transformers"):
     with new_folder(Path(sys.argv[2]) / layout, True, is_known_file) as draft:
         write_checkpoint(random_checkpoint(entry.architecture, train_vocabulary(), std=0.02), draft, layout)
 """
@@ -75,16 +75,24 @@ def measure_size(name: str, folder: Path, repeat: int, table: Table, with_keras:
     subprocess.run([sys.executable, "-c", MAKE_SOURCES, SIZES[name], str(folder)], check=True)
     target = folder / "target"
     ours = [sys.executable, "-m", "albert_hub_bridge", "convert"]
-    keras, stock = str(folder / "keras"), str(folder / "stock")
+    keras, albert_folder = str(folder / "keras"), str(folder / "transformers")
     commands = {
         "cp -r of the preset": ["cp", "-r", keras, str(target)],
-        "cp -r of the stock repository": ["cp", "-r", stock, str(target)],
-        "ours, Keras → stock": [*ours, keras, str(target), "--to", "stock"],
-        "ours, stock → Keras": [*ours, stock, str(target), "--to", "keras"],
+        "cp -r of the transformers repository": ["cp", "-r", albert_folder, str(target)],
+        "ours, Keras → transformers": [*ours, keras, str(target), "--to", "transformers"],
+        "ours, transformers → Keras": [*ours, albert_folder, str(target), "--to", "keras"],
     }
     if with_keras:
-        commands["keras_hub, stock → Keras"] = [sys.executable, "-W", "ignore", "-c", KERAS_HUB, stock, str(target)]
-    checkpoint = (folder / "stock" / "model.safetensors").stat().st_size
+        commands["keras_hub, transformers → Keras"] = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            KERAS_HUB,
+            albert_folder,
+            str(target),
+        ]
+    checkpoint = (folder / "transformers" / "model.safetensors").stat().st_size
     copy: Measurement | None = None
     for title, command in commands.items():
         found = measure(command, target, repeat)

@@ -55,10 +55,10 @@ def _torch_engine(
 
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     folder = Path(os.environ["CHECKPOINTS"])
-    if kind == "stock":  # with the activation of the published repositories, which is the same function, unfused
-        model = AlbertModel.from_pretrained(folder / "stock", hidden_act="gelu_new", **options)
+    if kind == "transformers":  # with the activation of the published repositories, which is the same function, unfused
+        model = AlbertModel.from_pretrained(folder / "transformers", hidden_act="gelu_new", **options)
     else:
-        model = AlbertHubModel.from_pretrained(folder / "bridge", **options)
+        model = AlbertHubModel.from_pretrained(folder / "albert_hub", **options)
     model = model.eval().to(device)
     forward = torch.compile(model, dynamic=True) if compiled else model
 
@@ -107,7 +107,7 @@ def _onnx(folder: Path) -> Path:
 
     path = folder / "model.onnx"
     if not path.exists():
-        model = AlbertHubModel.from_pretrained(folder / "bridge").eval()
+        model = AlbertHubModel.from_pretrained(folder / "albert_hub").eval()
         batch, length = torch.export.Dim("batch", max=64), torch.export.Dim("length", max=512)
         example = torch.ones(2, 8, dtype=torch.long)
         torch.onnx.export(
@@ -147,31 +147,31 @@ def _keras(backend: str) -> Engine:
 
 
 BFLOAT16 = {"dtype": "bfloat16"}
-OURS, STOCK, LINEAR = "ours", "stock AlbertModel", "Linear alone"
+OURS, TRANSFORMERS, LINEAR = "ours", "transformers AlbertModel", "Linear alone"
 # fmt: off
 CPU_ENGINES = {
     LINEAR:                     Engine(_linear),
-    STOCK:                      Engine(_engine("stock")),
-    OURS:                       Engine(_engine("bridge")),
-    'ours, "visible"':          Engine(_engine("bridge", positions="visible")),
-    'ours, "first"':            Engine(_engine("bridge", positions="first")),
-    "ours, compiled":           Engine(_engine("bridge", compiled=True)),
+    TRANSFORMERS:                      Engine(_engine("transformers")),
+    OURS:                       Engine(_engine("albert_hub")),
+    'ours, "visible"':          Engine(_engine("albert_hub", positions="visible")),
+    'ours, "first"':            Engine(_engine("albert_hub", positions="first")),
+    "ours, compiled":           Engine(_engine("albert_hub", compiled=True)),
     "keras_hub on torch":       _keras("torch"),
     "keras_hub on JAX":         _keras("jax"),
     "keras_hub on TensorFlow":  _keras("tensorflow"),
     "ONNX Runtime":             Engine(_onnx_runtime),
     "OpenVINO":                 Engine(_openvino),
-    "stock, bfloat16":          Engine(_engine("stock", **BFLOAT16), **BFLOAT16),
-    "ours, bfloat16":           Engine(_engine("bridge", **BFLOAT16), **BFLOAT16),
-    "ours, bfloat16, compiled": Engine(_engine("bridge", compiled=True, **BFLOAT16), **BFLOAT16),
+    "transformers, bfloat16":          Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
+    "ours, bfloat16":           Engine(_engine("albert_hub", **BFLOAT16), **BFLOAT16),
+    "ours, bfloat16, compiled": Engine(_engine("albert_hub", compiled=True, **BFLOAT16), **BFLOAT16),
 }
 GPU_ENGINES = {
     LINEAR:                     Engine(_linear, **BFLOAT16),
-    STOCK:                      Engine(_engine("stock", **BFLOAT16), **BFLOAT16),
-    OURS:                       Engine(_engine("bridge", **BFLOAT16), **BFLOAT16),
-    'ours, "first"':            Engine(_engine("bridge", positions="first", **BFLOAT16), **BFLOAT16),
-    "ours, compiled":           Engine(_engine("bridge", compiled=True, **BFLOAT16), **BFLOAT16),
-    "ours, flash attention":    Engine(_engine("bridge", attention="flash_attention_2", **BFLOAT16), **BFLOAT16),
+    TRANSFORMERS:                      Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
+    OURS:                       Engine(_engine("albert_hub", **BFLOAT16), **BFLOAT16),
+    'ours, "first"':            Engine(_engine("albert_hub", positions="first", **BFLOAT16), **BFLOAT16),
+    "ours, compiled":           Engine(_engine("albert_hub", compiled=True, **BFLOAT16), **BFLOAT16),
+    "ours, flash attention":    Engine(_engine("albert_hub", attention="flash_attention_2", **BFLOAT16), **BFLOAT16),
 }
 # fmt: on
 ENGINES = {"cpu": CPU_ENGINES, "cuda": GPU_ENGINES}
@@ -281,7 +281,7 @@ def measure(pipes: dict[str, Connection], batch: Batch, rounds: int) -> dict[str
 def table_of(title: str, mask: np.ndarray, found: dict[str, Measurement], device: str) -> Table:
     """Make the table of one batch."""
     memory = ["peak MB"] if device != "cpu" else []
-    table = Table("engine", "ms", "x stock", "GFLOP/s", "% of Linear", "difference", *memory, title=title)
+    table = Table("engine", "ms", "x transformers", "GFLOP/s", "% of Linear", "difference", *memory, title=title)
     # Linear computes the padding too; its rate is that of all the positions.
     everything = 2 * LAYERS * mask.size * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * INTERMEDIATE)
     linear = everything / found[LINEAR].seconds
@@ -292,7 +292,7 @@ def table_of(title: str, mask: np.ndarray, found: dict[str, Measurement], device
         table.add_row(
             name,
             f"{1e3 * measured.seconds:,.1f}",
-            f"{found[STOCK].seconds / measured.seconds:.2f}",
+            f"{found[TRANSFORMERS].seconds / measured.seconds:.2f}",
             f"{rate / 1e9:,.0f}",
             f"{100 * rate / linear:,.0f}",
             f"{measured.difference:.0e}{wrong}" if name not in {LINEAR, OURS} else "",
@@ -302,7 +302,7 @@ def table_of(title: str, mask: np.ndarray, found: dict[str, Measurement], device
 
 
 def draw(path: Path, found: dict[str, dict[str, Measurement]]) -> None:
-    """Draw how much faster than stock each engine is."""
+    """Draw how much faster than transformers each engine is."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -311,26 +311,26 @@ def draw(path: Path, found: dict[str, dict[str, Measurement]]) -> None:
     figure, axes = pyplot.subplots(1, len(found), figsize=(4 * len(found), 4.5), sharey=True, layout="constrained")
     for axis, (title, measured) in zip(np.atleast_1d(axes), found.items(), strict=True):
         names = [name for name in measured if name != LINEAR]
-        ratios = [measured[STOCK].seconds / measured[name].seconds for name in names]
+        ratios = [measured[TRANSFORMERS].seconds / measured[name].seconds for name in names]
         colors = ["tab:orange" if name.startswith("ours") else "tab:gray" for name in names]
         bars = axis.barh(names, ratios, color=colors)
         axis.bar_label(bars, fmt="%.2f", padding=2)
         axis.axvline(1, color="black", linewidth=0.8)
-        axis.set(title=title, xlabel="x stock AlbertModel", xlim=(0, 1.2 * max(ratios)))
+        axis.set(title=title, xlabel="x transformers AlbertModel", xlim=(0, 1.2 * max(ratios)))
     np.atleast_1d(axes)[0].invert_yaxis()
     figure.savefig(path, dpi=120)
 
 
 def make_checkpoints(folder: Path) -> None:
     """Write a random base model in every layout."""
-    from albert_hub_bridge.stores.layouts import write_checkpoint
+    from albert_hub_bridge.layouts.registry import write_checkpoint
     from conversion.recipes import read_entries
     from conversion.sample import random_checkpoint, train_vocabulary
 
     checkpoint = random_checkpoint(
         read_entries("keras")["albert_base_en_uncased"].architecture, train_vocabulary(), std=0.02
     )
-    for layout in ("keras", "stock", "bridge"):
+    for layout in ("keras", "transformers", "albert_hub"):
         (folder / layout).mkdir()
         write_checkpoint(checkpoint, folder / layout, layout)
 
@@ -340,7 +340,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time the encoder beside its peers.")
     parser.add_argument("--device", choices=ENGINES, default="cpu")
     parser.add_argument(
-        "--engines", nargs="+", metavar="ENGINE", help="some of them; ours, stock and Linear always run"
+        "--engines", nargs="+", metavar="ENGINE", help="some of them; ours, transformers and Linear always run"
     )
     parser.add_argument("--seconds", type=float, default=8, help="of each engine on each batch, about (default 8)")
     parser.add_argument("--png", type=Path, help="draw the ratios")
@@ -349,7 +349,7 @@ def main() -> None:
     chosen = [
         name
         for name in ENGINES[options.device]
-        if not options.engines or name in options.engines or name in {OURS, STOCK, LINEAR}
+        if not options.engines or name in options.engines or name in {OURS, TRANSFORMERS, LINEAR}
     ]
     results: dict[str, dict[str, Measurement]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -49,18 +49,18 @@ def tokenizers(vocabulary: Path, lines: list[str]) -> dict[str, Callable[[], obj
     proto = vocabulary.read_bytes()
     parsed = parse_vocabulary(proto)
     ours = AlbertHubTokenizer(str(vocabulary))
-    stock = AlbertTokenizer(vocab=list(parsed.pieces), _spm_precompiled_charsmap=parsed.charsmap or None)
+    plain = AlbertTokenizer(vocab=list(parsed.pieces), _spm_precompiled_charsmap=parsed.charsmap or None)
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     keras = keras_hub.models.AlbertTokenizer(proto)
     padded = {"padding": True, "truncation": True, "max_length": 128}
     return {
-        "transformers AlbertTokenizer": lambda: stock(lines),
+        "transformers AlbertTokenizer": lambda: plain(lines),
         "AlbertHubTokenizer": lambda: ours(lines),
-        "transformers AlbertTokenizer, padded": lambda: stock(lines, **padded),
+        "transformers AlbertTokenizer, padded": lambda: plain(lines, **padded),
         "AlbertHubTokenizer, padded": lambda: ours(lines, **padded),
-        "transformers AlbertTokenizer, offsets": lambda: stock(lines, return_offsets_mapping=True),
+        "transformers AlbertTokenizer, offsets": lambda: plain(lines, return_offsets_mapping=True),
         "AlbertHubTokenizer, offsets": lambda: ours(lines, return_offsets_mapping=True),
-        "transformers AlbertTokenizer, one by one": lambda: [stock(line) for line in lines],
+        "transformers AlbertTokenizer, one by one": lambda: [plain(line) for line in lines],
         "AlbertHubTokenizer, one by one": lambda: [ours(line) for line in lines],
         "sentencepiece, ids alone": lambda: processor.encode(lines),
         "keras_hub AlbertTokenizer, ids alone": lambda: keras(lines),
@@ -86,8 +86,8 @@ def main() -> None:
         rates = {name: len(lines) / measure(encode, options.repeat) for name, encode in peers.items()}
     for name, rate in rates.items():
         kind = name.split(", ")[-1] if ", " in name and "alone" not in name else ""
-        stock = rates["transformers AlbertTokenizer" + (f", {kind}" if kind else "")]
-        table.add_row(name, f"{rate:,.0f}", f"{rate / stock:.2f}")
+        plain = rates["transformers AlbertTokenizer" + (f", {kind}" if kind else "")]
+        table.add_row(name, f"{rate:,.0f}", f"{rate / plain:.2f}")
     Console(width=100).print(table)
 
 

@@ -6,12 +6,11 @@ files. The recipes write the whole card into the folder that they make. A test c
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.model_card import between_marks, render_card
-from albert_hub_bridge.stores.published import ABOUT_PUBLISHED
+from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED
+from albert_hub_bridge.provenance.model_card import between_marks, render_card
 from conversion.recipes import Entry, read_entries
 
 
@@ -21,8 +20,8 @@ CARDS = Path(__file__).parent.parent / "model_cards"
 def planned_cards() -> dict[str, str]:
     """Render the card of every entry, by the name of its file; what was written into one by hand stays."""
     cards = {}
-    for entry in (*read_entries("keras").values(), *read_entries("stock").values()):
-        name = f"{entry.name}-{'stock' if entry.kind == 'keras' else 'keras'}"
+    for entry in (*read_entries("keras").values(), *read_entries("transformers").values()):
+        name = f"{entry.name}-{'transformers' if entry.kind == 'keras' else 'keras'}"
         file = CARDS / f"{name}.md"
         by_hand = between_marks(file.read_text(encoding="utf-8")) if file.is_file() else ""
         cards[file.name] = render_card(planned_record(entry, name), f"hf://USER/{name}", by_hand)
@@ -36,10 +35,10 @@ def planned_record(entry: Entry, name: str) -> dict[str, Any]:
         entry: Of `checkpoints.toml`.
         name: Of the folder that its recipe makes.
     """
-    handle, revision, layout = entry.handle, None, "keras" if entry.kind == "stock" else "stock"
+    handle, revision, layout = entry.handle, None, "keras" if entry.kind == "transformers" else "transformers"
     if handle.startswith("kaggle://"):
         handle, _, revision = handle.rpartition("/")
-    facts = asdict(entry.architecture)
+    facts = entry.architecture.keras_arguments
     del facts["dropout"]  # of which an entry says nothing
     return {
         "tool": "albert-hub-bridge",
@@ -48,16 +47,15 @@ def planned_record(entry: Entry, name: str) -> dict[str, Any]:
         "target": {"layout": layout, "dtype": None, "files": {}},
         "published": ABOUT_PUBLISHED,
         "architecture": facts,
-        "variant": {},
-        "head": "the encoder, and those of its heads that KerasHub has" if entry.kind == "stock" else None,
+        "head": "the encoder, and those of its heads that KerasHub has" if entry.kind == "transformers" else None,
         "head_kind": None,
         "has_pooler": True,
         "parameters": entry.parameters,
         "vocabulary": {
-            "text_rules": entry.text_rules,
+            "text_normalization": entry.text_normalization,
             "normalization": entry.normalization,
             "rules_in_vocabulary": layout == "keras",  # where KerasHub finds them
-            "lower_cases": entry.text_rules == "uncased",
+            "lower_cases": entry.text_normalization == "uncased",
         },
         "sentence_transformers": None,
         "changed_texts": None,

@@ -10,9 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
-from albert_hub_bridge import bridge
+from albert_hub_bridge import convert
+from albert_hub_bridge.checkpoint import Layout
 from albert_hub_bridge.errors import CheckpointError
-from albert_hub_bridge.stores.checkpoint import Layout
 
 
 FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures"
@@ -42,7 +42,7 @@ def coverage_as_markdown() -> str:
             cells = [_cell(source, Path(parent) / layout, layout) for layout in get_args(Layout)]
         head = next((head for head, _ in cells if head), "encoder")
         alike.setdefault((head, *(words for _, words in cells)), []).append(f"`{archive.stem}`")
-    lines = ["| what it is | to `keras` | to `bridge` | to `stock` | written by |", "|---|---|---|---|---|"]
+    lines = ["| what it is | to `keras` | to `albert_hub` | to `transformers` | written by |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} | {', '.join(names)} |" for row, names in sorted(alike.items())]
     return "\n".join(lines)
 
@@ -50,10 +50,10 @@ def coverage_as_markdown() -> str:
 def _cell(source: Path, target: Path, to: Layout) -> tuple[str | None, str]:
     """Return the head that a conversion found, where it was not dropped, and what became of it all."""
     try:
-        report = bridge.convert(source, target, to=to, allow_pickle=True)
+        report = convert(source, target, to=to, allow_pickle=True)
         words = []
     except CheckpointError as error:
-        report = bridge.convert(source, target, to=to, drop_head=True, allow_pickle=True)
+        report = convert(source, target, to=to, drop_head=True, allow_pickle=True)
         words = [f"refused: {error.problems[0].detail}", f"with `--drop-head`: {report.head or 'the encoder'}"]
     words += [remark for text, remark in _REMARKS.items() if any(text in note for note in report.notes)]
     return report.source.head, "; ".join(words) or "all of it"

@@ -8,7 +8,7 @@ from rich.console import Console
 
 import albert_hub_bridge
 from albert_hub_bridge.cli import app
-from albert_hub_bridge.stores.layouts import read_checkpoint
+from albert_hub_bridge.layouts.registry import read_checkpoint
 from conversion.sample import write_sample_preset
 
 
@@ -21,21 +21,21 @@ def main() -> None:
     """Walk the road in the folder `demo`, printing each step."""
     demo = Path("demo")
     demo.mkdir(exist_ok=True)
-    preset, repository, stock, back = (demo / name for name in ("preset", "repository", "stock", "preset-again"))
+    preset, repository, plain, back = (demo / name for name in ("preset", "repository", "transformers", "preset-again"))
 
     _step(f"A small KerasHub preset with random weights, without Keras: {preset}")
     write_sample_preset(preset)
     _command("inspect", str(preset))
 
     _step("Convert it to a Hub repository")
-    _command("convert", str(preset), str(repository), "--to", "bridge", "--overwrite")
+    _command("convert", str(preset), str(repository), "--to", "albert_hub", "--overwrite")
 
     _step("Load it as any transformers model")
     _show_transformers(repository)
 
     _step("Prove it, with transformers' own AlbertModel")
-    _command("convert", str(preset), str(stock), "--to", "stock", "--overwrite")
-    _command("verify", str(preset), str(stock))
+    _command("convert", str(preset), str(plain), "--to", "transformers", "--overwrite")
+    _command("verify", str(preset), str(plain))
 
     _step("Convert it back: every weight is the same")
     _command("convert", str(repository), str(back), "--to", "keras", "--overwrite")

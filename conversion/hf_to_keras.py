@@ -1,4 +1,4 @@
-"""Convert an official stock checkpoint to a KerasHub preset: `python -m conversion.hf_to_keras --help`."""
+"""Convert an official transformers checkpoint to a KerasHub preset: `python -m conversion.hf_to_keras --help`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def main(
     push: Push = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Pull official stock checkpoints, convert them to KerasHub presets, verify them, and push them."""
+    """Pull official transformers checkpoints, convert them to KerasHub presets, verify them, and push them."""
     with errors_as_messages():
-        run_recipe(read_entries("stock"), name, source, output, "keras", hub=hub, push=push, overwrite=overwrite)
+        run_recipe(read_entries("transformers"), name, source, output, "keras", hub=hub, push=push, overwrite=overwrite)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ def main(
     name: Name,
     source: Downloaded = None,
     output: Output = Path(),
-    layout: Annotated[Layout, typer.Option(help="bridge or stock.")] = Layout.stock,
+    layout: Annotated[Layout, typer.Option(help="albert_hub or transformers.")] = Layout.transformers,
     hub: Hub = None,
     push: Push = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Pull published KerasHub presets, convert them to Hub repositories, verify them, and push them."""
     if layout is Layout.keras:
-        raise typer.BadParameter("a preset is a keras layout already; choose bridge or stock.")
+        raise typer.BadParameter("a preset is a keras layout already; choose albert_hub or transformers.")
     with errors_as_messages():
         run_recipe(read_entries("keras"), name, source, output, layout.value, hub=hub, push=push, overwrite=overwrite)
 

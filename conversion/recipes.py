@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,12 +13,14 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from albert_hub_bridge import bridge, publish
+from albert_hub_bridge import convert, inspect
+from albert_hub_bridge.checkpoint import Layout
+from albert_hub_bridge.commands import publish
+from albert_hub_bridge.commands.recording import record_verification
+from albert_hub_bridge.commands.reports import Inspection
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, Problem
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.reports import Inspection
-from albert_hub_bridge.stores.checkpoint import Layout
-from albert_hub_bridge.verification import verify
+from albert_hub_bridge.verification.run import verify
 
 
 if sys.version_info >= (3, 11):
@@ -30,7 +32,7 @@ CHECKPOINTS = Path(__file__).with_name("checkpoints.toml")
 GOLDEN_TOLERANCE = 1e-4  # KerasHub's own test compares its six digits with this
 
 console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
-Kind = Literal["keras", "stock"]
+Kind = Literal["keras", "transformers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +45,29 @@ class Entry:
     architecture: Architecture
     parameters: int
     golden: Mapping[str, Any] | None
-    text_rules: str
+    text_normalization: str
     normalization: str
 
     def check(self, found: Inspection) -> None:
         """Refuse a source that is not this entry.
 
         Raises:
-            ConfigurationError: The architecture or the text rules differ; lists every difference.
+            ConfigurationError: The architecture or the text normalization differ; lists every difference.
         """
         problems = [
             Problem("differs", name, f"expected {expected}, found {getattr(found.architecture, name)}")
-            for name, expected in asdict(self.architecture).items()
+            for name, expected in self.architecture.keras_arguments.items()
             if name != "dropout" and getattr(found.architecture, name) != expected
         ]
         text = found.vocabulary
-        if text is not None and text.text_rules != self.text_rules:
-            problems.append(Problem("differs", "text rules", f"expected {self.text_rules}, found {text.text_rules}"))
+        if text is not None and text.text_normalization != self.text_normalization:
+            problems.append(
+                Problem(
+                    "differs",
+                    "text normalization",
+                    f"expected {self.text_normalization}, found {text.text_normalization}",
+                )
+            )
         if problems:
             raise ConfigurationError(found.source, f"source for {self.name}", problems, "Is this the right folder?")
 
@@ -68,7 +76,7 @@ def read_entries(kind: Kind) -> dict[str, Entry]:
     """Read the published checkpoints of one kind."""
     tables = tomllib.loads(CHECKPOINTS.read_text(encoding="utf-8"))
     vocabulary, entries = tables["vocabulary"], {}
-    text = vocabulary["text_rules"][kind], vocabulary["normalization"]
+    text = vocabulary["text_normalization"][kind], vocabulary["normalization"]
     for name, row in tables[kind].items():
         row = dict(row)  # noqa: PLW2901 (emptied below, so that a misspelt key cannot hide)
         handle, parameters, golden = row.pop("handle"), row.pop("parameters"), row.pop("golden", None)
@@ -132,8 +140,8 @@ def convert_entry(entry: Entry, source: str | Path, target: Path, to: Layout, ov
         AlbertHubBridgeError: The source is wrong, or cannot be converted.
         typer.Exit: With code 1, the result differs from the source.
     """
-    entry.check(bridge.inspect(source))
-    report = bridge.convert(source, target, to=to, overwrite=overwrite, drop_head=True)
+    entry.check(inspect(source))
+    report = convert(source, target, to=to, overwrite=overwrite, drop_head=True)
     console.print(f"{entry.name}: {entry.parameters:,} parameters, {report.source.dtype}, converted to {target}")
     for tensor in report.dropped:
         console.print(f"  left out: {tensor.name} {tensor.shape}: {tensor.reason}")
@@ -151,7 +159,7 @@ def verify_entry(entry: Entry, source: str | Path, target: Path) -> None:
         ConfigurationError: The source is not this entry.
         typer.Exit: With code 1, something differs.
     """
-    entry.check(bridge.inspect(source))
+    entry.check(inspect(source))
     report = verify(source, target)
     for name, part in report.parts.items():
         console.print(f"  {name} {part.outcome}: {part.said}")
@@ -166,7 +174,7 @@ def verify_entry(entry: Entry, source: str | Path, target: Path) -> None:
         difference = golden_difference(entry, folder)
         golden, far = {**(entry.golden or {}), "max_abs_difference": difference}, far or difference > GOLDEN_TOLERANCE
         console.print(f"  golden numbers of KerasHub: {difference:.1e} from {folder}")
-    publish.record_verification(target, report, golden)
+    record_verification(target, report, golden)
     if far or not report.passed:
         console.print("  they differ")
         raise typer.Exit(1)

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
+from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
+from albert_hub_bridge.disk.atomic import new_folder
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+from albert_hub_bridge.layouts.keras.preset import write_preset
+from albert_hub_bridge.layouts.registry import is_written_file
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import WeightRule, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.model.sentencepiece_unigram import TextRules, parse_vocabulary
-from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint, Text, Weight
-from albert_hub_bridge.stores.folders import new_folder
-from albert_hub_bridge.stores.keras_preset import write_preset
-from albert_hub_bridge.stores.layouts import is_written_file
+from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, parse_vocabulary
 
 
 # Two groups of two layers, run twice each: with only one group an index that is off by one does not show.
@@ -109,15 +110,15 @@ def random_checkpoint(
     rules = (*weight_rules(architecture), *(head_rules(head.kind) if head is not None else ()))
     weights = {}
     for index, rule in enumerate(rules):
-        shape = rule.shape("bridge", sizes)
-        weights[rule.bridge] = Weight(shape, dtype, partial(_draw, rule, shape, dtype, (seed, index), std))
-    text = None if proto is None else Text(proto, parse_vocabulary(proto), TextRules())
-    return Checkpoint("bridge", Path("random"), architecture, weights, dtype, head=head, text=text)
+        shape = rule.shape("albert_hub", sizes)
+        weights[rule.albert_hub] = LazyTensor(shape, dtype, partial(_draw, rule, shape, dtype, (seed, index), std))
+    text = None if proto is None else TokenizerSpec(proto, parse_vocabulary(proto), TextNormalization())
+    return Checkpoint("albert_hub", Path("random"), architecture, weights, dtype, head=head, tokenizer=text)
 
 
 def _draw(rule: WeightRule, shape: tuple[int, ...], dtype: str, seed: tuple[int, int], std: float) -> np.ndarray:
     values = std * np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-    if rule.bridge.endswith("layer_norm.weight"):
+    if rule.albert_hub.endswith("layer_norm.weight"):
         values += 1
     return values.astype(DTYPES[dtype])
 

@@ -17,7 +17,7 @@ def main(
 ) -> None:
     """Compare a published checkpoint with its conversion, and both with the published golden numbers."""
     with errors_as_messages():
-        verify_entry(pick({**read_entries("keras"), **read_entries("stock")}, name), source, target)
+        verify_entry(pick({**read_entries("keras"), **read_entries("transformers")}, name), source, target)
 
 
 if __name__ == "__main__":

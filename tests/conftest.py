@@ -48,7 +48,7 @@ class KerasPreset:
     outputs: dict[str, np.ndarray]
 
 
-def stock_arguments(architecture: Architecture) -> dict[str, Any]:
+def albert_arguments(architecture: Architecture) -> dict[str, Any]:
     """Return the arguments of transformers' `AlbertConfig` for an architecture."""
     ours = AlbertHubConfig(**asdict(architecture))
     aliases = {name: getattr(ours, name) for name in AlbertHubConfig.attribute_map}
@@ -72,7 +72,7 @@ def keras_preset(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) ->
     import keras_hub
 
     architecture = Architecture(**{**asdict(SAMPLE_ARCHITECTURE), "dropout": 0.1})
-    backbone = keras_hub.models.AlbertBackbone(**asdict(architecture))
+    backbone = keras_hub.models.AlbertBackbone(**architecture.keras_arguments)
     random = np.random.default_rng(7)
     for weight in backbone.weights:  # biases and layer norms too, so that a lost one shows
         weight.assign(weight.numpy() + 0.3 * random.standard_normal(weight.shape))

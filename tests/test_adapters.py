@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,11 @@ from typer.testing import CliRunner
 from albert_hub_bridge import convert, convert_adapter
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import CheckpointError, SourceError, TargetError
-from albert_hub_bridge.mapping.adapters import KERAS_DEFAULT, Factors, LoraLayer, from_keras, lora_layers, to_keras
+from albert_hub_bridge.lora.factors import KERAS_DEFAULT, Factors, LoraLayer, from_keras, lora_layers, to_keras
+from albert_hub_bridge.lora.peft_config import PEFT
 from albert_hub_bridge.mapping.axes import axis_sizes, rearrange
-from albert_hub_bridge.mapping.peft import PEFT
 from albert_hub_bridge.model.architecture import Architecture
-from tests.conftest import FIXTURES, stock_arguments
+from tests.conftest import FIXTURES, albert_arguments
 
 
 TOLERANCE = 1e-5
@@ -91,13 +90,13 @@ def _datasets(file: Path) -> dict[str, bytes]:
 
 
 def _merged_by_keras(file: Path, architecture: Architecture) -> dict[str, np.ndarray]:
-    """Return what Keras adds to every kernel, by bridge names, in torch's layout."""
+    """Return what Keras adds to every kernel, by albert_hub names, in torch's layout."""
     sizes, merged = axis_sizes(architecture), {}
     with h5py.File(file) as h5:
         for layer in lora_layers(architecture):
             if f"lora/{layer.number}" in h5:
                 a, b = (h5[f"lora/{layer.number}/vars/lora_kernel_{part}"][()] for part in "ab")
-                merged[layer.module("bridge")] = _merge_as_keras(layer, a, b, sizes)
+                merged[layer.module("albert_hub")] = _merge_as_keras(layer, a, b, sizes)
     return merged
 
 
@@ -124,7 +123,7 @@ def test_layers_have_the_numbers_that_keras_gives_them(
         dropout=dropout,
         **SIZES,
     )
-    backbone = keras_hub.models.AlbertBackbone(**asdict(architecture))
+    backbone = keras_hub.models.AlbertBackbone(**architecture.keras_arguments)
     classifier = keras_hub.models.AlbertTextClassifier(backbone, num_classes=2)
     masked_lm = keras_hub.models.AlbertMaskedLM(backbone)
     assert not hasattr(classifier, "save_lora_weights")  # a task saves that of its backbone
@@ -136,7 +135,7 @@ def test_layers_have_the_numbers_that_keras_gives_them(
         assert list(kernels) == list(ours)
         for number, layer in ours.items():
             assert kernels[number].name == layer.keras
-            group, inner = [*re.findall(r"\d+", layer.rule.bridge), "", ""][:2]
+            group, inner = [*re.findall(r"\d+", layer.rule.albert_hub), "", ""][:2]
             assert kernels[number].path.startswith(f"group_{group}_inner_layer_{inner}/" if group else layer.keras)
     backbone.enable_lora(3, target_layer_names=list({layer.keras for layer in ours.values()}))
     assert backbone._lora_enabled_layers == list(ours)
@@ -146,7 +145,7 @@ def test_layers_have_the_numbers_that_keras_gives_them(
 
 
 @pytest.mark.parametrize("name", KERAS_ADAPTERS)
-@pytest.mark.parametrize("to", ["bridge", "stock"])
+@pytest.mark.parametrize("to", ["albert_hub", "transformers"])
 def test_peft_computes_what_keras_computed(name: str, to: Any, unpacked: Source, tmp_path: Path) -> None:
     folder, recorded = unpacked("keras_hub_lora"), _recorded("keras_hub_lora")
     convert(folder, tmp_path / "base", to=to)
@@ -182,7 +181,7 @@ def test_keras_computes_what_peft_computed(name: str, unpacked: Source, tmp_path
 
 
 @pytest.mark.parametrize("name", PEFT_FIXTURES)
-@pytest.mark.parametrize("to", ["bridge", "stock"])
+@pytest.mark.parametrize("to", ["albert_hub", "transformers"])
 def test_peft_computes_the_same_on_either_layout(name: str, to: Any, unpacked: Source, tmp_path: Path) -> None:
     folder, recorded = unpacked(name), _recorded(name)
     convert(folder / "base", tmp_path / "base", to=to)
@@ -193,7 +192,7 @@ def test_peft_computes_the_same_on_either_layout(name: str, to: Any, unpacked: S
     else:
         outputs = _by_peft(tmp_path / "base", tmp_path / "adapter", recorded)
         _assert_close(outputs.last_hidden_state, recorded["adapted_last_hidden_state"])
-    convert_adapter(tmp_path / "adapter", tmp_path / "back", base=folder / "base", to="stock")
+    convert_adapter(tmp_path / "adapter", tmp_path / "back", base=folder / "base", to="transformers")
     original, back = (load_file(path / WEIGHTS) for path in (folder / "adapter", tmp_path / "back"))
     assert original.keys() == back.keys()
     assert all(np.array_equal(original[key], back[key]) for key in original)
@@ -203,10 +202,10 @@ def test_peft_computes_the_same_on_either_layout(name: str, to: Any, unpacked: S
 def test_round_trips_of_keras_are_bit_identical(name: str, unpacked: Source, tmp_path: Path) -> None:
     base = unpacked("keras_hub_lora")
     original = base / f"{name}.lora.h5"
-    convert_adapter(original, tmp_path / "stock", base=base, to="stock")
-    convert_adapter(tmp_path / "stock", tmp_path / "one.lora.h5", base=base, to="keras")
-    convert_adapter(tmp_path / "stock", tmp_path / "bridge", base=base, to="bridge")
-    convert_adapter(tmp_path / "bridge", tmp_path / "two.lora.h5", base=base, to="keras")
+    convert_adapter(original, tmp_path / "transformers", base=base, to="transformers")
+    convert_adapter(tmp_path / "transformers", tmp_path / "one.lora.h5", base=base, to="keras")
+    convert_adapter(tmp_path / "transformers", tmp_path / "albert_hub", base=base, to="albert_hub")
+    convert_adapter(tmp_path / "albert_hub", tmp_path / "two.lora.h5", base=base, to="keras")
     assert _datasets(original) == _datasets(tmp_path / "one.lora.h5") == _datasets(tmp_path / "two.lora.h5")
 
 
@@ -224,13 +223,15 @@ def test_a_keras_task_with_an_adapter_runs_in_peft_with_its_head(unpacked: Sourc
     inputs = {name: recorded[name].astype("int32") for name in ("token_ids", "segment_ids", "padding_mask")}
     expected = np.asarray(task.predict(inputs, verbose=0))
     assert np.abs(expected - recorded["output"]).max() > 0.01
-    for to in ("bridge", "stock"):
+    for to in ("albert_hub", "transformers"):
         convert(folder, tmp_path / f"{to}-base", to=to)
         report = convert_adapter(tmp_path / "task.lora.h5", tmp_path / to, base=folder, to=to)
         assert report.notes == ["The layers have the names of AutoModelFor... classes: PEFT finds no others."]
         outputs = _by_peft(tmp_path / f"{to}-base", tmp_path / to, recorded, "AutoModelForSequenceClassification")
         _assert_close(outputs.logits.sigmoid(), expected)
-    convert_adapter(tmp_path / "stock", tmp_path / "back.lora.h5", base=tmp_path / "stock-base", to="keras")
+    convert_adapter(
+        tmp_path / "transformers", tmp_path / "back.lora.h5", base=tmp_path / "transformers-base", to="keras"
+    )
     assert _datasets(tmp_path / "back.lora.h5") == _datasets(tmp_path / "task.lora.h5")
 
 
@@ -240,7 +241,7 @@ def test_patterns_and_scales_are_pefts(stabilized: bool, tmp_path: Path) -> None
     architecture = Architecture(
         num_layers=4, num_heads=2, hidden_dim=16, num_groups=2, num_inner_repetitions=2, **SIZES
     )
-    config = transformers.AlbertConfig(**stock_arguments(architecture))
+    config = transformers.AlbertConfig(**albert_arguments(architecture))
     model = transformers.AlbertModel(config)
     model.save_pretrained(tmp_path / "base")
     settings = peft.LoraConfig(
@@ -268,13 +269,13 @@ def test_patterns_and_scales_are_pefts(stabilized: bool, tmp_path: Path) -> None
     merged = _merged_by_keras(tmp_path / "a.lora.h5", architecture)
     for name, layer in ours.items():
         if name in expected:
-            np.testing.assert_allclose(merged[layer.module("bridge")], expected[name], atol=1e-6, rtol=1e-6)
+            np.testing.assert_allclose(merged[layer.module("albert_hub")], expected[name], atol=1e-6, rtol=1e-6)
         else:  # what was not adapted, and has to be in the file
-            assert not merged.get(layer.module("bridge"), np.zeros(1)).any()
-    names = {layer.keras for layer in ours.values() if layer.module("bridge") in merged}
+            assert not merged.get(layer.module("albert_hub"), np.zeros(1)).any()
+    names = {layer.keras for layer in ours.values() if layer.module("albert_hub") in merged}
     assert names == KERAS_DEFAULT | {"attention_output", "feedforward_intermediate_dense", "pooled_dense"}
     # Back in PEFT the ranks are the ones it had.
-    convert_adapter(tmp_path / "a.lora.h5", tmp_path / "back", base=tmp_path / "base", to="stock")
+    convert_adapter(tmp_path / "a.lora.h5", tmp_path / "back", base=tmp_path / "base", to="transformers")
     for name, before in load_file(tmp_path / "adapter" / WEIGHTS).items():
         after = load_file(tmp_path / "back" / WEIGHTS)[name]
         assert before.shape == after.shape
@@ -362,7 +363,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("to", ["keras", "bridge"])
+@pytest.mark.parametrize("to", ["keras", "albert_hub"])
 def test_what_keras_cannot_compute_is_refused(
     name: str, to: Any, adapter: Path, unpacked: Source, tmp_path: Path
 ) -> None:
@@ -403,8 +404,8 @@ def test_lora_on_a_head_has_no_place_anywhere(adapter: Path, unpacked: Source, t
     save_file(tensors, adapter / WEIGHTS)
     base = unpacked("peft_model") / "base"
     with pytest.raises(CheckpointError, match=r"no place .*predictions"):
-        convert_adapter(adapter, tmp_path / "bridge", base=base, to="bridge")
-    report = convert_adapter(adapter, tmp_path / "bridge", base=base, to="bridge", drop_head=True)
+        convert_adapter(adapter, tmp_path / "albert_hub", base=base, to="albert_hub")
+    report = convert_adapter(adapter, tmp_path / "albert_hub", base=base, to="albert_hub", drop_head=True)
     assert [tensor.shape for tensor in report.dropped] == [(4, 8)]
 
 
@@ -418,9 +419,13 @@ def test_another_base_is_refused(wrong: str, unpacked: Source, tmp_path: Path) -
         num_inner_repetitions=2,
         **{**SIZES, "intermediate_dim": 16},
     )
-    transformers.AlbertModel(transformers.AlbertConfig(**stock_arguments(architecture))).save_pretrained(tmp_path / "b")
+    transformers.AlbertModel(transformers.AlbertConfig(**albert_arguments(architecture))).save_pretrained(
+        tmp_path / "b"
+    )
     with pytest.raises(CheckpointError, match="Is that the base that the adapter was made for"):
-        convert_adapter(unpacked("keras_hub_lora") / "every.lora.h5", tmp_path / "a", base=tmp_path / "b", to="stock")
+        convert_adapter(
+            unpacked("keras_hub_lora") / "every.lora.h5", tmp_path / "a", base=tmp_path / "b", to="transformers"
+        )
     if wrong != "more groups":  # PEFT may leave layers out
         with pytest.raises(CheckpointError, match="Is that the base that the adapter was made for"):
             convert_adapter(unpacked("peft_model") / "adapter", tmp_path / "a.lora.h5", base=tmp_path / "b", to="keras")
@@ -470,7 +475,7 @@ def test_damaged_files_of_keras_are_refused(
     with h5py.File(file, "r+") as h5:
         change(h5)
     with pytest.raises(CheckpointError, match=message):
-        convert_adapter(file, tmp_path / "target", base=base, to="stock")
+        convert_adapter(file, tmp_path / "target", base=base, to="transformers")
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -479,11 +484,11 @@ def test_old_and_half_precision_adapters_are_read(adapter: Path, unpacked: Sourc
     tensors = {name: torch.from_numpy(value).bfloat16() for name, value in load_file(adapter / WEIGHTS).items()}
     (adapter / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=r"missing +adapter_model.safetensors"):
-        convert_adapter(adapter, tmp_path / "a", base=base, to="stock")
+        convert_adapter(adapter, tmp_path / "a", base=base, to="transformers")
     torch.save(tensors, adapter / "adapter_model.bin")
     with pytest.raises(CheckpointError, match=r"a pickle +adapter_model.bin .*\n.*--allow-pickle"):
-        convert_adapter(adapter, tmp_path / "a", base=base, to="stock")
-    report = convert_adapter(adapter, tmp_path / "a", base=base, to="stock", allow_pickle=True)
+        convert_adapter(adapter, tmp_path / "a", base=base, to="transformers")
+    report = convert_adapter(adapter, tmp_path / "a", base=base, to="transformers", allow_pickle=True)
     assert "The factors were bfloat16, and are float32, which holds them exactly." in report.notes
     found = load_file(tmp_path / "a" / WEIGHTS)
     assert all(np.array_equal(found[name], tensor.float().numpy()) for name, tensor in tensors.items())
@@ -491,7 +496,7 @@ def test_old_and_half_precision_adapters_are_read(adapter: Path, unpacked: Sourc
 
 def test_targets_are_replaced_only_when_asked(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
     base = unpacked("peft_model") / "base"
-    for target, to in ((tmp_path / "a.lora.h5", "keras"), (tmp_path / "folder", "bridge")):
+    for target, to in ((tmp_path / "a.lora.h5", "keras"), (tmp_path / "folder", "albert_hub")):
         convert_adapter(adapter, target, base=base, to=to)
         with pytest.raises(TargetError, match="exists"):
             convert_adapter(adapter, target, base=base, to=to)
@@ -501,12 +506,12 @@ def test_targets_are_replaced_only_when_asked(adapter: Path, unpacked: Source, t
     other.mkdir()
     (other / "config.json").touch()
     for target, to, message in (
-        (tmp_path / "folder", "stock", "notes.txt"),
-        (other, "stock", "it is not an adapter"),
+        (tmp_path / "folder", "transformers", "notes.txt"),
+        (other, "transformers", "it is not an adapter"),
         (tmp_path / "a.h5", "keras", r"does not end in \.lora\.h5"),
         (tmp_path / "nowhere" / "a.lora.h5", "keras", "Create it first"),
         (other, "keras", r"does not end in \.lora\.h5"),
-        (adapter, "bridge", "the source itself"),
+        (adapter, "albert_hub", "the source itself"),
     ):
         with pytest.raises(TargetError, match=message):
             convert_adapter(adapter, target, base=base, to=to, overwrite=True)
@@ -522,9 +527,10 @@ def test_a_write_that_fails_leaves_nothing(
     def fail(file: Path, _content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(file))
 
-    monkeypatch.setattr("albert_hub_bridge.stores.adapters.write_file", fail)
+    for module in ("keras_file", "peft_folder"):
+        monkeypatch.setattr(f"albert_hub_bridge.lora.{module}.write_file", fail)
     before = sorted(os.listdir(tmp_path))
-    for target, to in (("a.lora.h5", "keras"), ("folder", "bridge")):
+    for target, to in (("a.lora.h5", "keras"), ("folder", "albert_hub")):
         with pytest.raises(TargetError, match="No space left on device"):
             convert_adapter(adapter, tmp_path / target, base=unpacked("peft_model") / "base", to=to)  # type: ignore[arg-type]
         assert sorted(os.listdir(tmp_path)) == before
@@ -533,13 +539,13 @@ def test_a_write_that_fails_leaves_nothing(
 def test_sources_that_are_no_adapters_are_said(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
     base = unpacked("peft_model") / "base"
     with pytest.raises(SourceError, match="Of PEFT, pass the folder"):
-        convert_adapter(adapter / WEIGHTS, tmp_path / "a", base=base, to="bridge")
+        convert_adapter(adapter / WEIGHTS, tmp_path / "a", base=base, to="albert_hub")
     with pytest.raises(SourceError, match=r"has no adapter_config\.json"):
-        convert_adapter(base, tmp_path / "a", base=base, to="bridge")
+        convert_adapter(base, tmp_path / "a", base=base, to="albert_hub")
     with pytest.raises(SourceError, match="does not exist"):
-        convert_adapter(tmp_path / "no.lora.h5", tmp_path / "a", base=base, to="bridge")
+        convert_adapter(tmp_path / "no.lora.h5", tmp_path / "a", base=base, to="albert_hub")
     with pytest.raises(SourceError, match="does not exist"):
-        convert_adapter(adapter, tmp_path / "a", base=tmp_path / "no", to="bridge")
+        convert_adapter(adapter, tmp_path / "a", base=tmp_path / "no", to="albert_hub")
     with pytest.raises(ValueError, match="to must be one of"):
         convert_adapter(adapter, tmp_path / "a", base=base, to="peft")  # type: ignore[arg-type]
 

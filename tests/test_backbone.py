@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +65,9 @@ def test_a_preset_of_keras_hub_gives_keras_hubs_numbers(keras_preset: KerasPrese
     for name, expected in keras_preset.outputs.items():
         np.testing.assert_allclose(outputs[name].numpy(), expected, atol=1e-5, rtol=0, err_msg=name)
     assert backbone.count_params() == keras_preset.backbone.count_params()
-    assert {name: getattr(backbone, name) for name in asdict(keras_preset.architecture)} == asdict(
-        keras_preset.architecture
-    )
+    assert {
+        name: getattr(backbone, name) for name in keras_preset.architecture.keras_arguments
+    } == keras_preset.architecture.keras_arguments
 
 
 def test_tensors_and_arrays_are_taken_alike(keras_preset: KerasPreset) -> None:
@@ -113,7 +112,7 @@ def test_dropout_is_applied_only_in_training(keras_preset: KerasPreset) -> None:
 def test_what_it_saves_is_loaded_by_keras_hub(dtype: str, tmp_path: Path) -> None:
     import keras_hub
 
-    backbone = AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype=dtype)
+    backbone = AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype=dtype)
     backbone.save_to_preset(tmp_path / "preset")
     theirs = keras_hub.models.AlbertBackbone.from_preset(str(tmp_path / "preset"))
     assert theirs.dtype_policy.name == AlbertBackbone.from_preset(tmp_path / "preset").dtype == "float32"
@@ -128,7 +127,7 @@ def test_what_it_saves_is_loaded_by_keras_hub(dtype: str, tmp_path: Path) -> Non
     ("before", "after"), [("float32", "float16"), ("bfloat16", "float32"), ("float16", "bfloat16")]
 )
 def test_what_was_cast_is_saved_as_it_is(before: str, after: str, tmp_path: Path) -> None:
-    backbone = AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype=before).to(getattr(torch, after))
+    backbone = AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype=before).to(getattr(torch, after))
     assert backbone.dtype == after
     backbone.save_to_preset(tmp_path / "new" / "preset")
     back = AlbertBackbone.from_preset(tmp_path / "new" / "preset", dtype=after)
@@ -145,18 +144,18 @@ def test_an_architecture_alone_needs_no_weights(keras_preset: KerasPreset, tmp_p
 
 
 def test_the_config_makes_an_equal_backbone() -> None:
-    backbone = AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype="float16", name="mine")
+    backbone = AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype="float16", name="mine")
     assert AlbertBackbone.from_config(backbone.get_config()).get_config() == backbone.get_config()
 
 
 def test_wrong_calls_are_refused_clearly(keras_preset: KerasPreset, tmp_path: Path) -> None:
-    backbone = AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE))
+    backbone = AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments)
     with pytest.raises(ValueError, match="expected the inputs token_ids, segment_ids, padding_mask, found token_ids"):
         backbone({"token_ids": np.ones((1, 4), dtype="int32")})
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, not 'int8'"):
-        AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype="int8")
+        AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype="int8")
     with pytest.raises(ValueError, match="num_layers=4 must be divisible by num_groups=3"):
-        AlbertBackbone(**{**asdict(SAMPLE_ARCHITECTURE), "num_groups": 3})
+        AlbertBackbone(**{**SAMPLE_ARCHITECTURE.keras_arguments, "num_groups": 3})
     with pytest.raises(SourceError, match=r"should be kaggle://org/model/keras/name"):
         AlbertBackbone.from_preset("kaggle://keras/albert")
     with pytest.raises(SourceError, match="does not exist"):

@@ -26,13 +26,13 @@ def sample(tmp_path: Path) -> Path:
 
 def test_convert_inspect_and_verify_say_what_they_found(sample: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
-    result = runner.invoke(app, ["convert", str(sample), str(target), "--to", "bridge"])
+    result = runner.invoke(app, ["convert", str(sample), str(target), "--to", "albert_hub"])
     assert result.exit_code == 0, result.output
     assert "43,264 parameters, float32" in result.stdout
     result = runner.invoke(app, ["inspect", str(target)])
     assert result.exit_code == 0
     assert "43,264 in 73 tensors" in result.stdout
-    assert "a Hub repository in the bridge layout" in result.stdout
+    assert "a Hub repository in the albert_hub layout" in result.stdout
     assert "sentencepiece (tokenizer_config.json)" in result.stdout
     result = runner.invoke(app, ["verify", str(sample), str(target)])
     assert result.exit_code == 0
@@ -42,7 +42,7 @@ def test_convert_inspect_and_verify_say_what_they_found(sample: Path, tmp_path: 
 def test_reports_are_json_where_asked(sample: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     for arguments in (
-        ["convert", str(sample), str(target), "--to", "stock", "--json"],
+        ["convert", str(sample), str(target), "--to", "transformers", "--json"],
         ["inspect", str(target), "--json"],
         ["verify", str(sample), str(target), "--json"],
     ):
@@ -73,7 +73,7 @@ def test_wrong_input_exits_with_2_and_one_message(sample: Path, tmp_path: Path) 
     with h5py.File(sample / "model.weights.h5", "r+") as file:
         del file["layers/dense/vars/1"], file["layers/dense/vars/0"]
     target = tmp_path / "target"
-    command = [sys.executable, "-m", "albert_hub_bridge", "convert", str(sample), str(target), "--to", "bridge"]
+    command = [sys.executable, "-m", "albert_hub_bridge", "convert", str(sample), str(target), "--to", "albert_hub"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""
@@ -89,10 +89,10 @@ def test_wrong_input_exits_with_2_and_one_message(sample: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["convert", "SAMPLE", "SAMPLE", "--to", "bridge"],
+        ["convert", "SAMPLE", "SAMPLE", "--to", "albert_hub"],
         ["convert", "SAMPLE", "TARGET", "--to", "onnx"],
         ["convert", "SAMPLE", "TARGET"],
-        ["convert", "SAMPLE/config.json", "TARGET", "--to", "bridge"],
+        ["convert", "SAMPLE/config.json", "TARGET", "--to", "albert_hub"],
         ["inspect", "kaggle://a/b/keras/c"],
         ["verify", "SAMPLE", "TARGET"],
         ["verify", "SAMPLE", "SAMPLE", "--texts", "TARGET"],
@@ -116,14 +116,14 @@ def test_names_are_printed_as_they_are(sample: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("a [/b] :smile:\n")
     (odd / "[b]").write_text("")
-    for arguments in (["inspect", str(odd)], ["convert", str(odd), str(tmp_path / "[t]"), "--to", "stock"]):
+    for arguments in (["inspect", str(odd)], ["convert", str(odd), str(tmp_path / "[t]"), "--to", "transformers"]):
         result = runner.invoke(app, arguments)
         assert result.exit_code == 0, result.output
         assert str(odd) in result.stdout
         assert "[b]" in result.stdout
     (tmp_path / "[t]" / "tokenizer.json").unlink()
     (tmp_path / "[t]" / "tokenizer_config.json").unlink()
-    runner.invoke(app, ["convert", str(tmp_path / "[t]"), str(tmp_path / "[u]"), "--to", "bridge"])
+    runner.invoke(app, ["convert", str(tmp_path / "[t]"), str(tmp_path / "[u]"), "--to", "albert_hub"])
     texts.write_text("The [/b] :smile:\n")
     result = runner.invoke(app, ["verify", str(odd), str(tmp_path / "[u]"), "--texts", str(texts)])
     assert result.exit_code == 1
@@ -134,7 +134,7 @@ def test_names_are_printed_as_they_are(sample: Path, tmp_path: Path) -> None:
 
 def test_a_terminal_that_knows_only_ascii_is_no_obstacle(sample: Path, tmp_path: Path) -> None:
     target = tmp_path / "zürich"
-    command = [sys.executable, "-m", "albert_hub_bridge", "convert", str(sample), str(target), "--to", "bridge"]
+    command = [sys.executable, "-m", "albert_hub_bridge", "convert", str(sample), str(target), "--to", "albert_hub"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr

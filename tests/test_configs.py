@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from transformers import AlbertConfig, AlbertForSequenceClassification
 from albert_hub_bridge import AlbertHubConfig
 from albert_hub_bridge.mapping.configs import (
     ALBERT,
-    BRIDGE,
+    ALBERT_HUB,
     KERAS,
     PREPROCESSOR,
     Constant,
@@ -18,7 +18,7 @@ from albert_hub_bridge.mapping.configs import (
     read_keys,
     write_keys,
 )
-from albert_hub_bridge.model.architecture import FIELDS, VARIANT_FIELDS, Variant
+from albert_hub_bridge.model.architecture import FIELDS, KERAS_FIELDS
 from conversion.sample import SAMPLE_ARCHITECTURE
 from tests.conftest import KerasPreset
 
@@ -31,12 +31,12 @@ HEAD_FIELDS = {
     "classifier_dropout": None,
     "masked_lm_layer_norm_epsilon": 1e-6,
 }
-TABLES = {"keras": KERAS, "albert": ALBERT, "bridge": BRIDGE}
+TABLES = {"keras": KERAS, "albert": ALBERT, "albert_hub": ALBERT_HUB}
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_what_is_written_is_read_back(table: Table) -> None:
-    values = asdict(SAMPLE_ARCHITECTURE) | asdict(Variant(activation="relu", attention_dropout=0.25)) | HEAD_FIELDS
+    values = asdict(replace(SAMPLE_ARCHITECTURE, activation="relu", attention_dropout=0.25)) | HEAD_FIELDS
     values = {rule.field: values[rule.field] for rule in table.values() if isinstance(rule, Renamed)}
     fields, _, problems = read_keys(table, write_keys(table, values))
     assert problems == []
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_back(table: Table) -> None:
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_every_field_of_the_architecture_is_named(table: Table) -> None:
     fields = {rule.field for rule in table.values() if isinstance(rule, Renamed)}
-    expected = set(FIELDS) if table is KERAS else {*FIELDS, *VARIANT_FIELDS, *HEAD_FIELDS}
+    expected = set(KERAS_FIELDS) if table is KERAS else {*FIELDS, *HEAD_FIELDS}
     if table is ALBERT:
         expected -= {"masked_lm_layer_norm_epsilon"}  # it has one epsilon for all
     assert fields == expected
@@ -60,7 +60,7 @@ def test_every_key_that_transformers_writes_is_named() -> None:
     config = AlbertConfig(hidden_size=8, num_attention_heads=2, intermediate_size=8, num_labels=3)
     config = AlbertForSequenceClassification(config).config
     assert set(config.to_dict()) <= set(ALBERT)
-    assert set(AlbertHubConfig(num_labels=3).to_dict()) <= set(BRIDGE)
+    assert set(AlbertHubConfig(num_labels=3).to_dict()) <= set(ALBERT_HUB)
 
 
 # What albert/albert-base-v2 has on the Hub, written in 2019 and 2020.

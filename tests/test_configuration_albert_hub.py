@@ -9,7 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AlbertConfig, AutoConfig
 
 from albert_hub_bridge import AlbertHubConfig
-from albert_hub_bridge.model.architecture import FIELDS, VARIANT_FIELDS, Architecture
+from albert_hub_bridge.model.architecture import FIELDS, Architecture
 
 
 def test_defaults_are_the_base_model_and_those_of_the_architecture() -> None:
@@ -50,7 +50,7 @@ def test_every_architecture_key_of_transformers_has_a_twin() -> None:
         if name in AlbertConfig.__annotations__ and not name.endswith("_token_id")
     }
     assert theirs - {"initializer_range", "tie_word_embeddings"} == set(AlbertHubConfig.attribute_map)
-    assert set(AlbertHubConfig.attribute_map.values()) == {*FIELDS, *VARIANT_FIELDS, "classifier_dropout"}
+    assert set(AlbertHubConfig.attribute_map.values()) == {*FIELDS, "classifier_dropout"}
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import pytest
 from huggingface_hub import ModelCard
 
 from albert_hub_bridge import convert
+from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.disk.atomic import new_folder
+from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
+from albert_hub_bridge.layouts.registry import is_written_file, read_checkpoint, write_checkpoint
 from albert_hub_bridge.mapping.weights import parameter_count, weights_as_markdown
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.stores.checkpoint import Checkpoint
-from albert_hub_bridge.stores.folders import new_folder
-from albert_hub_bridge.stores.layouts import is_written_file, read_checkpoint, write_checkpoint
-from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from conversion import recipes
 from conversion.cards import CARDS, planned_cards, planned_record
 from conversion.coverage import coverage_as_markdown
@@ -43,7 +43,7 @@ def test_the_readmes_tables_are_what_is_done(monkeypatch: pytest.MonkeyPatch) ->
             checkpoints[arguments] = resources.enter_context(read_checkpoint(*arguments))
         return nullcontext(checkpoints[arguments])
 
-    monkeypatch.setattr("albert_hub_bridge.bridge.read_checkpoint", read_once)
+    monkeypatch.setattr("albert_hub_bridge.commands.convert.read_checkpoint", read_once)
     readme = (ROOT / "conversion" / "README.md").read_text(encoding="utf-8")
     assert weights_as_markdown() in readme
     with ExitStack() as resources:
@@ -51,14 +51,14 @@ def test_the_readmes_tables_are_what_is_done(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_entries_are_the_published_checkpoints() -> None:
-    keras, stock = read_entries("keras"), read_entries("stock")
+    keras, plain = read_entries("keras"), read_entries("transformers")
     assert {name: (f"kaggle://{preset.kaggle}", preset.parameters) for name, preset in PUBLISHED_PRESETS.items()} == {
         name: (entry.handle, entry.parameters) for name, entry in keras.items()
     }
-    assert [entry.handle for entry in stock.values()] == [
+    assert [entry.handle for entry in plain.values()] == [
         f"hf://albert/albert-{size}-v2" for size in ("base", "large", "xlarge", "xxlarge")
     ]
-    for entry in (*keras.values(), *stock.values()):
+    for entry in (*keras.values(), *plain.values()):
         assert parameter_count(entry.architecture) == entry.parameters, entry.name
 
 
@@ -69,7 +69,7 @@ def test_the_cards_are_what_checkpoints_toml_says() -> None:
         table = [line for line in text.splitlines() if line.endswith("measured |") or "identical" in line]
         assert table == [line for line in table if line.endswith("| not measured |")], name
         assert len(table) == 7
-        assert ("1.830863, 1.698645" in text) is (name == "albert_base_en_uncased-stock.md")
+        assert ("1.830863, 1.698645" in text) is (name == "albert_base_en_uncased-transformers.md")
         data = ModelCard(text).data
         assert (data.license, data.language, data.eval_results) == ("apache-2.0", "en", None)
         assert not card_problems(text)
@@ -77,8 +77,8 @@ def test_the_cards_are_what_checkpoints_toml_says() -> None:
 
 def test_a_card_and_the_record_of_a_conversion_have_the_same_keys(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "preset")
-    convert(tmp_path / "preset", tmp_path / "stock", to="stock")
-    record = json.loads((tmp_path / "stock" / "conversion.json").read_text())
+    convert(tmp_path / "preset", tmp_path / "transformers", to="transformers")
+    record = json.loads((tmp_path / "transformers" / "conversion.json").read_text())
     assert set(record) == set(planned_record(read_entries("keras")["albert_base_en_uncased"], "name"))
 
 
@@ -90,7 +90,7 @@ def _entry(architecture: Architecture, golden: dict[str, object] | None = None) 
         architecture,
         parameter_count(architecture),
         golden,
-        "sentencepiece",
+        "none",
         "nmt_nfkc",
     )
 
@@ -102,18 +102,18 @@ def test_a_recipe_converts_and_verifies_with_golden_numbers(keras_preset: KerasP
         "pooled_output": keras_preset.outputs["pooled_output"][0, :5].tolist(),
     }
     entry = _entry(keras_preset.architecture, golden)
-    convert_entry(entry, keras_preset.folder, tmp_path / "stock", "stock", overwrite=False)
-    assert golden_difference(entry, tmp_path / "stock") <= 1e-5
+    convert_entry(entry, keras_preset.folder, tmp_path / "transformers", "transformers", overwrite=False)
+    assert golden_difference(entry, tmp_path / "transformers") <= 1e-5
     golden["pooled_output"][0] += 2 * recipes.GOLDEN_TOLERANCE
     with pytest.raises(recipes.typer.Exit):
-        recipes.verify_entry(entry, keras_preset.folder, tmp_path / "stock")
+        recipes.verify_entry(entry, keras_preset.folder, tmp_path / "transformers")
 
 
 def test_a_recipe_refuses_another_checkpoint(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     entry = _entry(Architecture(**{**asdict(SAMPLE_ARCHITECTURE), "num_layers": 8, "intermediate_dim": 60}))
     with pytest.raises(recipes.ConfigurationError, match=r"differs +num_layers +expected 8, found 4") as error:
-        convert_entry(entry, tmp_path / "sample", tmp_path / "target", "bridge", overwrite=False)
+        convert_entry(entry, tmp_path / "sample", tmp_path / "target", "albert_hub", overwrite=False)
     assert "intermediate_dim" in str(error.value)
     assert not (tmp_path / "target").exists()
     with pytest.raises(recipes.ConfigurationError, match="differs"):
@@ -186,7 +186,7 @@ def test_the_recipe_pulls_converts_verifies_and_pushes(
         "sequence_output": keras_preset.outputs["sequence_output"][0, 0, :5].tolist(),
         "pooled_output": keras_preset.outputs["pooled_output"][0, :5].tolist(),
     }
-    architecture = asdict(keras_preset.architecture)
+    architecture = keras_preset.architecture.keras_arguments
     with KaggleServer() as kaggle:
         kaggle.add_model("keras/albert/keras/sample", files)
         environment = client_environment(tmp_path / "home", hub, kaggle) | {
@@ -201,7 +201,7 @@ def test_the_recipe_pulls_converts_verifies_and_pushes(
             architecture=architecture,
             parameters=parameter_count(keras_preset.architecture),
             golden=golden,
-            text=["sentencepiece", "nmt_nfkc"],
+            text=["none", "nmt_nfkc"],
             commands=[
                 ["sample", *output],
                 ["sample", *output, "--overwrite", "--push", "--hub", "hf://user"],
@@ -215,11 +215,11 @@ def test_the_recipe_pulls_converts_verifies_and_pushes(
     assert (dry, code, again) == (0, 0, 2)
     assert "golden numbers of KerasHub" in dry_said
     assert "a dry run: --push sends 8 files" in dry_said
-    assert "to hf://USER/sample-stock:" in dry_said
-    assert f"pushed to {hub.url}/user/sample-stock" in said
+    assert "to hf://USER/sample-transformers:" in dry_said
+    assert f"pushed to {hub.url}/user/sample-transformers" in said
     assert "exists" in exists
     assert [row[0] for row in wrong] == [2, 2, 2]
-    sent = hub.files("user/sample-stock")
+    sent = hub.files("user/sample-transformers")
     assert len(hub.requests("POST", "/commit/")) == 1
     text = sent["README.md"].decode()
     assert "[KerasHub's own test](https://keras.io)" in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,21 @@ import torch
 from transformers import AlbertForMaskedLM, AutoModel
 
 from albert_hub_bridge import convert, inspect
-from albert_hub_bridge.bridge import parse_size
+from albert_hub_bridge.commands.options import parse_size
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, SourceError, TargetError, WeightsError
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.layouts.keras.preset import write_preset
+from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.heads import Head
-from albert_hub_bridge.stores.checkpoint import DTYPES
-from albert_hub_bridge.stores.hf_repository import write_repository
-from albert_hub_bridge.stores.keras_preset import write_preset
-from albert_hub_bridge.stores.layouts import read_checkpoint
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
 
 
 @pytest.fixture
-def stock(tmp_path: Path) -> Path:
-    (tmp_path / "stock").mkdir()
-    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path / "stock", "stock")
-    return tmp_path / "stock"
+def albert_folder(tmp_path: Path) -> Path:
+    (tmp_path / "transformers").mkdir()
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path / "transformers", "transformers")
+    return tmp_path / "transformers"
 
 
 @pytest.fixture
@@ -51,13 +50,13 @@ def _edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
 # Shards.
 
 
-def test_transformers_loads_the_shards_that_we_write(stock: Path, tmp_path: Path) -> None:
-    convert(stock, tmp_path / "shards", to="stock", max_shard_size="30KB")
+def test_transformers_loads_the_shards_that_we_write(albert_folder: Path, tmp_path: Path) -> None:
+    convert(albert_folder, tmp_path / "shards", to="transformers", max_shard_size="30KB")
     names = sorted(path.name for path in (tmp_path / "shards").glob("*.safetensors"))
     assert names == [f"model-{number:05}-of-{len(names):05}.safetensors" for number in range(1, len(names) + 1)]
     assert len(names) > 3
     assert all(path.stat().st_size < 40_000 for path in (tmp_path / "shards").glob("*.safetensors"))
-    whole, parts = (AutoModel.from_pretrained(folder).state_dict() for folder in (stock, tmp_path / "shards"))
+    whole, parts = (AutoModel.from_pretrained(folder).state_dict() for folder in (albert_folder, tmp_path / "shards"))
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, atol=0, rtol=0)
 
@@ -74,10 +73,10 @@ def test_keras_hub_loads_the_shards_that_we_write(preset: Path, tmp_path: Path) 
         np.testing.assert_array_equal(one.numpy(), other.numpy(), err_msg=one.path)
 
 
-def test_a_weight_that_is_larger_than_a_shard_is_refused(stock: Path, tmp_path: Path) -> None:
-    for to in ("stock", "keras"):
+def test_a_weight_that_is_larger_than_a_shard_is_refused(albert_folder: Path, tmp_path: Path) -> None:
+    for to in ("transformers", "keras"):
         with pytest.raises(TargetError, match=r"may have 1,000 bytes, and token_embedding.weight alone has 25,600"):
-            convert(stock, tmp_path / "shards", to=to, max_shard_size=1000)  # type: ignore[arg-type]
+            convert(albert_folder, tmp_path / "shards", to=to, max_shard_size=1000)  # type: ignore[arg-type]
         assert not (tmp_path / "shards").exists()
 
 
@@ -100,9 +99,9 @@ def test_sizes_are_bytes_or_powers_of_a_thousand() -> None:
     ],
 )
 def test_an_index_that_does_not_fit_its_shards_is_refused(
-    change: Callable[[dict[str, Any]], object], message: str, stock: Path, tmp_path: Path
+    change: Callable[[dict[str, Any]], object], message: str, albert_folder: Path, tmp_path: Path
 ) -> None:
-    convert(stock, tmp_path / "shards", to="stock", max_shard_size="40KB")
+    convert(albert_folder, tmp_path / "shards", to="transformers", max_shard_size="40KB")
     _edit(tmp_path / "shards" / "model.safetensors.index.json", change)
     with pytest.raises(WeightsError, match=message):
         inspect(tmp_path / "shards")
@@ -127,8 +126,11 @@ def test_an_index_of_a_preset_that_does_not_fit_is_refused(
         inspect(tmp_path / "shards")
 
 
-def test_two_saves_in_one_folder_are_refused(stock: Path, preset: Path, tmp_path: Path) -> None:
-    for folder, to, name in ((stock, "stock", "model.safetensors"), (preset, "keras", "model.weights.h5")):
+def test_two_saves_in_one_folder_are_refused(albert_folder: Path, preset: Path, tmp_path: Path) -> None:
+    for folder, to, name in (
+        (albert_folder, "transformers", "model.safetensors"),
+        (preset, "keras", "model.weights.h5"),
+    ):
         shards = tmp_path / f"{to}-shards"
         convert(folder, shards, to=to, max_shard_size="40KB")  # type: ignore[arg-type]
         (shards / name).write_bytes((folder / name).read_bytes())
@@ -149,11 +151,11 @@ def test_a_dataset_in_two_shards_is_refused(preset: Path, tmp_path: Path) -> Non
 # Dtypes.
 
 
-@pytest.mark.parametrize("to", ["keras", "bridge", "stock"])
-def test_weights_are_rounded_to_the_nearest(to: Any, stock: Path, tmp_path: Path) -> None:
-    before = safetensors.torch.load_file(stock / "model.safetensors")
+@pytest.mark.parametrize("to", ["keras", "albert_hub", "transformers"])
+def test_weights_are_rounded_to_the_nearest(to: Any, albert_folder: Path, tmp_path: Path) -> None:
+    before = safetensors.torch.load_file(albert_folder / "model.safetensors")
     for dtype in DTYPES:
-        report = convert(stock, tmp_path / dtype, to=to, dtype=dtype, max_shard_size="40KB")
+        report = convert(albert_folder, tmp_path / dtype, to=to, dtype=dtype, max_shard_size="40KB")
         assert (report.source.dtype, report.dtype) == ("float32", dtype)
         assert bool([note for note in report.notes if note.endswith("rounded.")]) == (dtype != "float32")
         with read_checkpoint(tmp_path / dtype) as checkpoint:
@@ -165,19 +167,19 @@ def test_weights_are_rounded_to_the_nearest(to: Any, stock: Path, tmp_path: Path
     assert [note for note in report.notes if note == "The weights were bfloat16, and are float32."]
 
 
-def test_a_value_that_does_not_fit_the_dtype_is_refused(stock: Path, tmp_path: Path) -> None:
-    tensors = safetensors.torch.load_file(stock / "model.safetensors")
+def test_a_value_that_does_not_fit_the_dtype_is_refused(albert_folder: Path, tmp_path: Path) -> None:
+    tensors = safetensors.torch.load_file(albert_folder / "model.safetensors")
     tensors["albert.pooler.bias"][3] = 1e5
-    safetensors.torch.save_file(tensors, stock / "model.safetensors")
+    safetensors.torch.save_file(tensors, albert_folder / "model.safetensors")
     with pytest.raises(WeightsError, match=r"overflow +pooled_dense.bias +1 values, such as 100000, are too large"):
-        convert(stock, tmp_path / "half", to="stock", dtype="float16")
+        convert(albert_folder, tmp_path / "half", to="transformers", dtype="float16")
     assert not (tmp_path / "half").exists()
-    convert(stock, tmp_path / "half", to="stock", dtype="bfloat16")
+    convert(albert_folder, tmp_path / "half", to="transformers", dtype="bfloat16")
 
 
-def test_an_unknown_dtype_is_refused(stock: Path, tmp_path: Path) -> None:
+def test_an_unknown_dtype_is_refused(albert_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dtype must be one of None, float32, bfloat16, float16, not 'int8'"):
-        convert(stock, tmp_path / "target", to="stock", dtype="int8")
+        convert(albert_folder, tmp_path / "target", to="transformers", dtype="int8")
 
 
 # Quantized presets.
@@ -213,10 +215,10 @@ def test_a_scale_that_is_missing_or_does_not_fit_is_refused(preset: Path) -> Non
 def test_an_int8_preset_with_half_precision_beside_it_becomes_float32(tmp_path: Path) -> None:
     import keras_hub
 
-    backbone = keras_hub.models.AlbertBackbone(**asdict(SAMPLE_ARCHITECTURE), dtype="bfloat16")
+    backbone = keras_hub.models.AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype="bfloat16")
     backbone.quantize("int8")
     backbone.save_to_preset(str(tmp_path / "preset"))
-    report = convert(tmp_path / "preset", tmp_path / "bridge", to="bridge")
+    report = convert(tmp_path / "preset", tmp_path / "albert_hub", to="albert_hub")
     assert report.dtype == "float32"
     assert any("quantized to int8" in note for note in report.notes)
 
@@ -242,9 +244,9 @@ def test_other_quantizations_are_refused_by_name(policy: Any, found: str, preset
 # Pickles, msgpack and HDF5 of before.
 
 
-def _as_bin(stock: Path) -> dict[str, torch.Tensor]:
-    tensors = safetensors.torch.load_file(stock / "model.safetensors")
-    (stock / "model.safetensors").unlink()
+def _as_bin(albert_folder: Path) -> dict[str, torch.Tensor]:
+    tensors = safetensors.torch.load_file(albert_folder / "model.safetensors")
+    (albert_folder / "model.safetensors").unlink()
     return tensors
 
 
@@ -265,34 +267,34 @@ class Evil:
     ],
 )
 def test_nothing_but_tensors_is_unpickled(
-    content: Any, found: str, written_by: Callable[..., Any], stock: Path, monkeypatch: pytest.MonkeyPatch
+    content: Any, found: str, written_by: Callable[..., Any], albert_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(stock)
-    _as_bin(stock)
-    written_by(content, stock / "pytorch_model.bin")
+    monkeypatch.chdir(albert_folder)
+    _as_bin(albert_folder)
+    written_by(content, albert_folder / "pytorch_model.bin")
     with pytest.raises(WeightsError, match=rf"not tensors +pytorch_model.bin +expected a table of tensors.*{found}"):
-        inspect(stock, allow_pickle=True)
+        inspect(albert_folder, allow_pickle=True)
     with pytest.raises(WeightsError, match=r"a pickle +pytorch_model.bin .*\n.*--allow-pickle"):
-        inspect(stock)
-    assert not (stock / "touched-by-a-pickle").exists()
+        inspect(albert_folder)
+    assert not (albert_folder / "touched-by-a-pickle").exists()
 
 
-def test_tensors_of_one_memory_are_unpickled(stock: Path) -> None:
-    tensors = _as_bin(stock)
-    torch.save(tensors, stock / "pytorch_model.bin")
-    with read_checkpoint(stock, allow_pickle=True) as checkpoint:
+def test_tensors_of_one_memory_are_unpickled(albert_folder: Path) -> None:
+    tensors = _as_bin(albert_folder)
+    torch.save(tensors, albert_folder / "pytorch_model.bin")
+    with read_checkpoint(albert_folder, allow_pickle=True) as checkpoint:
         for rule in checkpoint.encoder_rules:
             np.testing.assert_array_equal(checkpoint.read(rule, "albert"), tensors[f"albert.{rule.albert}"].numpy())
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00."])
-def test_damaged_files_of_every_format_are_named(content: bytes, stock: Path) -> None:
-    (stock / "model.safetensors").unlink()
+def test_damaged_files_of_every_format_are_named(content: bytes, albert_folder: Path) -> None:
+    (albert_folder / "model.safetensors").unlink()
     for name in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"):
-        (stock / name).write_bytes(content)
+        (albert_folder / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=name):
-            inspect(stock, allow_pickle=True)
-        (stock / name).unlink()
+            inspect(albert_folder, allow_pickle=True)
+        (albert_folder / name).unlink()
 
 
 @pytest.mark.parametrize(
@@ -303,15 +305,15 @@ def test_damaged_files_of_every_format_are_named(content: bytes, stock: Path) ->
         ({"a": msgpack.ExtType(1, msgpack.packb(([2, 2], "float32", b"1234")))}, r"that has 4 bytes"),
     ],
 )
-def test_msgpack_that_is_not_a_tree_of_arrays_is_refused(tree: Any, message: str, stock: Path) -> None:
-    (stock / "model.safetensors").unlink()
-    (stock / "flax_model.msgpack").write_bytes(msgpack.packb(tree))
+def test_msgpack_that_is_not_a_tree_of_arrays_is_refused(tree: Any, message: str, albert_folder: Path) -> None:
+    (albert_folder / "model.safetensors").unlink()
+    (albert_folder / "flax_model.msgpack").write_bytes(msgpack.packb(tree))
     with pytest.raises(WeightsError, match=message):
-        inspect(stock)
+        inspect(albert_folder)
 
 
-def test_names_of_old_layer_norms_are_read(stock: Path) -> None:
-    tensors = _as_bin(stock)
+def test_names_of_old_layer_norms_are_read(albert_folder: Path) -> None:
+    tensors = _as_bin(albert_folder)
     old = {
         k.replace("norm.weight", "norm.gamma")
         .replace("LayerNorm.weight", "LayerNorm.gamma")
@@ -319,14 +321,14 @@ def test_names_of_old_layer_norms_are_read(stock: Path) -> None:
         for k, v in tensors.items()
     }
     assert sum(name.endswith(("gamma", "beta")) for name in old) > 8
-    torch.save(old, stock / "pytorch_model.bin")
-    with read_checkpoint(stock, allow_pickle=True) as checkpoint:
+    torch.save(old, albert_folder / "pytorch_model.bin")
+    with read_checkpoint(albert_folder, allow_pickle=True) as checkpoint:
         for rule in checkpoint.encoder_rules:
             np.testing.assert_array_equal(checkpoint.read(rule, "albert"), tensors[f"albert.{rule.albert}"].numpy())
 
 
 def test_a_masked_lm_with_only_the_decoders_bias_is_read(tmp_path: Path) -> None:
-    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, head=Head(kind="masked_lm")), tmp_path, "stock")
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, head=Head(kind="masked_lm")), tmp_path, "transformers")
     tensors = _as_bin(tmp_path)
     tensors["predictions.decoder.bias"] = tensors.pop("predictions.bias")
     torch.save(tensors, tmp_path / "pytorch_model.bin")
@@ -335,17 +337,17 @@ def test_a_masked_lm_with_only_the_decoders_bias_is_read(tmp_path: Path) -> None
     np.testing.assert_array_equal(bias, tensors["predictions.decoder.bias"].numpy())
 
 
-def test_the_first_of_several_formats_is_read_and_the_others_are_named(stock: Path) -> None:
-    torch.save({}, stock / "pytorch_model.bin")
-    (stock / "tf_model.h5").write_bytes(b"")
-    (stock / "model.onnx").write_bytes(b"")
-    (stock / "model-00001-of-00002.safetensors").write_bytes(b"")
+def test_the_first_of_several_formats_is_read_and_the_others_are_named(albert_folder: Path) -> None:
+    torch.save({}, albert_folder / "pytorch_model.bin")
+    (albert_folder / "tf_model.h5").write_bytes(b"")
+    (albert_folder / "model.onnx").write_bytes(b"")
+    (albert_folder / "model-00001-of-00002.safetensors").write_bytes(b"")
     names = "model-00001-of-00002.safetensors, model.onnx, pytorch_model.bin, tf_model.h5"
-    assert f"Files that are not carried over: {names}." in inspect(stock).notes
+    assert f"Files that are not carried over: {names}." in inspect(albert_folder).notes
 
 
 def test_a_save_without_a_pooler_gets_one_of_zeros_for_kerashub(tmp_path: Path) -> None:
-    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, head=Head(kind="masked_lm")), tmp_path, "stock")
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, head=Head(kind="masked_lm")), tmp_path, "transformers")
     model = AlbertForMaskedLM.from_pretrained(tmp_path)
     model.save_pretrained(tmp_path / "saved")
     assert "The source has no pooler." in inspect(tmp_path / "saved").notes

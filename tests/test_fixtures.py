@@ -19,8 +19,8 @@ import transformers
 
 from albert_hub_bridge import convert, verify
 from albert_hub_bridge.errors import CheckpointError
+from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
-from albert_hub_bridge.stores.layouts import read_checkpoint
 from tests.conftest import FIXTURES, TEXTS
 
 
@@ -200,19 +200,19 @@ def _assert_equal(found: Mapping[str, np.ndarray], expected: Mapping[str, np.nda
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_bridge_layout_computes_what_the_writer_computed(name: str, source: Source, tmp_path: Path) -> None:
+def test_the_albert_hub_layout_computes_what_the_writer_computed(name: str, source: Source, tmp_path: Path) -> None:
     recorded = _recorded(name)
-    report = convert(source(name), tmp_path / "bridge", to="bridge", allow_pickle=True)
+    report = convert(source(name), tmp_path / "albert_hub", to="albert_hub", allow_pickle=True)
     assert (report.head is None) == (ALL[name] is None)
     assert not [note for note in report.notes if "epsilon" in note]
-    _assert_equal(_by_transformers(tmp_path / "bridge", ALL[name], recorded), _expected(recorded))
+    _assert_equal(_by_transformers(tmp_path / "albert_hub", ALL[name], recorded), _expected(recorded))
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_stock_layout_computes_what_the_writer_computed(name: str, source: Source, tmp_path: Path) -> None:
+def test_the_transformers_layout_computes_what_the_writer_computed(name: str, source: Source, tmp_path: Path) -> None:
     recorded = _recorded(name)
     expected = _expected(recorded)
-    report = convert(source(name), tmp_path / "stock", to="stock", allow_pickle=True)
+    report = convert(source(name), tmp_path / "transformers", to="transformers", allow_pickle=True)
     pooled = ALL[name] in (None, "sequence_classification", "pretraining", "multiple_choice")
     has_pooler = "The source has no pooler." not in report.notes
     assert any("has no pooler, and reports" in note for note in report.notes) == (has_pooler and not pooled)
@@ -221,7 +221,7 @@ def test_the_stock_layout_computes_what_the_writer_computed(name: str, source: S
     ):  # another epsilon in its layer norm, which the report measures
         assert [note for note in report.notes if "has epsilon 1e-05" in note and "it is 1e-12" in note]
         del expected["head"]
-    _assert_equal(_by_transformers(tmp_path / "stock", ALL[name], recorded), expected)
+    _assert_equal(_by_transformers(tmp_path / "transformers", ALL[name], recorded), expected)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -274,8 +274,14 @@ def test_half_precision_computes_the_same_but_for_its_rounding(name: str, source
     with np.load(FIXTURES / f"{name}.npz") as file:
         recorded = dict(file)
     dtype = torch.float16 if "bfloat" not in name else torch.bfloat16
-    convert(source(name), tmp_path / "bridge", to="bridge", allow_pickle=True, dtype=str(dtype).removeprefix("torch."))
-    model = transformers.AutoModel.from_pretrained(tmp_path / "bridge")
+    convert(
+        source(name),
+        tmp_path / "albert_hub",
+        to="albert_hub",
+        allow_pickle=True,
+        dtype=str(dtype).removeprefix("torch."),
+    )
+    model = transformers.AutoModel.from_pretrained(tmp_path / "albert_hub")
     assert model.dtype == dtype
     keys = {"input_ids": "token_ids", "token_type_ids": "segment_ids", "attention_mask": "padding_mask"}
     inputs = {key: torch.from_numpy(recorded[key if key in recorded else twin]).long() for key, twin in keys.items()}
@@ -292,13 +298,13 @@ def test_half_precision_computes_the_same_but_for_its_rounding(name: str, source
     ["keras_hub_classifier_sigmoid", "keras_nlp_0_7_0_masked_lm", "keras_hub_int8_classifier", "google_classifier"],
 )
 def test_verify_compares_the_head_too(name: str, source: Source, tmp_path: Path) -> None:
-    convert(source(name), tmp_path / "bridge", to="bridge", allow_pickle=True)
+    convert(source(name), tmp_path / "albert_hub", to="albert_hub", allow_pickle=True)
     if name != "keras_nlp_0_7_0_masked_lm":  # today's KerasHub does not load what keras-nlp wrote in one piece
-        report = verify(source(name), tmp_path / "bridge", texts=TEXTS, allow_pickle=True)
+        report = verify(source(name), tmp_path / "albert_hub", texts=TEXTS, allow_pickle=True)
         assert report.passed, report
         assert report.max_abs_difference["head_output"] <= TOLERANCE
-    convert(tmp_path / "bridge", tmp_path / "keras", to="keras")
-    report = verify(tmp_path / "bridge", tmp_path / "keras", texts=TEXTS)
+    convert(tmp_path / "albert_hub", tmp_path / "keras", to="keras")
+    report = verify(tmp_path / "albert_hub", tmp_path / "keras", texts=TEXTS)
     assert report.passed, report
     assert "keras_hub" in report.target_engine
     assert report.max_abs_difference["head_output"] <= TOLERANCE

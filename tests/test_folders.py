@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from albert_hub_bridge import convert, convert_adapter
+from albert_hub_bridge.disk import staging as staging_directories
+from albert_hub_bridge.disk.atomic import new_folder, replace_file
+from albert_hub_bridge.disk.durable import write_file
+from albert_hub_bridge.disk.staging import is_staging_directory
 from albert_hub_bridge.errors import TargetError, write_error
-from albert_hub_bridge.stores import drafts, tensors
-from albert_hub_bridge.stores.drafts import is_draft
-from albert_hub_bridge.stores.files import write_file
-from albert_hub_bridge.stores.folders import new_folder, replace_file
-from albert_hub_bridge.stores.layouts import is_written_file, write_checkpoint
+from albert_hub_bridge.layouts import weight_files as tensors
+from albert_hub_bridge.layouts.registry import is_written_file, write_checkpoint
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
 
 
@@ -30,8 +31,8 @@ def _draft_of(target: Path) -> Path:
 
 
 def _make(target: Path, content: str, overwrite: bool = False, meanwhile: Callable[[], object] = lambda: None) -> None:
-    with new_folder(target, overwrite, lambda name: name == "config.json") as draft:
-        write_file(draft / "config.json", content.encode())
+    with new_folder(target, overwrite, lambda name: name == "config.json") as staging:
+        write_file(staging / "config.json", content.encode())
         meanwhile()
 
 
@@ -47,7 +48,7 @@ def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         raise NotImplementedError
 
     if request.param == "in two steps":
-        monkeypatch.setattr(drafts, "_exchange", cannot)
+        monkeypatch.setattr(staging_directories, "_exchange", cannot)
 
 
 # Two writers.
@@ -55,11 +56,11 @@ def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("steps")
 def test_who_comes_second_says_so_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drafts, "_PATIENCE", 0.05)
+    monkeypatch.setattr(staging_directories, "_PATIENCE", 0.05)
     target = tmp_path / "target"
     _make(target, "old")
-    with new_folder(target, True, lambda name: name == "config.json") as draft:
-        write_file(draft / "config.json", b"first")
+    with new_folder(target, True, lambda name: name == "config.json") as staging:
+        write_file(staging / "config.json", b"first")
         with pytest.raises(TargetError, match=r"Another process is writing .*target: it has .*Wait until it is done"):
             _make(target, "second", overwrite=True)
         assert _config(target) == "old"
@@ -83,7 +84,7 @@ def test_a_target_that_somebody_else_made_meanwhile_is_left_alone(before: str | 
     with pytest.raises(TargetError, match=r"Another process made, replaced or removed .*target while"):
         _make(target, "ours", overwrite=True, meanwhile=meanwhile)
     assert _config(target) == "theirs"
-    assert not [path for path in tmp_path.iterdir() if is_draft(path)]
+    assert not [path for path in tmp_path.iterdir() if is_staging_directory(path)]
 
 
 @pytest.mark.usefixtures("steps")
@@ -119,21 +120,21 @@ def test_left_overs_are_removed_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_draft_of_a_process_that_lives_is_left_alone(tmp_path: Path) -> None:
-    draft = _draft_of(tmp_path / "another")
-    draft.mkdir()
+    staging = _draft_of(tmp_path / "another")
+    staging.mkdir()
     code = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)"
     code += "; print(1, flush=True); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(draft)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, str(staging)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         _make(tmp_path / "target", "new")
-        assert draft.is_dir()
+        assert staging.is_dir()
         process.kill()
         process.wait()
     _make(tmp_path / "target", "newer", overwrite=True)
-    assert not draft.exists()
+    assert not staging.exists()
 
 
 def test_an_old_target_that_was_moved_aside_comes_back(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_without_locks_folders_are_made_and_left_overs_are_named(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr(drafts, "_PATIENCE", 0.05)
+    monkeypatch.setattr(staging_directories, "_PATIENCE", 0.05)
     target = tmp_path / "target"
     if left_over:
         _draft_of(target).mkdir()
@@ -188,7 +189,7 @@ def test_modes_of_adapters_follow_the_umask_too(unpacked: Callable[[str], Path],
     before = os.umask(0o027)
     try:
         convert_adapter(source / "adapter", tmp_path / "a.lora.h5", base=source / "base", to="keras")
-        convert_adapter(source / "adapter", tmp_path / "adapter", base=source / "base", to="stock")
+        convert_adapter(source / "adapter", tmp_path / "adapter", base=source / "base", to="transformers")
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
@@ -196,25 +197,25 @@ def test_modes_of_adapters_follow_the_umask_too(unpacked: Callable[[str], Path],
     assert modes == {"adapter": 0o750, **dict.fromkeys(files, 0o640)}
 
 
-@pytest.mark.parametrize("layout", ["keras", "stock"])
+@pytest.mark.parametrize("layout", ["keras", "transformers"])
 def test_values_over_the_frame_of_a_file_are_noticed(
     layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is read back is compared with the whole file that was meant, not with each piece as it was written."""
-    write = tensors._Filler._write
+    write = tensors.ParallelWriter._write
     shifted: list[int] = []
 
-    def shift(self: tensors._Filler, part: tuple[int, np.ndarray]) -> bool:
+    def shift(self: tensors.ParallelWriter, part: tuple[int, np.ndarray]) -> bool:
         offset = part[0] - 8 * (not shifted)
         shifted.append(offset)
         return write(self, (offset, part[1]))
 
-    monkeypatch.setattr(tensors._Filler, "_write", shift)
+    monkeypatch.setattr(tensors.ParallelWriter, "_write", shift)
     with (
         pytest.raises(TargetError, match=r"target/model\S+ could not be written: What was read back is not"),
-        new_folder(tmp_path / "target", False, is_written_file) as draft,
+        new_folder(tmp_path / "target", False, is_written_file) as staging,
     ):
-        write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE), draft, layout)  # type: ignore[arg-type]
+        write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE), staging, layout)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,7 +235,7 @@ def test_a_folder_without_the_right_to_write_is_named(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     (tmp_path / "closed").mkdir(mode=0o555)
     with pytest.raises(TargetError, match=r"closed/target could not be written: Permission denied\. You may not"):
-        convert(tmp_path / "sample", tmp_path / "closed" / "target", to="stock")
+        convert(tmp_path / "sample", tmp_path / "closed" / "target", to="transformers")
 
 
 def test_errors_of_the_source_are_not_blamed_on_the_target(tmp_path: Path) -> None:
@@ -248,7 +249,16 @@ def test_the_command_says_what_the_system_refused(tmp_path: Path) -> None:
     limit = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
     limit += "from albert_hub_bridge.cli import main; main()"
-    command = [sys.executable, "-c", limit, "convert", str(tmp_path / "sample"), str(tmp_path / "t"), "--to", "stock"]
+    command = [
+        sys.executable,
+        "-c",
+        limit,
+        "convert",
+        str(tmp_path / "sample"),
+        str(tmp_path / "t"),
+        "--to",
+        "transformers",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"{tmp_path}/t/" in done.stderr

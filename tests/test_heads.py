@@ -16,14 +16,14 @@ from transformers import AlbertConfig, pipeline
 
 import albert_hub_bridge
 from albert_hub_bridge import AlbertHubConfig, convert, inspect, verify
+from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, WeightsError
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind
-from albert_hub_bridge.model.architecture import Variant
-from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint
-from albert_hub_bridge.stores.hf_repository import write_repository
-from albert_hub_bridge.stores.layouts import read_checkpoint
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
-from tests.conftest import stock_arguments
+from tests.conftest import albert_arguments
 
 
 KINDS: list[HeadKind] = list(HEADS)
@@ -51,18 +51,18 @@ def _checkpoint(kind: HeadKind, **options: Any) -> Checkpoint:
 
 
 @pytest.fixture
-def stock(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def albert_folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """Return a repository of the head that the test is about, as transformers itself writes it."""
     kind: HeadKind = request.getfixturevalue("kind")
     torch.manual_seed(0)
     labels = 3 if kind in ("sequence_classification", "token_classification") else 2
-    config = AlbertConfig(**stock_arguments(ARCHITECTURE), num_labels=labels)
+    config = AlbertConfig(**albert_arguments(ARCHITECTURE), num_labels=labels)
     model = getattr(transformers, HEADS[kind].albert)(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    model.save_pretrained(tmp_path / "stock")
-    return tmp_path / "stock"
+    model.save_pretrained(tmp_path / "transformers")
+    return tmp_path / "transformers"
 
 
 def _batch(kind: HeadKind) -> dict[str, torch.Tensor]:
@@ -70,11 +70,11 @@ def _batch(kind: HeadKind) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_head_computes_what_transformers_computes(kind: HeadKind, stock: Path, tmp_path: Path) -> None:
-    convert(stock, tmp_path / "bridge", to="bridge")
+def test_every_head_computes_what_transformers_computes(kind: HeadKind, albert_folder: Path, tmp_path: Path) -> None:
+    convert(albert_folder, tmp_path / "albert_hub", to="albert_hub")
     auto = getattr(transformers, HEADS[kind].auto)
-    theirs, ours = (auto.from_pretrained(folder).double().eval() for folder in (stock, tmp_path / "bridge"))
-    assert type(ours) is getattr(albert_hub_bridge, HEADS[kind].bridge)
+    theirs, ours = (auto.from_pretrained(folder).double().eval() for folder in (albert_folder, tmp_path / "albert_hub"))
+    assert type(ours) is getattr(albert_hub_bridge, HEADS[kind].albert_hub)
     expected, found = (model(**_batch(kind), **LABELS[kind], output_hidden_states=True) for model in (theirs, ours))
     assert set(found) == set(expected)
     assert found.loss is not None
@@ -90,9 +90,9 @@ def test_every_head_computes_what_transformers_computes(kind: HeadKind, stock: P
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_reaches_every_parameter(kind: HeadKind, stock: Path, tmp_path: Path) -> None:
-    convert(stock, tmp_path / "bridge", to="bridge")
-    model = getattr(transformers, HEADS[kind].auto).from_pretrained(tmp_path / "bridge").train()
+def test_the_loss_reaches_every_parameter(kind: HeadKind, albert_folder: Path, tmp_path: Path) -> None:
+    convert(albert_folder, tmp_path / "albert_hub", to="albert_hub")
+    model = getattr(transformers, HEADS[kind].auto).from_pretrained(tmp_path / "albert_hub").train()
     model(**_batch(kind), **LABELS[kind]).loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -106,10 +106,10 @@ def test_the_loss_reaches_every_parameter(kind: HeadKind, stock: Path, tmp_path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_model_saves_is_converted_and_loaded_again(kind: HeadKind, tmp_path: Path) -> None:
-    config = AlbertHubConfig(**stock_arguments(ARCHITECTURE), num_labels=2)
-    model = getattr(albert_hub_bridge, HEADS[kind].bridge)(config)
+    config = AlbertHubConfig(**albert_arguments(ARCHITECTURE), num_labels=2)
+    model = getattr(albert_hub_bridge, HEADS[kind].albert_hub)(config)
     model.save_pretrained(tmp_path / "saved")
-    report = convert(tmp_path / "saved", tmp_path / "again", to="bridge")
+    report = convert(tmp_path / "saved", tmp_path / "again", to="albert_hub")
     assert report.head == inspect(tmp_path / "again").head is not None
     again, info = type(model).from_pretrained(tmp_path / "again", output_loading_info=True)
     assert not any(info.values()), info
@@ -118,7 +118,7 @@ def test_what_a_model_saves_is_converted_and_loaded_again(kind: HeadKind, tmp_pa
 
 
 def test_token_scores_are_tied_to_the_token_embedding(tmp_path: Path) -> None:
-    model = albert_hub_bridge.AlbertHubForMaskedLM(AlbertHubConfig(**stock_arguments(ARCHITECTURE)))
+    model = albert_hub_bridge.AlbertHubForMaskedLM(AlbertHubConfig(**albert_arguments(ARCHITECTURE)))
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     model.resize_token_embeddings(410)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
@@ -138,7 +138,7 @@ def test_token_scores_are_tied_to_the_token_embedding(tmp_path: Path) -> None:
 )
 def test_the_problem_type_chooses_the_loss(problem_type: str, labels: torch.Tensor, num_labels: int) -> None:
     torch.manual_seed(0)
-    config = AlbertHubConfig(**stock_arguments(ARCHITECTURE), num_labels=num_labels)
+    config = AlbertHubConfig(**albert_arguments(ARCHITECTURE), num_labels=num_labels)
     model = albert_hub_bridge.AlbertHubForSequenceClassification(config).eval()
     outputs = model(**INPUTS, labels=labels)
     logits = outputs.logits
@@ -161,14 +161,14 @@ def test_a_span_has_two_ends() -> None:
 
 
 def test_choices_need_ids_or_embeddings() -> None:
-    model = albert_hub_bridge.AlbertHubForMultipleChoice(AlbertHubConfig(**stock_arguments(ARCHITECTURE)))
+    model = albert_hub_bridge.AlbertHubForMultipleChoice(AlbertHubConfig(**albert_arguments(ARCHITECTURE)))
     with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
         model()
 
 
 def test_classifiers_have_a_dropout_of_their_own() -> None:
     for rate, expected in ((0.3, 0.3), (None, 0.1)):
-        config = AlbertHubConfig(**{**stock_arguments(ARCHITECTURE), "classifier_dropout_prob": rate})
+        config = AlbertHubConfig(**{**albert_arguments(ARCHITECTURE), "classifier_dropout_prob": rate})
         assert albert_hub_bridge.AlbertHubForSequenceClassification(config).classifier_dropout.p == expected
 
 
@@ -191,7 +191,7 @@ def test_pipelines_run(
     task: Any, kind: HeadKind, call: dict[str, Any], key: str, vocabulary: bytes, tmp_path: Path
 ) -> None:
     head = _checkpoint(kind, labels=("no", "maybe", "entailment") if "sequence" in kind else None).head
-    write_repository(random_checkpoint(ARCHITECTURE, vocabulary, head=head), tmp_path, "bridge")
+    write_repository(random_checkpoint(ARCHITECTURE, vocabulary, head=head), tmp_path, "albert_hub")
     results = pipeline(task, model=str(tmp_path), tokenizer=str(tmp_path))(**call)
     first = results[0] if isinstance(results, list) else results
     assert first[key] is not None
@@ -204,7 +204,7 @@ def test_the_pipeline_gives_kerashubs_probabilities(vocabulary: bytes, tmp_path:
     for activation in ("softmax", "sigmoid"):
         head = _checkpoint("sequence_classification", activation=activation).head
         write = tmp_path / activation
-        for layout in ("bridge", "stock"):
+        for layout in ("albert_hub", "transformers"):
             (write / layout).mkdir(parents=True)
             write_repository(random_checkpoint(ARCHITECTURE, vocabulary, head=head), write / layout, layout)
             classify = pipeline(
@@ -227,8 +227,10 @@ def test_labels_and_settings_survive_every_layout(kind: HeadKind, dtype: str, tm
     checkpoint = _checkpoint(kind, **(options if kind == "sequence_classification" else {}))
     folder = tmp_path / "0"
     folder.mkdir()
-    write_repository(checkpoint.cast(dtype), folder, "bridge")
-    for step, layout in enumerate(("stock", "keras", "bridge", "keras", "stock", "bridge"), start=1):
+    write_repository(checkpoint.cast(dtype), folder, "albert_hub")
+    for step, layout in enumerate(
+        ("transformers", "keras", "albert_hub", "keras", "transformers", "albert_hub"), start=1
+    ):
         convert(folder, tmp_path / str(step), to=layout)  # type: ignore[arg-type]
         folder = tmp_path / str(step)
     with read_checkpoint(folder) as end:
@@ -241,64 +243,65 @@ def test_labels_and_settings_survive_every_layout(kind: HeadKind, dtype: str, tm
 
 
 @pytest.mark.parametrize(
-    ("variant", "reason"),
+    ("setting", "reason"),
     [
-        (Variant(activation="relu"), "activation +expected 'gelu_pytorch_tanh', found 'relu'"),
-        (Variant(layer_norm_epsilon=1e-6), "layer_norm_epsilon +expected 1e-12, found 1e-06"),
-        (Variant(attention_dropout=0.3), "attention_dropout +expected None, found 0.3"),
+        ({"activation": "relu"}, "activation +expected 'gelu_pytorch_tanh', found 'relu'"),
+        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon +expected 1e-12, found 1e-06"),
+        ({"attention_dropout": 0.3}, "attention_dropout +expected None, found 0.3"),
     ],
 )
-def test_what_kerashub_cannot_compute_is_refused_for_it_and_computed_by_the_bridge(
-    variant: Variant, reason: str, tmp_path: Path
+def test_what_kerashub_cannot_compute_is_refused_for_it_and_computed_by_the_albert_hub(
+    setting: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
-    arguments = stock_arguments(ARCHITECTURE) | {
-        "hidden_act": variant.activation,
-        "layer_norm_eps": variant.layer_norm_epsilon,
+    architecture = replace(ARCHITECTURE, **setting)
+    arguments = albert_arguments(ARCHITECTURE) | {
+        "hidden_act": architecture.activation,
+        "layer_norm_eps": architecture.layer_norm_epsilon,
         "attention_probs_dropout_prob": ARCHITECTURE.dropout
-        if variant.attention_dropout is None
-        else variant.attention_dropout,
+        if architecture.attention_dropout is None
+        else architecture.attention_dropout,
     }
     model = transformers.AlbertModel(AlbertConfig(**arguments)).eval()
-    model.save_pretrained(tmp_path / "stock")
+    model.save_pretrained(tmp_path / "transformers")
     with pytest.raises(ConfigurationError, match=reason):
-        convert(tmp_path / "stock", tmp_path / "keras", to="keras", drop_head=True)
+        convert(tmp_path / "transformers", tmp_path / "keras", to="keras", drop_head=True)
     assert not (tmp_path / "keras").exists()
-    convert(tmp_path / "stock", tmp_path / "bridge", to="bridge")
-    convert(tmp_path / "bridge", tmp_path / "back", to="stock")
+    convert(tmp_path / "transformers", tmp_path / "albert_hub", to="albert_hub")
+    convert(tmp_path / "albert_hub", tmp_path / "back", to="transformers")
     with read_checkpoint(tmp_path / "back") as back:
-        assert back.variant == variant
-    ours = transformers.AutoModel.from_pretrained(tmp_path / "bridge").eval()
+        assert back.architecture == architecture
+    ours = transformers.AutoModel.from_pretrained(tmp_path / "albert_hub").eval()
     for name, value in model(**INPUTS).items():
         torch.testing.assert_close(ours(**INPUTS)[name], value, atol=1e-5, rtol=0)
-    rate = variant.attention_dropout if variant.attention_dropout is not None else ARCHITECTURE.dropout
+    rate = architecture.attention_dropout if architecture.attention_dropout is not None else ARCHITECTURE.dropout
     assert ours.transformer_layers[0][0].self_attention_layer.dropout == rate
     with pytest.raises(ConfigurationError, match=reason):
-        albert_hub_bridge.AlbertBackbone.from_preset(tmp_path / "bridge")
+        albert_hub_bridge.AlbertBackbone.from_preset(tmp_path / "albert_hub")
 
 
 @pytest.mark.parametrize("kind", ["sequence_classification"])
-def test_a_head_that_is_named_and_not_there_is_refused(kind: HeadKind, stock: Path, tmp_path: Path) -> None:
-    file = stock / "model.safetensors"
+def test_a_head_that_is_named_and_not_there_is_refused(kind: HeadKind, albert_folder: Path, tmp_path: Path) -> None:
+    file = albert_folder / "model.safetensors"
     tensors = {k: v for k, v in safetensors.torch.load_file(file).items() if not k.startswith("classifier")}
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
     with pytest.raises(
         ConfigurationError,
         match=r"expected the tensors of the head of AlbertFor\w+, found those of: none\n.*--drop-head",
     ):
-        convert(stock, tmp_path / "bridge", to="bridge")
-    assert convert(stock, tmp_path / "bridge", to="bridge", drop_head=True).head is None
+        convert(albert_folder, tmp_path / "albert_hub", to="albert_hub")
+    assert convert(albert_folder, tmp_path / "albert_hub", to="albert_hub", drop_head=True).head is None
     tensors["qa_outputs.weight"], tensors["qa_outputs.bias"] = torch.zeros(2, 32), torch.zeros(2)
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
     with pytest.raises(ConfigurationError, match="found those of: question-answering head"):
-        convert(stock, tmp_path / "again", to="bridge")
-    report = convert(stock, tmp_path / "again", to="bridge", drop_head=True)
+        convert(albert_folder, tmp_path / "again", to="albert_hub")
+    report = convert(albert_folder, tmp_path / "again", to="albert_hub", drop_head=True)
     assert report.head is None
     assert {tensor.name for tensor in report.dropped} == {"qa_outputs.weight", "qa_outputs.bias"}
 
 
 @pytest.mark.parametrize("kind", ["sequence_classification"])
-def test_numbers_of_labels_that_disagree_are_refused(kind: HeadKind, stock: Path) -> None:
-    config = json.loads((stock / "config.json").read_text())
+def test_numbers_of_labels_that_disagree_are_refused(kind: HeadKind, albert_folder: Path) -> None:
+    config = json.loads((albert_folder / "config.json").read_text())
     for changes, error, message in (
         ({"num_labels": 4}, ConfigurationError, "num_labels +expected 3, as id2label has, found 4"),
         (
@@ -308,38 +311,38 @@ def test_numbers_of_labels_that_disagree_are_refused(kind: HeadKind, stock: Path
         ),
         ({"id2label": {"0": "a"}}, WeightsError, r"classifier.weight +expected \(1, 32\), found \(3, 32\)"),
     ):
-        (stock / "config.json").write_text(json.dumps({**config, **changes}))
+        (albert_folder / "config.json").write_text(json.dumps({**config, **changes}))
         with pytest.raises(error, match=message):
-            inspect(stock)
+            inspect(albert_folder)
 
 
 @pytest.mark.parametrize("kind", ["masked_lm"])
-def test_a_masked_lm_that_is_not_tied_is_refused(kind: HeadKind, stock: Path) -> None:
-    file = stock / "model.safetensors"
+def test_a_masked_lm_that_is_not_tied_is_refused(kind: HeadKind, albert_folder: Path) -> None:
+    file = albert_folder / "model.safetensors"
     tensors = safetensors.torch.load_file(file)
     tensors["predictions.decoder.weight"] = tensors["albert.embeddings.word_embeddings.weight"].clone()
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
-    assert [tensor.name for tensor in inspect(stock).dropped] == ["predictions.decoder.weight"]
+    assert [tensor.name for tensor in inspect(albert_folder).dropped] == ["predictions.decoder.weight"]
     tensors["predictions.decoder.weight"] += 1
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"not tied +predictions.decoder.weight"):
-        inspect(stock)
-    report = convert(stock, stock.parent / "alone", to="keras", drop_head=True)
+        inspect(albert_folder)
+    report = convert(albert_folder, albert_folder.parent / "alone", to="keras", drop_head=True)
     assert report.head is None
     assert "predictions.decoder.weight" in {tensor.name for tensor in report.dropped}
 
 
 @pytest.mark.parametrize("kind", ["sequence_classification"])
-def test_labels_that_are_numbers_become_texts(kind: HeadKind, stock: Path) -> None:
-    config = json.loads((stock / "config.json").read_text())
-    (stock / "config.json").write_text(json.dumps({**config, "id2label": {"0": 0, "1": 1, "2": 2}}))
-    with read_checkpoint(stock) as checkpoint:
+def test_labels_that_are_numbers_become_texts(kind: HeadKind, albert_folder: Path) -> None:
+    config = json.loads((albert_folder / "config.json").read_text())
+    (albert_folder / "config.json").write_text(json.dumps({**config, "id2label": {"0": 0, "1": 1, "2": 2}}))
+    with read_checkpoint(albert_folder) as checkpoint:
         assert checkpoint.head is not None
         assert checkpoint.head.labels == ("0", "1", "2")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("to", ["bridge", "stock"])
+@pytest.mark.parametrize("to", ["albert_hub", "transformers"])
 def test_what_is_written_is_opened_by_transformers_without_a_word(kind: HeadKind, to: Any, tmp_path: Path) -> None:
     """The classifier's dropout of None is the encoder's; nothing is missing, and nothing is left over but a pooler."""
     checkpoint = _checkpoint(kind, dropout=None)
@@ -347,7 +350,7 @@ def test_what_is_written_is_opened_by_transformers_without_a_word(kind: HeadKind
     auto = getattr(transformers, HEADS[kind].auto)
     model, info = auto.from_pretrained(tmp_path, output_loading_info=True)
     unexpected = set(info.pop("unexpected_keys"))
-    without_pooler = to == "stock" and kind in ("masked_lm", "token_classification", "question_answering")
+    without_pooler = to == "transformers" and kind in ("masked_lm", "token_classification", "question_answering")
     assert unexpected == ({"albert.pooler.weight", "albert.pooler.bias"} if without_pooler else set())
     assert not any(info.values()), info
     dropouts = [module.p for name, module in model.named_modules() if name in ("dropout", "classifier_dropout")]
@@ -355,20 +358,22 @@ def test_what_is_written_is_opened_by_transformers_without_a_word(kind: HeadKind
 
 
 def test_the_reports_measure_of_another_epsilon_is_what_the_models_differ_by(vocabulary: bytes, tmp_path: Path) -> None:
-    from albert_hub_bridge.verification import SAMPLE_TEXTS
+    from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
-    (tmp_path / "bridge").mkdir()
+    (tmp_path / "albert_hub").mkdir()
     write_repository(
-        random_checkpoint(ARCHITECTURE, vocabulary, head=_checkpoint("masked_lm").head), tmp_path / "bridge", "bridge"
+        random_checkpoint(ARCHITECTURE, vocabulary, head=_checkpoint("masked_lm").head),
+        tmp_path / "albert_hub",
+        "albert_hub",
     )
-    report = convert(tmp_path / "bridge", tmp_path / "stock", to="stock")
+    report = convert(tmp_path / "albert_hub", tmp_path / "transformers", to="transformers")
     stated = [re.search(r"by up to (\S+)\.", note) for note in report.notes]
     measured = next(float(match[1]) for match in stated if match)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "bridge")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "albert_hub")
     inputs = tokenizer(list(SAMPLE_TEXTS), padding=True, truncation=True, return_tensors="pt")
     inputs["token_type_ids"] *= 0
     scores = []
-    for layout in ("bridge", "stock"):
+    for layout in ("albert_hub", "transformers"):
         model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / layout).eval()
         with torch.no_grad():
             scores.append(model(**inputs).logits)
@@ -378,10 +383,10 @@ def test_the_reports_measure_of_another_epsilon_is_what_the_models_differ_by(voc
 
 
 def test_a_task_that_contradicts_its_backbone_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "bridge").mkdir()
-    write_repository(_checkpoint("sequence_classification"), tmp_path / "bridge", "bridge")
+    (tmp_path / "albert_hub").mkdir()
+    write_repository(_checkpoint("sequence_classification"), tmp_path / "albert_hub", "albert_hub")
     preset = tmp_path / "keras"
-    convert(tmp_path / "bridge", preset, to="keras")
+    convert(tmp_path / "albert_hub", preset, to="keras")
     task = json.loads((preset / "task.json").read_text())
 
     def refused(change: Any, message: str) -> None:
@@ -408,7 +413,7 @@ def test_a_task_that_contradicts_its_backbone_is_refused(tmp_path: Path) -> None
     (preset / "task.weights.h5").unlink()
     with pytest.raises(ConfigurationError, match=r"missing +task.weights.h5 +expected the weights of the head"):
         inspect(preset)
-    assert convert(preset, tmp_path / "alone", to="stock", drop_head=True).head is None
+    assert convert(preset, tmp_path / "alone", to="transformers", drop_head=True).head is None
 
 
 @pytest.mark.parametrize(
@@ -425,7 +430,7 @@ def test_verify_sees_heads_that_differ_in_their_settings(
     folders = [tmp_path / "one", tmp_path / "other"]
     for folder, changes in zip(folders, ({}, options), strict=True):
         folder.mkdir()
-        write_repository(_checkpoint(kind, **changes), folder, "bridge")
+        write_repository(_checkpoint(kind, **changes), folder, "albert_hub")
     report = verify(*folders)
     assert set(report.different_fields) == {field}
     assert not report.passed
@@ -435,17 +440,17 @@ def test_verify_sees_heads_that_differ_in_their_settings(
 def test_verify_compares_masked_lms_with_one_epsilon_where_libraries_have_two(
     vocabulary: bytes, tmp_path: Path
 ) -> None:
-    (tmp_path / "bridge").mkdir()
+    (tmp_path / "albert_hub").mkdir()
     checkpoint = random_checkpoint(ARCHITECTURE, vocabulary, head=_checkpoint("masked_lm").head)
-    write_repository(checkpoint, tmp_path / "bridge", "bridge")
-    for layout in ("keras", "stock"):
-        convert(tmp_path / "bridge", tmp_path / layout, to=layout)  # type: ignore[arg-type]
-    for one, other in (("keras", "stock"), ("stock", "keras"), ("bridge", "stock")):
+    write_repository(checkpoint, tmp_path / "albert_hub", "albert_hub")
+    for layout in ("keras", "transformers"):
+        convert(tmp_path / "albert_hub", tmp_path / layout, to=layout)  # type: ignore[arg-type]
+    for one, other in (("keras", "transformers"), ("transformers", "keras"), ("albert_hub", "transformers")):
         report = verify(tmp_path / one, tmp_path / other)
         assert report.passed, report
         assert report.max_abs_difference["head_output"] < 1e-5
         assert "as each layout's library has it; compared with 1e-05 on both sides." in report.notes[0]
-    report = verify(tmp_path / "bridge", tmp_path / "keras")
+    report = verify(tmp_path / "albert_hub", tmp_path / "keras")
     assert report.passed
     assert not report.notes
 
@@ -454,13 +459,13 @@ def test_kerashub_loads_a_task_that_has_labels(vocabulary: bytes, tmp_path: Path
     import keras_hub
 
     head = _checkpoint("sequence_classification", labels=("a", "b", "c"), activation="softmax").head
-    (tmp_path / "bridge").mkdir()
-    write_repository(random_checkpoint(ARCHITECTURE, vocabulary, head=head), tmp_path / "bridge", "bridge")
-    convert(tmp_path / "bridge", tmp_path / "keras", to="keras")
+    (tmp_path / "albert_hub").mkdir()
+    write_repository(random_checkpoint(ARCHITECTURE, vocabulary, head=head), tmp_path / "albert_hub", "albert_hub")
+    convert(tmp_path / "albert_hub", tmp_path / "keras", to="keras")
     classifier = keras_hub.models.TextClassifier.from_preset(str(tmp_path / "keras"))
     probabilities = classifier.predict(["a bridge joins two banks"], verbose=0)
     model = pipeline(
-        "text-classification", model=str(tmp_path / "bridge"), tokenizer=str(tmp_path / "bridge"), top_k=None
+        "text-classification", model=str(tmp_path / "albert_hub"), tokenizer=str(tmp_path / "albert_hub"), top_k=None
     )
     found = {row["label"]: row["score"] for row in model(["a bridge joins two banks"])[0]}
     assert found == pytest.approx(dict(zip("abc", probabilities[0].tolist(), strict=True)), abs=1e-5)

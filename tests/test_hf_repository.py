@@ -24,30 +24,30 @@ from transformers import (
 
 from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, FileError, VocabularyError, WeightsError
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.layouts.hub.repository import read_repository, write_repository
 from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.model.sentencepiece_unigram import TextRules, parse_vocabulary
-from albert_hub_bridge.stores.checkpoint import DTYPES
-from albert_hub_bridge.stores.hf_repository import read_repository, write_repository
+from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, parse_vocabulary
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
-from tests.conftest import TEXTS, KerasPreset, stock_arguments
+from tests.conftest import TEXTS, KerasPreset, albert_arguments
 
 
-def _stock_config(**changes: Any) -> AlbertConfig:
-    return AlbertConfig(**{**stock_arguments(SAMPLE_ARCHITECTURE), **changes})
+def _albert_config(**changes: Any) -> AlbertConfig:
+    return AlbertConfig(**{**albert_arguments(SAMPLE_ARCHITECTURE), **changes})
 
 
 @pytest.fixture
-def stock(vocabulary: bytes, tmp_path: Path) -> Path:
-    """Return a stock repository that a test may break."""
-    folder = tmp_path / "stock"
+def albert_folder(vocabulary: bytes, tmp_path: Path) -> Path:
+    """Return a transformers repository that a test may break."""
+    folder = tmp_path / "transformers"
     folder.mkdir()
-    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), folder, "stock")
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), folder, "transformers")
     return folder
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("layout", "model_class"), [("bridge", AlbertHubModel), ("stock", AlbertModel)])
+@pytest.mark.parametrize(("layout", "model_class"), [("albert_hub", AlbertHubModel), ("transformers", AlbertModel)])
 def test_what_we_write_is_loaded_completely(
     layout: Any, model_class: type, dtype: str, vocabulary: bytes, tmp_path: Path
 ) -> None:
@@ -58,26 +58,26 @@ def test_what_we_write_is_loaded_completely(
     assert model.dtype == getattr(torch, dtype)
     assert not any(report.values()), report
     state = model.state_dict()
-    dialect = "bridge" if layout == "bridge" else "albert"
+    dialect = "albert_hub" if layout == "albert_hub" else "albert"
     for rule in checkpoint.encoder_rules:
         expected = np.asarray(checkpoint.read(rule, dialect), dtype=np.float32)  # type: ignore[arg-type]
         np.testing.assert_array_equal(state[rule.name(dialect)].float().numpy(), expected)  # type: ignore[arg-type]
 
 
-def test_stock_transformers_loads_the_stock_layout_without_this_package(
+def test_transformers_transformers_loads_the_transformers_layout_without_this_package(
     keras_preset: KerasPreset, tmp_path: Path
 ) -> None:
     from albert_hub_bridge import convert
 
-    convert(keras_preset.folder, tmp_path / "stock", to="stock")
+    convert(keras_preset.folder, tmp_path / "transformers", to="transformers")
     np.savez(tmp_path / "inputs.npz", **keras_preset.inputs)
     script = """
 import sys, numpy, torch
 sys.modules["albert_hub_bridge"] = None  # an import of it would fail
 from transformers import AutoModel, AutoTokenizer
-model, report = AutoModel.from_pretrained("stock", output_loading_info=True)
+model, report = AutoModel.from_pretrained("transformers", output_loading_info=True)
 assert not any(report.values()), report
-tokenizer = AutoTokenizer.from_pretrained("stock")
+tokenizer = AutoTokenizer.from_pretrained("transformers")
 inputs = numpy.load("inputs.npz")
 with torch.no_grad():
     outputs = model(
@@ -106,56 +106,56 @@ numpy.savez(
         np.testing.assert_array_equal(found[name], keras_preset.inputs[name])
 
 
-def test_keras_hubs_own_importer_reads_the_stock_layout(keras_preset: KerasPreset, tmp_path: Path) -> None:
+def test_keras_hubs_own_importer_reads_the_transformers_layout(keras_preset: KerasPreset, tmp_path: Path) -> None:
     import keras_hub
 
     from albert_hub_bridge import convert
 
-    convert(keras_preset.folder, tmp_path / "stock", to="stock")
-    theirs = keras_hub.models.AlbertBackbone.from_preset(str(tmp_path / "stock"))
+    convert(keras_preset.folder, tmp_path / "transformers", to="transformers")
+    theirs = keras_hub.models.AlbertBackbone.from_preset(str(tmp_path / "transformers"))
     assert theirs.get_config()["num_inner_repetitions"] == 2
     for ours, weight in zip(keras_preset.backbone.weights, theirs.weights, strict=True):
         np.testing.assert_array_equal(weight.value.detach().numpy(), ours.value.detach().numpy(), err_msg=weight.path)
-    tokenizer = keras_hub.models.AlbertTokenizer.from_preset(str(tmp_path / "stock"))
+    tokenizer = keras_hub.models.AlbertTokenizer.from_preset(str(tmp_path / "transformers"))
     original = keras_hub.models.AlbertTokenizer.from_preset(str(keras_preset.folder))
     for text in TEXTS:
         assert list(tokenizer(text)) == list(original(text))
 
 
 def test_a_bare_save_of_transformers_is_read(tmp_path: Path) -> None:
-    model = AlbertModel(_stock_config())
+    model = AlbertModel(_albert_config())
     model.save_pretrained(tmp_path)
     names = safetensors.torch.load_file(tmp_path / "model.safetensors")
     assert not any(name.startswith("albert.") for name in names)
-    with read_repository(tmp_path, "stock") as checkpoint:
+    with read_repository(tmp_path, "transformers") as checkpoint:
         assert checkpoint.architecture == SAMPLE_ARCHITECTURE
         assert checkpoint.dropped == []
         for rule in checkpoint.encoder_rules:
             np.testing.assert_array_equal(checkpoint.read(rule, "albert"), model.state_dict()[rule.albert].numpy())
 
 
-def test_old_buffers_are_listed(stock: Path) -> None:
-    tensors = safetensors.torch.load_file(stock / "model.safetensors")
+def test_old_buffers_are_listed(albert_folder: Path) -> None:
+    tensors = safetensors.torch.load_file(albert_folder / "model.safetensors")
     tensors["albert.embeddings.position_ids"] = torch.arange(64).unsqueeze(0)
-    safetensors.torch.save_file(tensors, stock / "model.safetensors")
-    with read_repository(stock, "stock") as checkpoint:
+    safetensors.torch.save_file(tensors, albert_folder / "model.safetensors")
+    with read_repository(albert_folder, "transformers") as checkpoint:
         assert [(tensor.name, tensor.shape) for tensor in checkpoint.dropped] == [
             ("albert.embeddings.position_ids", (1, 64))
         ]
         assert checkpoint.head is None
 
 
-def test_all_problems_of_the_weights_are_listed_at_once(stock: Path) -> None:
-    tensors = safetensors.torch.load_file(stock / "model.safetensors")
+def test_all_problems_of_the_weights_are_listed_at_once(albert_folder: Path) -> None:
+    tensors = safetensors.torch.load_file(albert_folder / "model.safetensors")
     del tensors["albert.pooler.bias"]
     tensors["albert.pooler.weight"] = torch.zeros(32, 31)
     tensors["albert.extra"] = torch.zeros(3)
     tensors["albert.embeddings.LayerNorm.bias"] = torch.zeros(16, dtype=torch.int64)
-    safetensors.torch.save_file(tensors, stock / "model.safetensors")
+    safetensors.torch.save_file(tensors, albert_folder / "model.safetensors")
     with pytest.raises(WeightsError) as error:
-        read_repository(stock, "stock")
+        read_repository(albert_folder, "transformers")
     assert str(error.value).splitlines() == [
-        f"4 problems in the weights of {stock / 'model.safetensors'}",
+        f"4 problems in the weights of {albert_folder / 'model.safetensors'}",
         "  wrong dtype  albert.embeddings.LayerNorm.bias  expected float32, bfloat16, float16, found I64",
         "  wrong shape  albert.pooler.weight              expected (32, 32), found (32, 31)",
         "  missing      albert.pooler.bias                expected (32,), found none",
@@ -175,13 +175,13 @@ def test_all_problems_of_the_weights_are_listed_at_once(stock: Path) -> None:
     ],
 )
 def test_a_wrong_configuration_is_refused(
-    change: Callable[[dict[str, Any]], object], message: str, stock: Path
+    change: Callable[[dict[str, Any]], object], message: str, albert_folder: Path
 ) -> None:
-    content = json.loads((stock / "config.json").read_text())
+    content = json.loads((albert_folder / "config.json").read_text())
     change(content)
-    (stock / "config.json").write_text(json.dumps(content))
+    (albert_folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(ConfigurationError, match=message):
-        read_repository(stock, "stock")
+        read_repository(albert_folder, "transformers")
 
 
 @pytest.mark.parametrize(
@@ -195,18 +195,18 @@ def test_a_wrong_configuration_is_refused(
     ],
 )
 def test_a_broken_file_is_named(
-    name: str, content: bytes, kind: type[CheckpointError], message: str, stock: Path
+    name: str, content: bytes, kind: type[CheckpointError], message: str, albert_folder: Path
 ) -> None:
-    (stock / name).write_bytes(content)
+    (albert_folder / name).write_bytes(content)
     with pytest.raises(kind, match=message) as error:
-        read_repository(stock, "stock")
-    assert str(stock / name) in str(error.value)
+        read_repository(albert_folder, "transformers")
+    assert str(albert_folder / name) in str(error.value)
 
 
-def test_missing_weights_say_what_is_there_instead(stock: Path) -> None:
-    (stock / "model.safetensors").rename(stock / "model.bin")
+def test_missing_weights_say_what_is_there_instead(albert_folder: Path) -> None:
+    (albert_folder / "model.safetensors").rename(albert_folder / "model.bin")
     with pytest.raises(WeightsError, match=r"missing +model.safetensors +expected the weights, found model.bin"):
-        read_repository(stock, "stock")
+        read_repository(albert_folder, "transformers")
 
 
 @pytest.mark.parametrize(
@@ -219,18 +219,18 @@ def test_missing_weights_say_what_is_there_instead(stock: Path) -> None:
     ],
 )
 def test_text_rules_of_transformers_tokenizer_are_recognized(
-    keys: dict[str, Any] | None, rules: str, length: int | None, stock: Path
+    keys: dict[str, Any] | None, rules: str, length: int | None, albert_folder: Path
 ) -> None:
-    (stock / "tokenizer.json").unlink()
-    (stock / "tokenizer_config.json").unlink()
+    (albert_folder / "tokenizer.json").unlink()
+    (albert_folder / "tokenizer_config.json").unlink()
     if keys is not None:
-        (stock / "tokenizer_config.json").write_text(json.dumps(keys))
-    with read_repository(stock, "stock") as checkpoint:
-        assert checkpoint.text is not None
-        assert (checkpoint.text.rules.name, checkpoint.text.sequence_length) == (rules, length)
+        (albert_folder / "tokenizer_config.json").write_text(json.dumps(keys))
+    with read_repository(albert_folder, "transformers") as checkpoint:
+        assert checkpoint.tokenizer is not None
+        assert (checkpoint.tokenizer.normalization.name, checkpoint.tokenizer.sequence_length) == (rules, length)
 
 
-@pytest.mark.parametrize("layout", ["bridge", "stock"])
+@pytest.mark.parametrize("layout", ["albert_hub", "transformers"])
 def test_the_tokenizer_of_a_repository_has_its_ids_limits_and_names(
     layout: Any, vocabulary: bytes, tmp_path: Path
 ) -> None:
@@ -247,12 +247,14 @@ def test_the_tokenizer_of_a_repository_has_its_ids_limits_and_names(
     assert (tmp_path / "spiece.model").read_bytes() == vocabulary
 
 
-def test_a_bridge_repository_without_tokenizer_settings_has_no_text_rules(vocabulary: bytes, tmp_path: Path) -> None:
-    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path, "bridge")
+def test_a_albert_hub_repository_without_tokenizer_settings_has_no_text_rules(
+    vocabulary: bytes, tmp_path: Path
+) -> None:
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path, "albert_hub")
     (tmp_path / "tokenizer_config.json").unlink()
-    with read_repository(tmp_path, "bridge") as checkpoint:
-        assert checkpoint.text is not None
-        assert checkpoint.text.rules.name == "sentencepiece"
+    with read_repository(tmp_path, "albert_hub") as checkpoint:
+        assert checkpoint.tokenizer is not None
+        assert checkpoint.tokenizer.normalization.name == "none"
 
 
 @pytest.mark.parametrize(
@@ -266,44 +268,44 @@ def test_a_bridge_repository_without_tokenizer_settings_has_no_text_rules(vocabu
         ({"truncate": [1]}, "expected 'round_robin', 'waterfall' or 'longest_first'"),
     ],
 )
-def test_wrong_tokenizer_settings_are_refused(keys: dict[str, Any], message: str, stock: Path) -> None:
-    (stock / "tokenizer_config.json").write_text(json.dumps(keys))
+def test_wrong_tokenizer_settings_are_refused(keys: dict[str, Any], message: str, albert_folder: Path) -> None:
+    (albert_folder / "tokenizer_config.json").write_text(json.dumps(keys))
     with pytest.raises(ConfigurationError, match=message):
-        read_repository(stock, "stock")
+        read_repository(albert_folder, "transformers")
 
 
-def test_tokenizer_settings_of_old_writers_are_read_and_reported(stock: Path) -> None:
+def test_tokenizer_settings_of_old_writers_are_read_and_reported(albert_folder: Path) -> None:
     mask = {"content": "[MASK]", "lstrip": True, "__type": "AddedToken"}
     keys = {"mask_token": mask, "remove_space": True, "sp_model_kwargs": {}, "tokenizer_class": "AlbertTokenizer"}
-    (stock / "tokenizer_config.json").write_text(json.dumps(keys))
-    with read_repository(stock, "stock") as checkpoint:
+    (albert_folder / "tokenizer_config.json").write_text(json.dumps(keys))
+    with read_repository(albert_folder, "transformers") as checkpoint:
         assert {"sp_model_kwargs", "tokenizer_class"} <= {key.key for key in checkpoint.ignored}
 
 
 @pytest.mark.parametrize("has_model", [True, False])
-def test_the_first_tokenizer_files_say_no_type(has_model: bool, stock: Path, vocabulary: bytes) -> None:
+def test_the_first_tokenizer_files_say_no_type(has_model: bool, albert_folder: Path, vocabulary: bytes) -> None:
     """Many models of 2020 have such, and the tokenizers library takes them to this day."""
-    content = json.loads((stock / "tokenizer.json").read_text())
+    content = json.loads((albert_folder / "tokenizer.json").read_text())
     for key in ("type", "byte_fallback"):
         del content["model"][key]
-    (stock / "tokenizer.json").write_text(json.dumps(content))
-    assert type(Tokenizer.from_file(str(stock / "tokenizer.json")).model) is Unigram
+    (albert_folder / "tokenizer.json").write_text(json.dumps(content))
+    assert type(Tokenizer.from_file(str(albert_folder / "tokenizer.json")).model) is Unigram
     if not has_model:
-        (stock / "spiece.model").unlink()
-    with read_repository(stock, "stock") as checkpoint:
-        assert checkpoint.text is not None
-        assert checkpoint.text.vocabulary.pieces == parse_vocabulary(vocabulary).pieces
+        (albert_folder / "spiece.model").unlink()
+    with read_repository(albert_folder, "transformers") as checkpoint:
+        assert checkpoint.tokenizer is not None
+        assert checkpoint.tokenizer.vocabulary.pieces == parse_vocabulary(vocabulary).pieces
 
 
-def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(stock: Path) -> None:
-    (stock / "tokenizer.json").unlink()
+def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(albert_folder: Path) -> None:
+    (albert_folder / "tokenizer.json").unlink()
     for tokens in ({}, {"[MASK]": 4}):  # transformers 2 always wrote the file
-        (stock / "added_tokens.json").write_text(json.dumps(tokens))
-        read_repository(stock, "stock").close()
-    (stock / "added_tokens.json").write_text('{"<new>": 80}')
+        (albert_folder / "added_tokens.json").write_text(json.dumps(tokens))
+        read_repository(albert_folder, "transformers").close()
+    (albert_folder / "added_tokens.json").write_text('{"<new>": 80}')
     message = r"added_tokens.json +.* tokens beyond its vocabulary, as '<new>'\n.* without added_tokens.json,"
     with pytest.raises(VocabularyError, match=message):
-        read_repository(stock, "stock")
+        read_repository(albert_folder, "transformers")
 
 
 @pytest.mark.parametrize(
@@ -325,68 +327,68 @@ def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(stock: Path) -
     ],
 )
 def test_tokens_with_other_ids_than_the_vocabularys_are_refused(
-    name: str, changes: dict[str, Any], message: str, stock: Path
+    name: str, changes: dict[str, Any], message: str, albert_folder: Path
 ) -> None:
-    file = stock / name
+    file = albert_folder / name
     before = json.loads(file.read_text()) if file.is_file() else {}
     file.write_text(json.dumps({**before, **changes}))
     with pytest.raises(VocabularyError, match=rf"{name} +.*{message}"):
-        read_repository(stock, "stock")
+        read_repository(albert_folder, "transformers")
 
 
-def test_what_transformers_4_says_of_its_tokens_is_read(stock: Path) -> None:
-    file = stock / "tokenizer_config.json"
+def test_what_transformers_4_says_of_its_tokens_is_read(albert_folder: Path) -> None:
+    file = albert_folder / "tokenizer_config.json"
     tokens = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
     decoder = {str(n): {"content": token, "special": True} for n, token in enumerate(tokens)}
     more = {"added_tokens_decoder": decoder, "bos_token": "[CLS]", "eos_token": "[SEP]", "extra_special_tokens": {}}
     file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
     special = {"bos_token": "[CLS]", "mask_token": {"content": "[MASK]", "lstrip": True}}
-    (stock / "special_tokens_map.json").write_text(json.dumps(special))
-    with read_repository(stock, "stock") as checkpoint:
+    (albert_folder / "special_tokens_map.json").write_text(json.dumps(special))
+    with read_repository(albert_folder, "transformers") as checkpoint:
         assert "added_tokens_decoder" in [key.key for key in checkpoint.ignored if key.reason in SAID_ELSEWHERE]
-    (stock / "special_tokens_map.json").write_text('{"mask_token": "[CLS]"}')
+    (albert_folder / "special_tokens_map.json").write_text('{"mask_token": "[CLS]"}')
     with pytest.raises(ConfigurationError, match=r"special_tokens_map.json\n.*mask_token +expected '\[MASK\]', found"):
-        read_repository(stock, "stock")
+        read_repository(albert_folder, "transformers")
 
 
 @pytest.mark.parametrize("token", ["[MASK]>", {"content": "[MASK]>"}], ids=["text", "object"])
 @pytest.mark.parametrize("name", ["special_tokens_map.json", "tokenizer_config.json"])
-def test_the_mask_token_that_transformers_misspelt_is_mended(name: str, token: Any, stock: Path) -> None:
-    file = stock / name  # 2.2 wrote it into the one, and into both where it wrote what it had read
+def test_the_mask_token_that_transformers_misspelt_is_mended(name: str, token: Any, albert_folder: Path) -> None:
+    file = albert_folder / name  # 2.2 wrote it into the one, and into both where it wrote what it had read
     before = json.loads(file.read_text()) if file.is_file() else {}
     file.write_text(json.dumps({**before, "mask_token": token}))
-    with read_repository(stock, "stock") as checkpoint:
+    with read_repository(albert_folder, "transformers") as checkpoint:
         note = "The mask token was '[MASK]>', as transformers 2.2 misspelt it: it is '[MASK]' now."
         assert note in checkpoint.notes
     file.write_text(json.dumps({**before, "mask_token": "[MASK]>>"}))
     with pytest.raises(ConfigurationError, match=rf"{name}\n.*mask_token +expected '\[MASK\]', found '\[MASK\]>>'"):
-        read_repository(stock, "stock")
+        read_repository(albert_folder, "transformers")
 
 
-def test_a_tokenizer_without_a_vocabulary_is_named(stock: Path) -> None:
-    (stock / "spiece.model").unlink()
-    (stock / "tokenizer.json").unlink()
-    (stock / "added_tokens.json").write_text('{"<new>": 80}')
-    with read_repository(stock, "stock") as checkpoint:
+def test_a_tokenizer_without_a_vocabulary_is_named(albert_folder: Path) -> None:
+    (albert_folder / "spiece.model").unlink()
+    (albert_folder / "tokenizer.json").unlink()
+    (albert_folder / "added_tokens.json").write_text('{"<new>": 80}')
+    with read_repository(albert_folder, "transformers") as checkpoint:
         note = "has no tokenizer, and what added_tokens.json, tokenizer_config.json says is lost."
         assert [each for each in checkpoint.notes if each.endswith(note)]
 
 
 def test_a_model_without_a_head_may_have_no_labels(tmp_path: Path) -> None:
-    AlbertModel(_stock_config(num_labels=0)).save_pretrained(tmp_path)
+    AlbertModel(_albert_config(num_labels=0)).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["id2label"] == {}
-    with read_repository(tmp_path, "stock") as checkpoint:
+    with read_repository(tmp_path, "transformers") as checkpoint:
         assert checkpoint.head is None
 
 
 @pytest.mark.parametrize("count", [{}, {"num_labels": 0}])
 def test_a_head_that_needs_no_labels_may_have_none(count: dict[str, int], tmp_path: Path) -> None:
-    AlbertForMaskedLM(_stock_config(num_labels=0)).save_pretrained(tmp_path)
+    AlbertForMaskedLM(_albert_config(num_labels=0)).save_pretrained(tmp_path)
     file = tmp_path / "config.json"
     config = json.loads(file.read_text())
     assert config["id2label"] == {}
     file.write_text(json.dumps({**config, **count}))
-    with read_repository(tmp_path, "stock") as checkpoint:
+    with read_repository(tmp_path, "transformers") as checkpoint:
         assert checkpoint.head is not None
         assert checkpoint.head.kind == "masked_lm"
 
@@ -400,34 +402,38 @@ def test_a_head_that_needs_no_labels_may_have_none(count: dict[str, int], tmp_pa
         {"_num_labels": 2, "xla_device": None},  # 2.8
     ],
 )
-def test_keys_that_transformers_2_wrote_are_read(keys: dict[str, Any], stock: Path) -> None:
-    file = stock / "config.json"
+def test_keys_that_transformers_2_wrote_are_read(keys: dict[str, Any], albert_folder: Path) -> None:
+    file = albert_folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
-    read_repository(stock, "stock").close()
+    read_repository(albert_folder, "transformers").close()
 
 
 def test_what_the_vocabulary_and_the_packing_say_is_written(vocabulary: bytes, tmp_path: Path) -> None:
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary)
-    assert checkpoint.text is not None
-    text = replace(checkpoint.text, sequence_length=24, truncate="waterfall", rules=TextRules(lower_case=True))
-    write_repository(replace(checkpoint, text=text), tmp_path, "stock")
+    assert checkpoint.tokenizer is not None
+    text = replace(
+        checkpoint.tokenizer, sequence_length=24, truncate="waterfall", normalization=TextNormalization(lower_case=True)
+    )
+    write_repository(replace(checkpoint, tokenizer=text), tmp_path, "transformers")
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["pad_token_id"], config["bos_token_id"], config["eos_token_id"]) == (0, 2, 3)
-    with read_repository(tmp_path, "stock") as found:
-        assert found.text == replace(text, rules_from="tokenizer_config.json")
+    with read_repository(tmp_path, "transformers") as found:
+        assert found.tokenizer == replace(text, normalization_from="tokenizer_config.json")
 
 
 def test_a_repository_without_a_vocabulary_is_read_and_said(tmp_path: Path) -> None:
-    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path, "bridge")
-    with read_repository(tmp_path, "bridge") as checkpoint:
-        assert checkpoint.text is None
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path, "albert_hub")
+    with read_repository(tmp_path, "albert_hub") as checkpoint:
+        assert checkpoint.tokenizer is None
         assert "no tokenizer" in checkpoint.notes[0]
 
 
 def test_what_our_model_saves_is_read(tmp_path: Path) -> None:
     model = AlbertHubModel(AlbertHubConfig(**asdict(SAMPLE_ARCHITECTURE)))
     model.save_pretrained(tmp_path)
-    with read_repository(tmp_path, "bridge") as checkpoint:
+    with read_repository(tmp_path, "albert_hub") as checkpoint:
         assert checkpoint.architecture == Architecture(**asdict(SAMPLE_ARCHITECTURE))
         for rule in checkpoint.encoder_rules:
-            np.testing.assert_array_equal(checkpoint.read(rule, "bridge"), model.state_dict()[rule.bridge].numpy())
+            np.testing.assert_array_equal(
+                checkpoint.read(rule, "albert_hub"), model.state_dict()[rule.albert_hub].numpy()
+            )

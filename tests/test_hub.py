@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from albert_hub_bridge import convert
+from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.mapping.heads import Head
-from albert_hub_bridge.stores.hf_repository import write_repository
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
 from tests.hub_server import HubServer
 from tests.kaggle_server import KaggleServer
@@ -26,12 +26,12 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a stock repository with a classifier."""
-    parent = tmp_path_factory.mktemp("stock")
+def albert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a transformers repository with a classifier."""
+    parent = tmp_path_factory.mktemp("transformers")
     write_sample_preset(parent / "preset")
-    convert(parent / "preset", parent / "stock", to="stock")
-    return parent / "stock"
+    convert(parent / "preset", parent / "transformers", to="transformers")
+    return parent / "transformers"
 
 
 INSPECT = """
@@ -52,40 +52,46 @@ def _inspect(environment: dict[str, str], *sources: str) -> list[Any]:
     return found
 
 
-def test_only_what_is_needed_is_downloaded(hub: HubServer, environment: dict[str, str], stock: Path) -> None:
+def test_only_what_is_needed_is_downloaded(hub: HubServer, environment: dict[str, str], albert_folder: Path) -> None:
     others = {"tf_model.h5": b"other", "onnx/model.onnx": b"other", "pytorch_model.bin": b"other", "README.md": "# Hi"}
-    sha = hub.add_repo("someone/albert", {**_files(stock), **others})
+    sha = hub.add_repo("someone/albert", {**_files(albert_folder), **others})
     found = _inspect(environment, "hf://someone/albert", "someone/albert", f"someone/albert@{sha}")
-    assert [row[:2] for row in found] == [["stock", 73]] * 3
+    assert [row[:2] for row in found] == [["transformers", 73]] * 3
     asked_for = {request.path.rpartition("/")[2] for request in hub.requests("HEAD", "/resolve/")}
-    assert asked_for == set(_files(stock)) - {"README.md"}
+    assert asked_for == set(_files(albert_folder)) - {"README.md"}
     assert len(hub.requests("GET", "/resolve/.*/config.json")) == 1  # then it is in the cache
     assert len(hub.requests("GET", "/storage/")) == 2
 
 
-def test_a_revision_can_be_asked_for(hub: HubServer, environment: dict[str, str], stock: Path, tmp_path: Path) -> None:
-    old = hub.add_repo("someone/albert", _files(stock))
+def test_a_revision_can_be_asked_for(
+    hub: HubServer, environment: dict[str, str], albert_folder: Path, tmp_path: Path
+) -> None:
+    old = hub.add_repo("someone/albert", _files(albert_folder))
     (tmp_path / "masked").mkdir()
-    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, head=Head(kind="masked_lm")), tmp_path / "masked", "bridge")
+    write_repository(
+        random_checkpoint(SAMPLE_ARCHITECTURE, head=Head(kind="masked_lm")), tmp_path / "masked", "albert_hub"
+    )
     hub.add_commit("someone/albert", _files(tmp_path / "masked"))
     newest, oldest, none = _inspect(environment, *(f"someone/albert{at}" for at in ("", f"@{old}", "@nothing")))
-    assert newest[:2] == ["bridge", 78]
-    assert oldest[:2] == ["stock", 73]
+    assert newest[:2] == ["albert_hub", 78]
+    assert oldest[:2] == ["transformers", 73]
     assert "hf://someone/albert@nothing could not be downloaded from Hugging Face. There is no such revision." in none
 
 
 def test_shards_are_pulled_with_their_index(
-    hub: HubServer, environment: dict[str, str], stock: Path, tmp_path: Path
+    hub: HubServer, environment: dict[str, str], albert_folder: Path, tmp_path: Path
 ) -> None:
-    for layout, number in (("stock", 73), ("keras", 73)):
-        convert(stock, tmp_path / layout, to=layout, max_shard_size="40KB")  # type: ignore[arg-type]
+    for layout, number in (("transformers", 73), ("keras", 73)):
+        convert(albert_folder, tmp_path / layout, to=layout, max_shard_size="40KB")  # type: ignore[arg-type]
         hub.add_repo(f"someone/{layout}", _files(tmp_path / layout))
         assert _inspect(environment, f"hf://someone/{layout}")[0][:2] == [layout, number]
 
 
-def test_what_a_hub_refuses_is_said_in_one_message(hub: HubServer, environment: dict[str, str], stock: Path) -> None:
-    hub.add_repo("someone/private", _files(stock), private=True)
-    hub.add_repo("someone/gated", _files(stock), gated=True)
+def test_what_a_hub_refuses_is_said_in_one_message(
+    hub: HubServer, environment: dict[str, str], albert_folder: Path
+) -> None:
+    hub.add_repo("someone/private", _files(albert_folder), private=True)
+    hub.add_repo("someone/gated", _files(albert_folder), gated=True)
     hub.add_repo("someone/empty", {"README.md": "# Nothing here"})
     private, gated, empty, missing = _inspect(
         environment, *(f"someone/{name}" for name in ("private", "gated", "empty", "missing"))
@@ -98,9 +104,9 @@ def test_what_a_hub_refuses_is_said_in_one_message(hub: HubServer, environment: 
 
 
 def test_a_damaged_download_is_refused_and_the_next_try_succeeds(
-    hub: HubServer, environment: dict[str, str], stock: Path
+    hub: HubServer, environment: dict[str, str], albert_folder: Path
 ) -> None:
-    hub.add_repo("someone/albert", _files(stock))
+    hub.add_repo("someone/albert", _files(albert_folder))
     hub.fail("GET", "model.safetensors|/storage/", "corrupt")
     hub.fail("GET", "spiece.model|/storage/", "corrupt")
     damaged = _inspect(environment, "someone/albert")[0]
@@ -109,17 +115,17 @@ def test_a_damaged_download_is_refused_and_the_next_try_succeeds(
         again = _inspect(environment, "someone/albert")[0]
         if not isinstance(again, str):
             break
-    assert again[:2] == ["stock", 73]
+    assert again[:2] == ["transformers", 73]
 
 
 def test_without_a_network_the_cache_serves_and_the_rest_is_said(
-    hub: HubServer, environment: dict[str, str], stock: Path
+    hub: HubServer, environment: dict[str, str], albert_folder: Path
 ) -> None:
-    hub.add_repo("someone/albert", _files(stock))
-    hub.add_repo("someone/other", _files(stock))
+    hub.add_repo("someone/albert", _files(albert_folder))
+    hub.add_repo("someone/other", _files(albert_folder))
     _inspect(environment, "someone/albert")
     cached, absent = _inspect({**environment, "HF_HUB_OFFLINE": "1"}, "someone/albert", "someone/other")
-    assert cached[:2] == ["stock", 73]
+    assert cached[:2] == ["transformers", 73]
     assert (
         "hf://someone/other could not be downloaded from Hugging Face. HF_HUB_OFFLINE is set, and it is not" in absent
     )
@@ -162,9 +168,9 @@ def test_a_report_is_alone_on_standard_output(tmp_path: Path) -> None:
 
 
 def test_every_from_preset_takes_the_same_sources(
-    hub: HubServer, environment: dict[str, str], stock: Path, tmp_path: Path
+    hub: HubServer, environment: dict[str, str], albert_folder: Path, tmp_path: Path
 ) -> None:
-    hub.add_repo("someone/albert", _files(stock))
+    hub.add_repo("someone/albert", _files(albert_folder))
     hub.add_repo(
         "someone/bert", {"config.json": '{"class_name": "BertBackbone", "config": {}, "registered_name": "x"}'}
     )
@@ -239,9 +245,9 @@ def _said(environment: dict[str, str], sources: list[str], expected: list[str], 
     assert [row[1] for row in _inspect(environment, *failed)] == [73] * len(failed)
 
 
-def test_hugging_face_fails_in_every_way(hub: HubServer, environment: dict[str, str], stock: Path) -> None:
+def test_hugging_face_fails_in_every_way(hub: HubServer, environment: dict[str, str], albert_folder: Path) -> None:
     for name, method, path, how, _ in HUGGING_FACE_FAULTS:
-        hub.add_repo(f"someone/{name}", _files(stock))
+        hub.add_repo(f"someone/{name}", _files(albert_folder))
         hub.fail(method, path, how, retry_after=0)
     _said(environment, [f"someone/{row[0]}" for row in HUGGING_FACE_FAULTS], [row[-1] for row in HUGGING_FACE_FAULTS])
 
@@ -256,12 +262,12 @@ def test_kaggle_fails_in_every_way(tmp_path: Path) -> None:
         _said(client_environment(tmp_path / "home", kaggle), sources, [row[-1] for row in KAGGLE_FAULTS])
 
 
-def test_modelscope_is_pulled_from_and_may_fail_in_every_way(stock: Path, tmp_path: Path) -> None:
+def test_modelscope_is_pulled_from_and_may_fail_in_every_way(albert_folder: Path, tmp_path: Path) -> None:
     with ModelScopeServer() as modelscope:
-        modelscope.add_model("someone/albert", {**_files(stock), "tf_model.h5": b"other", "README.md": "# Hi"})
+        modelscope.add_model("someone/albert", {**_files(albert_folder), "tf_model.h5": b"other", "README.md": "# Hi"})
         modelscope.add_model("someone/albert", {"README.md": "# Nothing here"}, "empty")
         for name, method, path, how, _ in MODELSCOPE_FAULTS:
-            modelscope.add_model(f"someone/{name}", _files(stock))
+            modelscope.add_model(f"someone/{name}", _files(albert_folder))
             modelscope.fail(method, path, how, retry_after=0)
         environment = client_environment(tmp_path / "home", modelscope)
         faulty = [f"modelscope://someone/{row[0]}" for row in MODELSCOPE_FAULTS]
@@ -273,5 +279,5 @@ def test_modelscope_is_pulled_from_and_may_fail_in_every_way(stock: Path, tmp_pa
         expected = [row[-1] for row in MODELSCOPE_FAULTS] + ["good", "good", no_config, no_revision]
         _said(environment, [*faulty, *named], expected, lasting=named)
         asked_for = {request.query["FilePath"] for request in modelscope.requests("GET", "someone/albert/repo$")}
-        assert asked_for == set(_files(stock)) - {"README.md"}
+        assert asked_for == set(_files(albert_folder)) - {"README.md"}
         assert not modelscope.requests("CONNECT")

@@ -20,12 +20,12 @@ from albert_hub_bridge.errors import (
     VocabularyError,
     WeightsError,
 )
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.layouts.keras.objects import serialized
+from albert_hub_bridge.layouts.keras.preset import read_preset, write_preset
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import weight_rules
-from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.stores.checkpoint import DTYPES
-from albert_hub_bridge.stores.keras_objects import serialized
-from albert_hub_bridge.stores.keras_preset import read_preset, write_preset
+from albert_hub_bridge.model.architecture import KERAS_FIELDS, Architecture
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 from tests.conftest import TEXTS, KerasPreset
 
@@ -65,7 +65,7 @@ def test_what_we_write_is_loaded_by_keras_hub_without_a_warning(
     assert type(backbone) is keras_hub.models.AlbertBackbone
     assert backbone.count_params() == sum(weight.read().size for weight in checkpoint.weights.values())
     config = backbone.get_config()
-    assert {name: config[name] for name in asdict(SAMPLE_ARCHITECTURE)} == asdict(SAMPLE_ARCHITECTURE)
+    assert {name: config[name] for name in KERAS_FIELDS} == SAMPLE_ARCHITECTURE.keras_arguments
     found = [np.asarray(weight.value.detach().float()) for weight in backbone.weights]
     expected = [np.asarray(checkpoint.read(rule, "keras"), dtype=np.float32) for rule in checkpoint.encoder_rules]
     # Keras lists its weights in another order: match each of ours with the one that is bit for bit the same.
@@ -98,8 +98,8 @@ def test_packing_survives_the_round_trip(keras_preset: KerasPreset, vocabulary: 
     ).save_to_preset(str(tmp_path / "theirs"))
     (tmp_path / "ours").mkdir()
     with read_preset(tmp_path / "theirs") as checkpoint:
-        assert checkpoint.text is not None
-        assert (checkpoint.text.sequence_length, checkpoint.text.truncate) == (24, "waterfall")
+        assert checkpoint.tokenizer is not None
+        assert (checkpoint.tokenizer.sequence_length, checkpoint.tokenizer.truncate) == (24, "waterfall")
         assert checkpoint.head == Head(kind="sequence_classification", num_labels=2)
         assert {tensor.name.removeprefix("task.weights.h5:"): tensor.shape for tensor in checkpoint.dropped} == {
             "optimizer/vars/0": (),
@@ -276,7 +276,7 @@ def test_a_vocabulary_that_is_larger_than_the_embedding_is_refused(vocabulary: b
 def test_a_preset_without_a_vocabulary_is_read_and_said(tmp_path: Path) -> None:
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path)
     with read_preset(tmp_path) as checkpoint:
-        assert checkpoint.text is None
+        assert checkpoint.tokenizer is None
         assert "no tokenizer" in checkpoint.notes[0]
 
 

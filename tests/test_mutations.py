@@ -20,15 +20,16 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 
-from albert_hub_bridge import convert, engines, verify
+from albert_hub_bridge import convert, verify
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.mapping import weights as table
 from albert_hub_bridge.mapping.axes import shape_of
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.model import modeling_albert_hub
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.reports import Verification
-from albert_hub_bridge.stores.checkpoint import DTYPES, Weight
-from albert_hub_bridge.stores.keras_preset import write_preset
+from albert_hub_bridge.verification.engines import registry as engines
+from albert_hub_bridge.verification.report import Verification
 from conversion.sample import random_checkpoint
 
 
@@ -68,19 +69,19 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folders(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the presets are, and what they are converted to: `NAME` and `NAME keras|bridge|stock`."""
+    """Return where the presets are, and what they are converted to: `NAME` and `NAME keras|albert_hub|transformers`."""
     parent = tmp_path_factory.mktemp("mutations")
     for name, head in HEADS.items():
         (parent / name).mkdir()
         checkpoint = random_checkpoint(ARCHITECTURE, vocabulary, head=head)
         weights = {**checkpoint.weights, BIASES[1]: with_a_zero(checkpoint.weights[BIASES[1]])}
         write_preset(replace(checkpoint, weights=weights), parent / name)
-        for layout in ("keras", "bridge", "stock"):
+        for layout in ("keras", "albert_hub", "transformers"):
             convert(parent / name, parent / f"{name} {layout}", to=layout)  # type: ignore[arg-type]
     return parent
 
 
-def with_a_zero(weight: Weight) -> Weight:
+def with_a_zero(weight: LazyTensor) -> LazyTensor:
     """Return a weight whose third value has a sign to lose."""
     return replace(weight, load=lambda: np.where(np.arange(16) == 2, np.float32(0), weight.read()))
 
@@ -140,7 +141,7 @@ def copy(folders: Path, name: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folders / name, tmp_path / "target"))
 
 
-@pytest.mark.parametrize("layout", ["keras", "bridge", "stock"])
+@pytest.mark.parametrize("layout", ["keras", "albert_hub", "transformers"])
 @pytest.mark.parametrize("name", HEADS)
 def test_the_right_conversions_pass(name: str, layout: str, folders: Path) -> None:
     report = verify(folders / name, folders / f"{name} {layout}")
@@ -152,7 +153,7 @@ def test_the_right_conversions_pass(name: str, layout: str, folders: Path) -> No
     assert "keras_hub" in report.source_engine
 
 
-# Tensors that are wrong in the file. The names are those of the bridge layout, without what comes before the encoder.
+# Tensors that are wrong in the file. The names are those of the albert_hub layout, without what comes before the encoder.
 
 
 def swap(one: str, other: str) -> Callable[[Tensors], None]:
@@ -301,7 +302,7 @@ WRONG_TENSORS: dict[str, tuple[Callable[[Tensors], None], set[str]]] = {
 def test_a_wrong_tensor_is_caught(title: str, folders: Path, tmp_path: Path) -> None:
     change, caught_by = WRONG_TENSORS[title]
     source = "classifier" if "classifier" in title else "encoder"
-    target = copy(folders, f"{source} bridge", tmp_path)
+    target = copy(folders, f"{source} albert_hub", tmp_path)
     file = target / "model.safetensors"
     before = load_file(file)
     after = {name.removeprefix("backbone."): array for name, array in before.items()}
@@ -318,11 +319,11 @@ def test_a_wrong_tensor_is_caught(title: str, folders: Path, tmp_path: Path) -> 
 
 # fmt: off
 WRONG_IN_OTHER_LAYOUTS: dict[str, tuple[str, Callable[[Tensors], None], set[str]]] = {
-    "stock: query and key swapped":     ("stock", swap("albert.encoder.albert_layer_groups.1.albert_layers.1.attention.query", "albert.encoder.albert_layer_groups.1.albert_layers.1.attention.key"), ALL),
-    "stock: groups swapped":            ("stock", swap("albert.encoder.albert_layer_groups.0", "albert.encoder.albert_layer_groups.1"), ALL),
-    "stock: layer norms swapped":       ("stock", swap("albert.encoder.albert_layer_groups.0.albert_layers.0.attention.LayerNorm", "albert.encoder.albert_layer_groups.0.albert_layers.0.full_layer_layer_norm"), ALL),
-    "stock: key bias zeroed":           ("stock", each(np.zeros_like, "albert.encoder.albert_layer_groups.0.albert_layers.1.attention.key.bias"), ONLY_TENSORS),
-    "stock: pooler transposed":         ("stock", each(transposed, "albert.pooler.weight"), ALL),
+    "transformers: query and key swapped":     ("transformers", swap("albert.encoder.albert_layer_groups.1.albert_layers.1.attention.query", "albert.encoder.albert_layer_groups.1.albert_layers.1.attention.key"), ALL),
+    "transformers: groups swapped":            ("transformers", swap("albert.encoder.albert_layer_groups.0", "albert.encoder.albert_layer_groups.1"), ALL),
+    "transformers: layer norms swapped":       ("transformers", swap("albert.encoder.albert_layer_groups.0.albert_layers.0.attention.LayerNorm", "albert.encoder.albert_layer_groups.0.albert_layers.0.full_layer_layer_norm"), ALL),
+    "transformers: key bias zeroed":           ("transformers", each(np.zeros_like, "albert.encoder.albert_layer_groups.0.albert_layers.1.attention.key.bias"), ONLY_TENSORS),
+    "transformers: pooler transposed":         ("transformers", each(transposed, "albert.pooler.weight"), ALL),
     "keras: query and key swapped":     ("keras", swap("layers/transformer_encoder_3/_self_attention_layer/query_dense", "layers/transformer_encoder_3/_self_attention_layer/key_dense"), ALL),
     "keras: counter by inner layer":    ("keras", swap("layers/transformer_encoder_1/", "layers/transformer_encoder_2/"), ALL),
     "keras: heads and head_dim swapped": ("keras", each(lambda a: a.swapaxes(1, 2), "layers/transformer_encoder_2/_self_attention_layer/query_dense/vars/0"), ALL),
@@ -338,7 +339,7 @@ WRONG_IN_OTHER_LAYOUTS: dict[str, tuple[str, Callable[[Tensors], None], set[str]
 def test_a_wrong_tensor_is_caught_in_every_layout(title: str, folders: Path, tmp_path: Path) -> None:
     layout, change, caught_by = WRONG_IN_OTHER_LAYOUTS[title]
     target = copy(folders, f"encoder {layout}", tmp_path)
-    if layout == "stock":
+    if layout == "transformers":
         tensors = load_file(target / "model.safetensors")
         change(tensors)
         save_file(
@@ -359,7 +360,7 @@ def test_a_wrong_tensor_is_caught_in_every_layout(title: str, folders: Path, tmp
 
 @pytest.mark.parametrize("tensor", ["masked_lm_head.intermediate_dense.weight", "masked_lm_head.decoder.bias"])
 def test_a_wrong_masked_lm_is_caught(tensor: str, folders: Path, tmp_path: Path) -> None:
-    target = copy(folders, "masked LM bridge", tmp_path)
+    target = copy(folders, "masked LM albert_hub", tmp_path)
     tensors = load_file(target / "model.safetensors")
     tensors[tensor] = np.ascontiguousarray(tensors[tensor].T[::-1])
     save_file(tensors, target / "model.safetensors")
@@ -466,41 +467,41 @@ LABELS = {"0": "bad", "1": "good", "2": "ugly"}
 # fmt: off
 WRONG_SETTINGS: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
     # what: target, change, the setting that is named, who else sees it
-    "fewer heads":               ("classifier bridge", edit("config.json", num_heads=2), "num_heads", set()),
-    "more heads":                ("classifier bridge", edit("config.json", num_heads=8), "num_heads", set()),
-    "more layers":               ("classifier bridge", edit("config.json", num_layers=8), "num_layers", set()),
-    "fewer layers":              ("classifier bridge", edit("config.json", num_layers=2), "num_layers", set()),
-    "another epsilon":           ("classifier bridge", edit("config.json", layer_norm_epsilon=1e-5), "layer_norm_epsilon", {REFERENCE}),
-    "an epsilon of 1e-11":       ("classifier bridge", edit("config.json", layer_norm_epsilon=1e-11), "layer_norm_epsilon", {REFERENCE}),
-    "GELU with erf":             ("classifier bridge", edit("config.json", activation="gelu"), "activation", NUMBERS),
-    "GELU by a sigmoid":         ("classifier bridge", edit("config.json", activation="quick_gelu"), "activation", NUMBERS),
-    "ReLU":                      ("classifier bridge", edit("config.json", activation="relu"), "activation", NUMBERS),
-    "another dropout":           ("classifier bridge", edit("config.json", dropout=0.2), "dropout", set()),
-    "a second dropout":          ("classifier bridge", edit("config.json", attention_dropout=0.2), "attention_dropout", set()),
-    "labels in another order":   ("classifier bridge", edit("config.json", id2label=LABELS), "labels", set()),
-    "scores without softmax":    ("classifier bridge", edit("config.json", classifier_activation=None), "head", {ENGINES, TEXTS}),
-    "sigmoid for softmax":       ("classifier bridge", edit("config.json", classifier_activation="sigmoid"), "head", {ENGINES, TEXTS}),
-    "a classifier's dropout":    ("classifier bridge", edit("config.json", classifier_dropout=0.3), "classifier_dropout", set()),
-    "no classifier":             ("classifier bridge", drop_classifier, "head", {TENSORS}),
-    "a masked LM's epsilon":     ("masked LM bridge",  edit("config.json", masked_lm_layer_norm_epsilon=1e-12), "masked_lm_layer_norm_epsilon", {TEXTS}),
-    "text in lower case":        ("classifier bridge", edit("tokenizer_config.json", do_lower_case=True), "text_rules", {TEXTS}),
-    "accents stripped":          ("classifier bridge", edit("tokenizer_config.json", strip_accents=True, keep_accents=False), "text_rules", {TEXTS}),
-    "quotes replaced":           ("classifier bridge", edit("tokenizer_config.json", replace_quotes=True), "text_rules", {TEXTS}),
-    "no vocabulary":             ("classifier bridge", drop_vocabulary, "", {TEXTS}),
-    "two pieces swapped":        ("classifier bridge", swap_in_both, PIECE, set()),
-    "another score":             ("classifier bridge", edit_vocabulary("spiece.model", edit_score), PIECE, set()),
-    "no normalization":          ("classifier bridge", edit_vocabulary("spiece.model", edit_normalizer(precompiled_charsmap=b"")), "normalization", {TEXTS}),
-    "no space in front":         ("classifier bridge", edit_vocabulary("spiece.model", edit_normalizer(add_dummy_prefix=False)), "add_dummy_prefix", {TEXTS}),
-    "spaces kept":               ("classifier bridge", edit_vocabulary("spiece.model", edit_normalizer(remove_extra_whitespaces=False)), "remove_extra_whitespaces", {TEXTS}),
-    "a shorter sequence":        ("classifier bridge", edit("tokenizer_config.json", model_max_length=9), "sequence_length", set()),
-    "pairs cut otherwise":       ("classifier bridge", edit("tokenizer_config.json", truncate="waterfall"), "truncate", set()),
-    "stock: GELU with erf":      ("classifier stock",  edit("config.json", hidden_act="gelu"), "activation", NUMBERS),
-    "stock: another epsilon":    ("classifier stock",  edit("config.json", layer_norm_eps=1e-3), "layer_norm_epsilon", NUMBERS),
-    "stock: heads":              ("classifier stock",  edit("config.json", num_attention_heads=2), "num_heads", set()),
-    "stock: labels":             ("classifier stock",  edit("config.json", id2label=LABELS), "labels", set()),
-    "stock: another score":      ("classifier stock",  edit_pipeline(edit_score_in_pipeline), "tokenizer.json", set()),
-    "stock: lower case":         ("classifier stock",  edit_pipeline(lower_case_in_pipeline), "tokenizer.json", {TEXTS}),
-    "stock: flag flipped":       ("classifier stock",  edit("tokenizer_config.json", do_lower_case=True), "text_rules", set()),
+    "fewer heads":               ("classifier albert_hub", edit("config.json", num_heads=2), "num_heads", set()),
+    "more heads":                ("classifier albert_hub", edit("config.json", num_heads=8), "num_heads", set()),
+    "more layers":               ("classifier albert_hub", edit("config.json", num_layers=8), "num_layers", set()),
+    "fewer layers":              ("classifier albert_hub", edit("config.json", num_layers=2), "num_layers", set()),
+    "another epsilon":           ("classifier albert_hub", edit("config.json", layer_norm_epsilon=1e-5), "layer_norm_epsilon", {REFERENCE}),
+    "an epsilon of 1e-11":       ("classifier albert_hub", edit("config.json", layer_norm_epsilon=1e-11), "layer_norm_epsilon", {REFERENCE}),
+    "GELU with erf":             ("classifier albert_hub", edit("config.json", activation="gelu"), "activation", NUMBERS),
+    "GELU by a sigmoid":         ("classifier albert_hub", edit("config.json", activation="quick_gelu"), "activation", NUMBERS),
+    "ReLU":                      ("classifier albert_hub", edit("config.json", activation="relu"), "activation", NUMBERS),
+    "another dropout":           ("classifier albert_hub", edit("config.json", dropout=0.2), "dropout", set()),
+    "a second dropout":          ("classifier albert_hub", edit("config.json", attention_dropout=0.2), "attention_dropout", set()),
+    "labels in another order":   ("classifier albert_hub", edit("config.json", id2label=LABELS), "labels", set()),
+    "scores without softmax":    ("classifier albert_hub", edit("config.json", classifier_activation=None), "head", {ENGINES, TEXTS}),
+    "sigmoid for softmax":       ("classifier albert_hub", edit("config.json", classifier_activation="sigmoid"), "head", {ENGINES, TEXTS}),
+    "a classifier's dropout":    ("classifier albert_hub", edit("config.json", classifier_dropout=0.3), "classifier_dropout", set()),
+    "no classifier":             ("classifier albert_hub", drop_classifier, "head", {TENSORS}),
+    "a masked LM's epsilon":     ("masked LM albert_hub",  edit("config.json", masked_lm_layer_norm_epsilon=1e-12), "masked_lm_layer_norm_epsilon", {TEXTS}),
+    "text in lower case":        ("classifier albert_hub", edit("tokenizer_config.json", do_lower_case=True), "text_normalization", {TEXTS}),
+    "accents stripped":          ("classifier albert_hub", edit("tokenizer_config.json", strip_accents=True, keep_accents=False), "text_normalization", {TEXTS}),
+    "quotes replaced":           ("classifier albert_hub", edit("tokenizer_config.json", replace_quotes=True), "text_normalization", {TEXTS}),
+    "no vocabulary":             ("classifier albert_hub", drop_vocabulary, "", {TEXTS}),
+    "two pieces swapped":        ("classifier albert_hub", swap_in_both, PIECE, set()),
+    "another score":             ("classifier albert_hub", edit_vocabulary("spiece.model", edit_score), PIECE, set()),
+    "no normalization":          ("classifier albert_hub", edit_vocabulary("spiece.model", edit_normalizer(precompiled_charsmap=b"")), "normalization", {TEXTS}),
+    "no space in front":         ("classifier albert_hub", edit_vocabulary("spiece.model", edit_normalizer(add_dummy_prefix=False)), "add_dummy_prefix", {TEXTS}),
+    "spaces kept":               ("classifier albert_hub", edit_vocabulary("spiece.model", edit_normalizer(remove_extra_whitespaces=False)), "remove_extra_whitespaces", {TEXTS}),
+    "a shorter sequence":        ("classifier albert_hub", edit("tokenizer_config.json", model_max_length=9), "sequence_length", set()),
+    "pairs cut otherwise":       ("classifier albert_hub", edit("tokenizer_config.json", truncate="waterfall"), "truncate", set()),
+    "transformers: GELU with erf":      ("classifier transformers",  edit("config.json", hidden_act="gelu"), "activation", NUMBERS),
+    "transformers: another epsilon":    ("classifier transformers",  edit("config.json", layer_norm_eps=1e-3), "layer_norm_epsilon", NUMBERS),
+    "transformers: heads":              ("classifier transformers",  edit("config.json", num_attention_heads=2), "num_heads", set()),
+    "transformers: labels":             ("classifier transformers",  edit("config.json", id2label=LABELS), "labels", set()),
+    "transformers: another score":      ("classifier transformers",  edit_pipeline(edit_score_in_pipeline), "tokenizer.json", set()),
+    "transformers: lower case":         ("classifier transformers",  edit_pipeline(lower_case_in_pipeline), "tokenizer.json", {TEXTS}),
+    "transformers: flag flipped":       ("classifier transformers",  edit("tokenizer_config.json", do_lower_case=True), "text_normalization", set()),
     "keras: another activation": ("classifier keras",  edit("task.json", activation="sigmoid"), "head", {ENGINES, TEXTS}),
     "keras: pieces swapped":     ("classifier keras",  edit_vocabulary("assets/tokenizer/vocabulary.spm", swap_pieces), PIECE, set()),
     "keras: pairs cut otherwise": ("classifier keras", cut_otherwise, "truncate", set()),
@@ -529,13 +530,13 @@ def swap_names(one: str, other: str, dialect: str) -> Callable[[pytest.MonkeyPat
     """Swap what two layers are called in a dialect."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        rows = {rule.bridge: getattr(rule, dialect) for rule in table._LAYER}
+        rows = {rule.albert_hub: getattr(rule, dialect) for rule in table._LAYER}
 
         def twin(rule: Any) -> str:
             for a, b in ((one, other), (other, one)):
-                if rule.bridge.startswith(a):
-                    return rows[b + rule.bridge.removeprefix(a)]
-            return rows[rule.bridge]
+                if rule.albert_hub.startswith(a):
+                    return rows[b + rule.albert_hub.removeprefix(a)]
+            return rows[rule.albert_hub]
 
         changed = tuple(replace(rule, **{dialect: twin(rule)}) for rule in table._LAYER)
         monkeypatch.setattr(table, "_LAYER", changed)
@@ -548,7 +549,9 @@ def other_axes(part: str, torch_axes: str) -> Callable[[pytest.MonkeyPatch], Non
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         changed = tuple(
-            replace(rule, torch_axes=torch_axes) if part in rule.bridge and rule.bridge.endswith("weight") else rule
+            replace(rule, torch_axes=torch_axes)
+            if part in rule.albert_hub and rule.albert_hub.endswith("weight")
+            else rule
             for rule in table._LAYER
         )
         assert changed != table._LAYER
@@ -575,7 +578,11 @@ def changed_values(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Cal
 
         def move(self: Any, array: np.ndarray, source: Any, target: Any, sizes: Any) -> np.ndarray:
             moved = real(self, array, source, target, sizes)
-            return change(moved) if self.bridge.endswith(name) and (source, target) == ("keras", "bridge") else moved
+            return (
+                change(moved)
+                if self.albert_hub.endswith(name) and (source, target) == ("keras", "albert_hub")
+                else moved
+            )
 
         monkeypatch.setattr(table.WeightRule, "move", move)
 
@@ -597,18 +604,18 @@ QUERY, KEY, VALUE, OUT = (f"self_attention_layer.{part}_dense" for part in ("que
 # fmt: off
 WRONG_CONVERTERS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], set[str], set[str]]] = {
     # what: target, patch, caught by when it is wrong once, and when it is wrong both times
-    "query and key swapped in KerasHub's names": ("bridge", swap_names(QUERY, KEY, "keras"), ALL, NUMBERS),
-    "key and value swapped in transformers' names": ("stock", swap_names(KEY, VALUE, "albert"), ALL, NUMBERS),
-    "layer norms swapped in KerasHub's names": ("bridge", swap_names("self_attention_layer_norm", "feedforward_layer_norm", "keras"), ALL, NUMBERS),
-    "KerasHub's counter by inner layer":       ("stock",  counter_by_inner_layer, ALL, NUMBERS),
-    "head_dim before heads in query":          ("bridge", other_axes(QUERY, "(head_dim heads) hidden"), ALL, NUMBERS),
-    "head_dim before heads in output":         ("stock",  other_axes(OUT, "hidden (head_dim heads)"), ALL, NUMBERS),
-    "query not transposed":                    ("bridge", other_axes(QUERY, "hidden (heads head_dim)"), ALL, NUMBERS),
-    "square matrices not transposed":          ("stock",  untransposed_squares, ALL, ALL),
-    "key biases lost":                         ("bridge", changed_values("key_dense.bias", np.zeros_like), ONLY_TENSORS, ONLY_TENSORS),
-    "value biases lost":                       ("bridge", changed_values("value_dense.bias", np.zeros_like), ALL, ALL),
-    "a pooler of zeros":                       ("stock",  changed_values("pooled_dense.weight", np.zeros_like), ALL, ALL),
-    "kernels rounded on the way":              ("bridge", changed_values("feedforward_output_dense.weight", rounded("bfloat16")), ALL, ALL),
+    "query and key swapped in KerasHub's names": ("albert_hub", swap_names(QUERY, KEY, "keras"), ALL, NUMBERS),
+    "key and value swapped in transformers' names": ("transformers", swap_names(KEY, VALUE, "albert"), ALL, NUMBERS),
+    "layer norms swapped in KerasHub's names": ("albert_hub", swap_names("self_attention_layer_norm", "feedforward_layer_norm", "keras"), ALL, NUMBERS),
+    "KerasHub's counter by inner layer":       ("transformers",  counter_by_inner_layer, ALL, NUMBERS),
+    "head_dim before heads in query":          ("albert_hub", other_axes(QUERY, "(head_dim heads) hidden"), ALL, NUMBERS),
+    "head_dim before heads in output":         ("transformers",  other_axes(OUT, "hidden (head_dim heads)"), ALL, NUMBERS),
+    "query not transposed":                    ("albert_hub", other_axes(QUERY, "hidden (heads head_dim)"), ALL, NUMBERS),
+    "square matrices not transposed":          ("transformers",  untransposed_squares, ALL, ALL),
+    "key biases lost":                         ("albert_hub", changed_values("key_dense.bias", np.zeros_like), ONLY_TENSORS, ONLY_TENSORS),
+    "value biases lost":                       ("albert_hub", changed_values("value_dense.bias", np.zeros_like), ALL, ALL),
+    "a pooler of zeros":                       ("transformers",  changed_values("pooled_dense.weight", np.zeros_like), ALL, ALL),
+    "kernels rounded on the way":              ("albert_hub", changed_values("feedforward_output_dense.weight", rounded("bfloat16")), ALL, ALL),
 }
 # fmt: on
 
@@ -712,7 +719,7 @@ WRONG_MODELS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] =
 def test_a_wrong_model_is_caught(title: str, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patch, caught_by = WRONG_MODELS[title]
     patch(monkeypatch)
-    report = verify(folders / "encoder", folders / "encoder bridge")
+    report = verify(folders / "encoder", folders / "encoder albert_hub")
     assert failed(report) == caught_by
     assert report.different_tensors == []
 

@@ -52,7 +52,10 @@ def test_the_real_preset_goes_the_whole_way(tmp_path: Path) -> None:
                         result.append(stop.code)
             """,
             environment,
-            commands=[["convert", entry.name, "hf://user/albert", "--to", "stock"], ["verify", "hf://user/albert"]],
+            commands=[
+                ["convert", entry.name, "hf://user/albert", "--to", "transformers"],
+                ["verify", "hf://user/albert"],
+            ],
         )
         assert codes == [0, 0]
         record = json.loads(hub.files("user/albert")["conversion.json"])

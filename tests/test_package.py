@@ -38,7 +38,7 @@ def test_converting_needs_neither_torch_nor_transformers_nor_keras(tmp_path: Pat
     code = """
 import sys
 from albert_hub_bridge.cli import app
-for source, target, to in (("sample", "stock", "stock"), ("stock", "bridge", "bridge"), ("bridge", "keras", "keras")):
+for source, target, to in (("sample", "transformers", "transformers"), ("transformers", "albert_hub", "albert_hub"), ("albert_hub", "keras", "keras")):
     app(["convert", f"{sys.argv[1]}/{source}", f"{sys.argv[1]}/{target}", "--to", to], standalone_mode=False)
 """
     loaded = _imported_after(code, str(tmp_path))
@@ -101,7 +101,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     assert {name for name in names if name.startswith("albert_hub_bridge/")} == {
         *sources,
         "albert_hub_bridge/py.typed",
-        "albert_hub_bridge/templates/model_card.md",
+        "albert_hub_bridge/provenance/templates/model_card.md",
     }
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.10" in metadata

@@ -17,15 +17,14 @@ from typer.testing import CliRunner
 
 from albert_hub_bridge import card, check, convert, inspect, push, verify
 from albert_hub_bridge.cli import app
+from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.errors import ConfigurationError, TargetError
+from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import POOLER
-from albert_hub_bridge.model.architecture import Variant
-from albert_hub_bridge.model_card import BEGIN, END, render_card
-from albert_hub_bridge.picture import draw_parity
-from albert_hub_bridge.publish import record_verification
-from albert_hub_bridge.stores.hf_repository import write_repository
-from albert_hub_bridge.stores.keras_preset import write_preset
+from albert_hub_bridge.provenance.model_card import BEGIN, END, render_card
+from albert_hub_bridge.provenance.picture import draw_parity
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests.hub_server import HubServer
 from tests.kaggle_server import KaggleServer
@@ -60,7 +59,7 @@ with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
 """
 
 
-def _converted(preset: Path, folder: Path, to: str = "stock") -> Path:
+def _converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
     convert(preset, folder, to=to)  # type: ignore[arg-type]
     assert record_verification(folder, verify(preset, folder))
     return folder
@@ -73,7 +72,9 @@ def test_a_kaggle_preset_becomes_a_repository_that_transformers_loads(
         kaggle.add_model("keras/albert/keras/sample", _files(preset))
         environment = client_environment(tmp_path / "home", hub, kaggle)
         source = "kaggle://keras/albert/keras/sample"
-        codes = run_client(COMMAND, environment, commands=[["convert", source, "hf://user/albert", "--to", "stock"]])
+        codes = run_client(
+            COMMAND, environment, commands=[["convert", source, "hf://user/albert", "--to", "transformers"]]
+        )
         assert codes == [0]
         assert not kaggle.requests("CONNECT")
     commits = hub.commits("user/albert")
@@ -114,10 +115,10 @@ def test_a_repository_becomes_a_preset_that_kerashub_loads(
     hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     head = Head(kind="sequence_classification", num_labels=3, labels=("a", "b", "c"))
-    (tmp_path / "stock").mkdir()
+    (tmp_path / "transformers").mkdir()
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=head)
-    write_repository(checkpoint, tmp_path / "stock", "stock")
-    hub.add_repo("someone/classifier", _files(tmp_path / "stock"))
+    write_repository(checkpoint, tmp_path / "transformers", "transformers")
+    hub.add_repo("someone/classifier", _files(tmp_path / "transformers"))
     command = ["convert", "hf://someone/classifier", "hf://user/preset", "--to", "keras"]
     assert run_client(COMMAND, environment, commands=[command]) == [0]
     found = run_client(
@@ -283,29 +284,29 @@ def test_only_what_was_verified_and_not_changed_is_pushed(preset: Path, tmp_path
     with pytest.raises(ConfigurationError, match=r"missing +conversion.json +only what `convert` made has one"):
         push(preset, "hf://user/albert")
     for target in ("user/albert", "gs://bucket", "kaggle://user/albert"):
-        convert(preset, tmp_path / "stock", to="stock", overwrite=True)
+        convert(preset, tmp_path / "transformers", to="transformers", overwrite=True)
         with pytest.raises(TargetError, match=r"should be hf://|was not compared with its source"):
-            push(tmp_path / "stock", target)
+            push(tmp_path / "transformers", target)
     with pytest.raises(TargetError, match=r"was not compared with its source.*albert-hub-bridge verify SOURCE"):
-        push(tmp_path / "stock", "hf://user/albert")
-    (tmp_path / "stock" / "config.json").write_text("{}")
-    (tmp_path / "stock" / "spiece.model").unlink()
+        push(tmp_path / "transformers", "hf://user/albert")
+    (tmp_path / "transformers" / "config.json").write_text("{}")
+    (tmp_path / "transformers" / "spiece.model").unlink()
     with pytest.raises(TargetError, match=r"config.json \(changed\), spiece.model \(missing\)"):
-        push(tmp_path / "stock", "hf://user/albert")
-    assert not record_verification(tmp_path / "stock", verify(preset, preset))
+        push(tmp_path / "transformers", "hf://user/albert")
+    assert not record_verification(tmp_path / "transformers", verify(preset, preset))
 
 
 def test_what_was_left_out_on_purpose_is_no_difference(tmp_path: Path) -> None:
-    (tmp_path / "stock").mkdir()
+    (tmp_path / "transformers").mkdir()
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=Head(kind="pretraining"))
-    write_repository(checkpoint, tmp_path / "stock", "stock")
-    convert(tmp_path / "stock", tmp_path / "keras", to="keras", drop_head=True)
-    report = verify(tmp_path / "stock", tmp_path / "keras")
+    write_repository(checkpoint, tmp_path / "transformers", "transformers")
+    convert(tmp_path / "transformers", tmp_path / "keras", to="keras", drop_head=True)
+    report = verify(tmp_path / "transformers", tmp_path / "keras")
     assert report.passed
     assert "head_output" in report.max_abs_difference
     assert "Left out of the target, as its conversion.json says: sentence_order_classifier.bias" in report.notes[0]
     (tmp_path / "keras" / "conversion.json").unlink()  # then nobody says that it was on purpose
-    assert verify(tmp_path / "stock", tmp_path / "keras").different_tensors == [
+    assert verify(tmp_path / "transformers", tmp_path / "keras").different_tensors == [
         "sentence_order_classifier.bias",
         "sentence_order_classifier.weight",
     ]
@@ -315,19 +316,19 @@ def test_what_does_not_agree_is_not_pushed(preset: Path, tmp_path: Path) -> None
     other = tmp_path / "other"
     other.mkdir()
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), seed=1), other)
-    convert(preset, tmp_path / "stock", to="stock")
-    record_verification(tmp_path / "stock", verify(other, tmp_path / "stock"))
+    convert(preset, tmp_path / "transformers", to="transformers")
+    record_verification(tmp_path / "transformers", verify(other, tmp_path / "transformers"))
     with pytest.raises(TargetError, match="did not agree with its source"):
-        push(tmp_path / "stock", "hf://user/albert")
-    assert "**No**" in (tmp_path / "stock" / "README.md").read_text()
+        push(tmp_path / "transformers", "hf://user/albert")
+    assert "**No**" in (tmp_path / "transformers" / "README.md").read_text()
 
 
 # The card and the record.
 
 
 def test_the_card_says_what_was_done_and_nothing_that_was_not_measured(preset: Path, tmp_path: Path) -> None:
-    convert(preset, tmp_path / "stock", to="stock", dtype="bfloat16", text_rules="uncased")
-    text = (tmp_path / "stock" / "README.md").read_text()
+    convert(preset, tmp_path / "transformers", to="transformers", dtype="bfloat16", normalize="uncased")
+    text = (tmp_path / "transformers" / "README.md").read_text()
     assert "Not measured." in text
     assert "The weights were float32, and are bfloat16, rounded." in text
     assert "not lower-cased" not in text
@@ -339,9 +340,9 @@ def test_the_card_says_what_was_done_and_nothing_that_was_not_measured(preset: P
         "tags": ["albert", "albert-hub-bridge", "pytorch"],
     }
     assert str(tmp_path) not in text
-    assert str(tmp_path) not in (tmp_path / "stock" / "conversion.json").read_text()
-    convert(preset, tmp_path / "bridge", to="bridge")
-    text = (tmp_path / "bridge" / "README.md").read_text()
+    assert str(tmp_path) not in (tmp_path / "transformers" / "conversion.json").read_text()
+    convert(preset, tmp_path / "albert_hub", to="albert_hub")
+    text = (tmp_path / "albert_hub" / "README.md").read_text()
     assert "**Texts are not lower-cased.**" in text
     assert "import albert_hub_bridge" in text
 
@@ -350,7 +351,7 @@ def test_its_metadata_pass_the_hubs_own_check(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     cards = []
-    for layout in ("keras", "bridge", "stock"):
+    for layout in ("keras", "albert_hub", "transformers"):
         _converted(preset, tmp_path / layout, layout)
         cards.append((tmp_path / layout / "README.md").read_text())
         data = ModelCard(cards[-1]).data
@@ -363,14 +364,14 @@ def test_its_metadata_pass_the_hubs_own_check(
 
 
 def test_what_people_write_into_a_card_stays(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "stock")
+    folder = _converted(preset, tmp_path / "transformers")
     file = folder / "README.md"
     file.write_text(file.read_text().replace(BEGIN, f"{BEGIN}\n## What I use it for\n\nCounting sheep."))
-    file.write_text(file.read_text().replace("# stock", "# Something else"))
+    file.write_text(file.read_text().replace("# transformers", "# Something else"))
     assert card(folder) == file
     assert "Counting sheep." in file.read_text()
-    assert "# stock" in file.read_text()
-    convert(preset, folder, to="stock", overwrite=True)
+    assert "# transformers" in file.read_text()
+    convert(preset, folder, to="transformers", overwrite=True)
     text = file.read_text()
     assert "## What I use it for\n\nCounting sheep." in text
     assert text.index(BEGIN) < text.index("Counting sheep.") < text.index(END)
@@ -378,7 +379,7 @@ def test_what_people_write_into_a_card_stays(preset: Path, tmp_path: Path) -> No
 
 
 def test_a_card_shows_what_was_measured_of_every_layer(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "stock")
+    folder = _converted(preset, tmp_path / "transformers")
     record = json.loads((folder / "conversion.json").read_text())
     layers = record["verification"]["layer_differences"]
     # The embeddings, and 2 layers of each of 2 groups, both run twice; the last is what comes out.
@@ -389,12 +390,12 @@ def test_a_card_shows_what_was_measured_of_every_layer(preset: Path, tmp_path: P
     assert record["picture"] == {"bytes": len(picture), "sha256": hashlib.sha256(picture).hexdigest()}
     assert "](parity.png)" in (folder / "README.md").read_text()
     # Only where it was measured, and only that which was.
-    convert(preset, tmp_path / "bridge", to="bridge")
-    assert "](parity.png)" not in (tmp_path / "bridge" / "README.md").read_text()
+    convert(preset, tmp_path / "albert_hub", to="albert_hub")
+    assert "](parity.png)" not in (tmp_path / "albert_hub" / "README.md").read_text()
     (folder / "parity.png").write_bytes(b"something else")
     card(folder)
     assert (folder / "parity.png").read_bytes() == picture
-    convert(preset, folder, to="stock", overwrite=True)
+    convert(preset, folder, to="transformers", overwrite=True)
     assert not (folder / "parity.png").exists()
 
 
@@ -421,7 +422,7 @@ def test_no_picture_without_matplotlib_and_of_what_is_no_number(monkeypatch: pyt
     assert draw_parity(measured) is None
 
 
-@pytest.mark.parametrize("layout", ["keras", "stock", "bridge"])
+@pytest.mark.parametrize("layout", ["keras", "transformers", "albert_hub"])
 def test_a_record_that_has_other_tensors_is_noticed(layout: str, preset: Path, tmp_path: Path) -> None:
     """Whoever writes the checksum of a changed file into the record as well has still changed a tensor."""
     convert(preset, tmp_path / "target", to=layout)  # type: ignore[arg-type]
@@ -446,7 +447,7 @@ def test_a_folder_is_checked_by_its_own_record(preset: Path, tmp_path: Path) -> 
         result = runner.invoke(app, ["verify", str(folder), *options])
         return result.exit_code, result.output
 
-    folder = _converted(preset, tmp_path / "stock")
+    folder = _converted(preset, tmp_path / "transformers")
     code, said = run()
     tensors = check(folder).tensors
     assert tensors == len(load_file(folder / "model.safetensors"))
@@ -477,7 +478,7 @@ def test_a_folder_is_checked_by_its_own_record(preset: Path, tmp_path: Path) -> 
 def test_what_was_pushed_is_checked_where_it_is(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = _converted(preset, tmp_path / "stock")
+    folder = _converted(preset, tmp_path / "transformers")
     commands = [["push", str(folder), "hf://user/albert"], ["verify", "hf://user/albert"]]
     assert run_client(COMMAND, environment, commands=commands) == [0, 0]
     assert "parity.png" in hub.files("user/albert")
@@ -489,10 +490,14 @@ def test_what_was_pushed_is_checked_where_it_is(
     ("location", "layout", "expected"),
     [
         ("kaggle://user/albert/keras/a", "keras", 'AlbertBackbone.from_preset("kaggle://user/albert/keras/a")'),
-        ("kaggle://user/albert/transformers/a", "stock", 'kagglehub.model_download("user/albert/transformers/a")'),
-        ("hf://user/a", "stock", 'AutoModel.from_pretrained("user/a")'),
+        (
+            "kaggle://user/albert/transformers/a",
+            "transformers",
+            'kagglehub.model_download("user/albert/transformers/a")',
+        ),
+        ("hf://user/a", "transformers", 'AutoModel.from_pretrained("user/a")'),
         ("hf://user/a", "keras", 'AlbertBackbone.from_preset("hf://user/a")'),
-        ("a", "bridge", 'AutoModel.from_pretrained("a")'),
+        ("a", "albert_hub", 'AutoModel.from_pretrained("a")'),
     ],
 )
 def test_a_card_says_how_to_load_it_from_where_it_is(
@@ -506,24 +511,24 @@ def test_a_card_says_how_to_load_it_from_where_it_is(
 
 def test_a_card_says_that_kerashub_reads_only_what_it_computes_rightly(tmp_path: Path) -> None:
     # fmt: off
-    for name, variant, head, reads in (
-        ("plain",     Variant(),                  None,                                           True),
-        ("gelu",      Variant(activation="gelu"), None,                                           False),
-        ("no-pooler", Variant(),                  Head(kind="token_classification", num_labels=2), False),
+    for name, settings, head, reads in (
+        ("plain",     {},                     None,                                           True),
+        ("gelu",      {"activation": "gelu"}, None,                                           False),
+        ("no-pooler", {},                     Head(kind="token_classification", num_labels=2), False),
     ):
         # fmt: on
-        checkpoint = replace(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=head), variant=variant)
+        checkpoint = random_checkpoint(replace(SAMPLE_ARCHITECTURE, **settings), train_vocabulary(), head=head)
         if head is not None:
             encoder = {name: weight for name, weight in checkpoint.weights.items() if name not in POOLER}
             checkpoint = replace(checkpoint, weights=encoder)
         (tmp_path / name).mkdir()
-        write_repository(checkpoint, tmp_path / name, "bridge")
-        convert(tmp_path / name, tmp_path / f"{name}-stock", to="stock")
-        assert ("KerasHub reads" in (tmp_path / f"{name}-stock" / "README.md").read_text()) is reads, name
+        write_repository(checkpoint, tmp_path / name, "albert_hub")
+        convert(tmp_path / name, tmp_path / f"{name}-transformers", to="transformers")
+        assert ("KerasHub reads" in (tmp_path / f"{name}-transformers" / "README.md").read_text()) is reads, name
 
 
 def test_a_folder_tells_where_it_comes_from_and_what_happened_since(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "stock")
+    folder = _converted(preset, tmp_path / "transformers")
     assert inspect(folder).made_by == "converted from sample, by albert-hub-bridge 0.1.0"
     (folder / "tokenizer_config.json").write_text("{}")
     assert "since then: {'tokenizer_config.json': 'changed'}" in str(inspect(folder).made_by)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from albert_hub_bridge import AlbertHubConfig, AlbertHubModel, reference
+from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
 from albert_hub_bridge.model.architecture import ACTIVATIONS, Architecture
-from albert_hub_bridge.probes import LENGTHS, SEEDS, every_padding, padding_masks, probes
-from albert_hub_bridge.reference import Reference
+from albert_hub_bridge.verification import reference_encoder as reference
+from albert_hub_bridge.verification.probes import LENGTHS, SEEDS, every_padding, padding_masks, probes
+from albert_hub_bridge.verification.reference_encoder import Reference
 from conversion.sample import SAMPLE_ARCHITECTURE
 from tests.conftest import KerasPreset
 
@@ -57,7 +58,7 @@ def test_our_model_agrees_to_the_last_digits(activation: str) -> None:
             parameter.add_(0.2 * torch.randn_like(parameter))
     model = model.double().eval()
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    settings = {"dialect": "bridge", "activation": activation, "epsilon": 1e-6}
+    settings = {"dialect": "albert_hub", "activation": activation, "epsilon": 1e-6}
     inputs = every_padding(400, 2, 12).inputs
     found = _reference(SAMPLE_ARCHITECTURE, state.__getitem__, **settings).encode(**inputs)
     with torch.no_grad():

@@ -22,10 +22,10 @@ import albert_hub_bridge
 from albert_hub_bridge import convert, inspect, push, verify
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import TargetError
+from albert_hub_bridge.layouts.hub.remote_code import code_files
+from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind
-from albert_hub_bridge.stores.hf_repository import write_repository
-from albert_hub_bridge.stores.keras_preset import write_preset
-from albert_hub_bridge.stores.remote_code import code_files
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
 from tests.conftest import TEXTS
 from tests.hub_server import HubServer
@@ -33,7 +33,7 @@ from tests.local_server import run_client
 
 
 MODEL = Path(albert_hub_bridge.__file__).parent / "model"
-NAMES = ["encoder", *HEADS, "text_rules"]
+NAMES = ["encoder", *HEADS, "text_normalization"]
 PAIRS = [TEXTS, list(reversed(TEXTS))]
 CARD_NAMES = {"torch", "transformers", "sentencepiece", "google"}  # google.protobuf
 THEIRS = {"tokenizers", "huggingface_hub"}  # which transformers itself needs
@@ -82,19 +82,22 @@ def _repository(folder: Path, vocabulary: bytes, kind: HeadKind | None, **option
     source.mkdir()
     head = Head(kind=kind) if kind is not None else None
     architecture = replace(SAMPLE_ARCHITECTURE, dropout=0.1)
-    write_repository(random_checkpoint(architecture, vocabulary, head=head), source, "bridge")
-    convert(source, folder, to="bridge", include_code=True, **options)
+    write_repository(random_checkpoint(architecture, vocabulary, head=head), source, "albert_hub")
+    convert(source, folder, to="albert_hub", include_code=True, **options)
     return folder
 
 
 @pytest.fixture(scope="module")
 def repositories(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
-    """Return repositories with code, and the Auto class of each: every head, and one with text rules."""
+    """Return repositories with code, and the Auto class of each: every head, and one with text normalization."""
     parent = tmp_path_factory.mktemp("code")
     made = {"encoder": (_repository(parent / "encoder", vocabulary, None), "AutoModel")}
     for kind, head in HEADS.items():
         made[kind] = _repository(parent / kind, vocabulary, kind), head.auto
-    made["text_rules"] = _repository(parent / "text.rules-1", vocabulary, None, text_rules="uncased"), "AutoModel"
+    made["text_normalization"] = (
+        _repository(parent / "text.normalization-1", vocabulary, None, text_normalization="uncased"),
+        "AutoModel",
+    )
     return made
 
 
@@ -170,7 +173,9 @@ def test_a_process_without_the_package_computes_the_same(
 
 def test_the_text_rules_are_those_of_the_repository(loaded_elsewhere: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = loaded_elsewhere
-    plain, ruled = (safetensors.torch.load_file(folder / f"{name}.safetensors") for name in ("encoder", "text_rules"))
+    plain, ruled = (
+        safetensors.torch.load_file(folder / f"{name}.safetensors") for name in ("encoder", "text_normalization")
+    )
     assert plain["in input_ids"].tolist() != ruled["in input_ids"].tolist()
 
 
@@ -264,7 +269,7 @@ def test_they_import_nothing_but_what_the_card_names(file: Path) -> None:
 def test_record_and_card_tell_of_the_code(vocabulary: bytes, tmp_path: Path) -> None:
     folder = _repository(tmp_path / "coded", vocabulary, "masked_lm")
     record = json.loads((folder / "conversion.json").read_text())
-    assert record["command"].endswith("--to bridge --include-code")
+    assert record["command"].endswith("--to albert_hub --include-code")
     assert set(code_files()) < set(record["target"]["files"])
     text = (folder / "README.md").read_text()
     assert 'AutoModelForMaskedLM.from_pretrained("coded", trust_remote_code=True)' in text
@@ -277,7 +282,7 @@ def test_record_and_card_tell_of_the_code(vocabulary: bytes, tmp_path: Path) -> 
     assert "since then: {'modeling_albert_hub.py': 'changed'}" in str(inspect(folder).made_by)
     with pytest.raises(TargetError, match=r"modeling_albert_hub.py \(changed\)"):
         push(folder, "hf://user/albert")
-    convert(tmp_path / "coded-source", folder, to="bridge", overwrite=True)  # replaced as a whole
+    convert(tmp_path / "coded-source", folder, to="albert_hub", overwrite=True)  # replaced as a whole
     assert not list(folder.glob("*.py"))
     assert "trust_remote_code" not in (folder / "README.md").read_text()
 
@@ -287,7 +292,7 @@ def test_a_repository_with_code_becomes_a_preset_again(vocabulary: bytes, tmp_pa
     source.mkdir()
     head = Head(kind="sequence_classification", num_labels=3, activation="softmax")
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, head=head), source)
-    convert(source, tmp_path / "coded", to="bridge", include_code=True)
+    convert(source, tmp_path / "coded", to="albert_hub", include_code=True)
     assert verify(source, tmp_path / "coded").passed
     report = convert(tmp_path / "coded", tmp_path / "back", to="keras")
     said = "Code of a source is neither run nor carried over: architecture.py, configuration_albert_hub.py, "
@@ -301,7 +306,7 @@ def test_a_repository_with_code_becomes_a_preset_again(vocabulary: bytes, tmp_pa
     assert not list((tmp_path / "back").glob("*.py"))
 
 
-@pytest.mark.parametrize("layout", ["bridge", "stock"])
+@pytest.mark.parametrize("layout", ["albert_hub", "transformers"])
 def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary: bytes, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -313,14 +318,14 @@ def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary:
         file = source / f"{name}.json"
         code = {auto: ["evil.Class", None] if auto == "AutoTokenizer" else "evil.Class" for auto in autos}
         file.write_text(json.dumps({**json.loads(file.read_text()), "auto_map": code}))
-    report = convert(source, tmp_path / "target", to="bridge")
+    report = convert(source, tmp_path / "target", to="albert_hub")
     reasons = [key.reason for key in report.source.ignored if key.key == "auto_map"]
     assert reasons == ["names code, and that of a source is neither run nor carried over"] * 2
     assert "Code of a source is neither run nor carried over: evil.py, modeling_albert_hub.py." in report.notes
     assert not list((tmp_path / "target").glob("*.py"))
     assert "auto_map" not in (tmp_path / "target" / "config.json").read_text()
     assert verify(source, tmp_path / "target").passed
-    convert(source, tmp_path / "coded", to="bridge", include_code=True)
+    convert(source, tmp_path / "coded", to="albert_hub", include_code=True)
     assert (tmp_path / "coded" / "modeling_albert_hub.py").read_bytes() == (
         MODEL / "modeling_albert_hub.py"
     ).read_bytes()
@@ -328,14 +333,14 @@ def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary:
     assert not (tmp_path / "was run").exists()
 
 
-@pytest.mark.parametrize("to", ["keras", "stock"])
+@pytest.mark.parametrize("to", ["keras", "transformers"])
 def test_layouts_that_need_no_code_take_none(to: Any, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=f"Code goes with the bridge layout only, and {to} was asked for"):
+    with pytest.raises(TargetError, match=f"Code goes with the albert_hub layout only, and {to} was asked for"):
         convert(tmp_path / "sample", tmp_path / "target", to=to, include_code=True)
     arguments = ["convert", str(tmp_path / "sample"), str(tmp_path / "target"), "--to", to, "--include-code"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
-    assert "Leave out --include-code (include_code=True), or convert to bridge." in result.output
+    assert "Leave out --include-code (include_code=True), or convert to albert_hub." in result.output
     assert not list(tmp_path.iterdir())
 
 

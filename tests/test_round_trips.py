@@ -10,14 +10,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.layouts.registry import detect_layout, read_checkpoint, write_checkpoint
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.stores.checkpoint import DTYPES, Checkpoint
-from albert_hub_bridge.stores.layouts import detect_layout, read_checkpoint, write_checkpoint
 from conversion.sample import random_checkpoint, train_vocabulary
 
 
-LAYOUTS: list[Any] = ["keras", "bridge", "stock"]
+LAYOUTS: list[Any] = ["keras", "albert_hub", "transformers"]
 VOCABULARY = train_vocabulary()
 
 
@@ -62,7 +63,7 @@ def _bits(checkpoint: Checkpoint) -> dict[str, tuple[tuple[int, ...], bytes]]:
 
 
 def _comparable(head: Head | None) -> Head | None:
-    """Leave out what a layout has no place for: stock has one epsilon, and KerasHub says of no loss what it is."""
+    """Leave out what a layout has no place for: transformers has one epsilon, and KerasHub says of no loss what it is."""
     if head is None:
         return None
     # A classifier's dropout is nothing that other heads have in KerasHub.
@@ -84,7 +85,7 @@ def test_every_road_is_bit_identical(
 ) -> None:
     checkpoint = random_checkpoint(architecture, VOCABULARY, dtype, seed, head=head)
     if head is not None and not HEADS[head.kind].keras:
-        road = [layout for layout in road if layout != "keras"] or ["bridge"]
+        road = [layout for layout in road if layout != "keras"] or ["albert_hub"]
     expected = _bits(checkpoint)
     shard = max(weight.nbytes for weight in checkpoint.weights.values()) if shards else None  # as small as can be
     with TemporaryDirectory() as parent:
@@ -98,8 +99,8 @@ def test_every_road_is_bit_identical(
             assert checkpoint.architecture == architecture
             assert checkpoint.dtype == dtype
             assert _comparable(checkpoint.head) == _comparable(head)
-            assert checkpoint.text is not None
-            assert checkpoint.text.proto == VOCABULARY
+            assert checkpoint.tokenizer is not None
+            assert checkpoint.tokenizer.proto == VOCABULARY
             assert all(tensor.reason == "the optimizer's state" for tensor in checkpoint.dropped)
             assert _bits(checkpoint) == expected
         checkpoint.close()

@@ -153,8 +153,8 @@ def test_the_readmes_onnx_file_stores_shared_layers_once(
     exec(recipe.removeprefix("python"), {"torch": torch, "model": model, "tokenizer": tokenizer})
 
     graph = onnx.load("albert.onnx").graph
-    stored = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
-    assert stored < 1.01 * sum(parameter.nbytes for parameter in model.parameters())  # a few constants besides
+    source_tensor = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
+    assert source_tensor < 1.01 * sum(parameter.nbytes for parameter in model.parameters())  # a few constants besides
 
     runtime = pytest.importorskip("onnxruntime", reason="running ONNX needs onnxruntime")
     session = runtime.InferenceSession("albert.onnx", providers=["CPUExecutionProvider"])

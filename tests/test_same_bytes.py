@@ -20,12 +20,12 @@ classifier, lora, peft, cores, umask = sys.argv[1:]
 os.umask(int(umask, 8))
 os.cpu_count = lambda: int(cores)
 from albert_hub_bridge import convert, convert_adapter
-for to in ("keras", "bridge", "stock"):
+for to in ("keras", "albert_hub", "transformers"):
     convert(classifier, to, to=to)
     convert(classifier, f"{to}-shards", to=to, dtype="bfloat16", max_shard_size="2KB")
-convert(classifier, "code", to="bridge", include_code=True)
-convert(classifier, "uncased", to="keras", text_rules="uncased")
-convert_adapter(Path(lora) / "every.lora.h5", "peft", base=lora, to="stock")
+convert(classifier, "code", to="albert_hub", include_code=True)
+convert(classifier, "uncased", to="keras", normalize="uncased")
+convert_adapter(Path(lora) / "every.lora.h5", "peft", base=lora, to="transformers")
 convert_adapter(Path(peft) / "adapter", "keras.lora.h5", base=Path(peft) / "base", to="keras")
 """
 

@@ -14,13 +14,13 @@ from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
 from albert_hub_bridge import card, convert, inspect
+from albert_hub_bridge.checkpoint import Layout
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, SourceError, TargetError
+from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.layouts.hub.sentence_transformers import FILES, Pooling
+from albert_hub_bridge.layouts.hub.tokenizer import RepositoryLayout
 from albert_hub_bridge.mapping.heads import Head
-from albert_hub_bridge.stores.checkpoint import Layout
-from albert_hub_bridge.stores.hf_repository import write_repository
-from albert_hub_bridge.stores.repository_text import RepositoryLayout
-from albert_hub_bridge.stores.sentence_transformers import FILES, Pooling
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests.conftest import TEXTS
 from tests.hub_server import HubServer
@@ -31,7 +31,7 @@ from tests.test_remote_code import ELSEWHERE
 sentence_transformers: Any = pytest.importorskip("sentence_transformers")
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
-LAYOUTS: tuple[RepositoryLayout, ...] = ("bridge", "stock")
+LAYOUTS: tuple[RepositoryLayout, ...] = ("albert_hub", "transformers")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_repository_without_these_files_is_pooled_as_the_library_does_by_defau
 
 def test_the_record_and_the_card_know_it(preset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
-    convert(preset, folder, to="bridge", sentence_transformers="cls")
+    convert(preset, folder, to="albert_hub", sentence_transformers="cls")
     record = json.loads((folder / "conversion.json").read_text())
     assert set(record["target"]["files"]) >= FILES
     assert record["sentence_transformers"] == "cls"
@@ -104,12 +104,12 @@ def test_the_record_and_the_card_know_it(preset: Path, tmp_path: Path) -> None:
     assert (folder / "README.md").read_text() == text
     (folder / "1_Pooling" / "config.json").write_text("{}")
     assert "since then: {'1_Pooling/config.json': 'changed'}" in str(inspect(folder).made_by)
-    convert(preset, folder, to="bridge", overwrite=True)
+    convert(preset, folder, to="albert_hub", overwrite=True)
     assert not any((folder / name).exists() for name in FILES)
 
 
 def test_it_travels_by_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> None:
-    convert(preset, tmp_path / "mine", to="stock", sentence_transformers="mean")
+    convert(preset, tmp_path / "mine", to="transformers", sentence_transformers="mean")
     code = """
         from albert_hub_bridge import convert, push
         push(folder, "hf://user/mine", verify=False)
@@ -125,7 +125,7 @@ def test_it_travels_by_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> 
 
 
 def test_with_its_code_it_needs_no_package(preset: Path, tmp_path: Path) -> None:
-    convert(preset, tmp_path / "mine", to="bridge", include_code=True, sentence_transformers="mean")
+    convert(preset, tmp_path / "mine", to="albert_hub", include_code=True, sentence_transformers="mean")
     example = 'SentenceTransformer("mine", trust_remote_code=True).encode('
     assert example in (tmp_path / "mine" / "README.md").read_text()
     code = f"""import sys
@@ -145,7 +145,7 @@ result = SentenceTransformer(folder, trust_remote_code=True, device="cpu").encod
 def _repository(folder: Path, head: Head | None = None, vocabulary: bool = True) -> Path:
     folder.mkdir()
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary() if vocabulary else None, head=head)
-    write_repository(checkpoint, folder, "stock")
+    write_repository(checkpoint, folder, "transformers")
     return folder
 
 
@@ -153,14 +153,26 @@ def _repository(folder: Path, head: Head | None = None, vocabulary: bool = True)
     ("head", "vocabulary", "to", "error", "message"),
     [
         (None, True, "keras", TargetError, "sentence-transformers loads no KerasHub presets"),
-        (None, False, "stock", SourceError, "has no vocabulary that is read, and sentence-transformers takes texts"),
-        (Head(kind="masked_lm"), True, "stock", SourceError, r"has a head \(masked-LM head\), and .*Pass --drop-head"),
+        (
+            None,
+            False,
+            "transformers",
+            SourceError,
+            "has no vocabulary that is read, and sentence-transformers takes texts",
+        ),
+        (
+            Head(kind="masked_lm"),
+            True,
+            "transformers",
+            SourceError,
+            r"has a head \(masked-LM head\), and .*Pass --drop-head",
+        ),
     ],
 )
 def test_what_cannot_be_such_a_model_is_refused(
     head: Head | None,
     vocabulary: bool,
-    to: Literal["keras", "stock"],
+    to: Literal["keras", "transformers"],
     error: type[AlbertHubBridgeError],
     message: str,
     tmp_path: Path,
@@ -173,7 +185,7 @@ def test_what_cannot_be_such_a_model_is_refused(
 
 def test_another_pooling_is_no_choice(preset: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sentence_transformers must be one of None, mean, cls, not 'max'"):
-        convert(preset, tmp_path / "target", to="stock", sentence_transformers="max")  # type: ignore[arg-type]
+        convert(preset, tmp_path / "target", to="transformers", sentence_transformers="max")  # type: ignore[arg-type]
     command = ["convert", str(preset), str(tmp_path / "target"), "--to", "keras", "--sentence-transformers", "mean"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
@@ -199,10 +211,10 @@ def test_a_head_can_be_left_out(
 _OLD_POOLING = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
 
 
-@pytest.mark.parametrize("to", ["keras", "bridge", "stock"])
+@pytest.mark.parametrize("to", ["keras", "albert_hub", "transformers"])
 def test_what_is_lost_of_such_a_model_is_said(to: Layout, preset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
-    convert(preset, tmp_path / "ours", to="stock", sentence_transformers="mean")
+    convert(preset, tmp_path / "ours", to="transformers", sentence_transformers="mean")
     model = sentence_transformers.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
     model.append(sentence_transformers.sentence_transformer.modules.Normalize())
     model.save(str(folder))

@@ -46,14 +46,14 @@ def _masked_lm_logits(preset: Path, hidden: np.ndarray) -> np.ndarray:
         return np.asarray(x @ embedding.T + head["layers/masked_lm_head/vars/0"][()])
 
 
-@pytest.mark.parametrize("layout", ["bridge", "stock"])
+@pytest.mark.parametrize("layout", ["albert_hub", "transformers"])
 def test_the_classifiers_backbone_gives_the_recorded_outputs(layout: Any, tmp_path: Path) -> None:
     recorded = _recorded("cls_english")
     report = convert(SHARED / "cls_english", tmp_path / layout, to=layout)
     assert (report.source.architecture.num_groups, report.source.architecture.num_inner_repetitions) == (2, 2)
     assert report.source.head == "text classifier of 5 classes (softmax)"
     model = AutoModel.from_pretrained(tmp_path / layout)
-    assert type(model) is (AlbertHubModel if layout == "bridge" else AlbertModel)
+    assert type(model) is (AlbertHubModel if layout == "albert_hub" else AlbertModel)
     with torch.no_grad():
         outputs = model(**_tensors(recorded))
     found = {"sequence": outputs.last_hidden_state, "pooled": outputs.pooler_output}
@@ -62,7 +62,7 @@ def test_the_classifiers_backbone_gives_the_recorded_outputs(layout: Any, tmp_pa
         np.testing.assert_allclose(value.numpy(), recorded[f"backbone_{name}_output"], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("layout", ["bridge", "stock"])
+@pytest.mark.parametrize("layout", ["albert_hub", "transformers"])
 def test_the_masked_lms_backbone_gives_the_recorded_logits(layout: Any, tmp_path: Path) -> None:
     recorded = _recorded("mlm_english")
     convert(SHARED / "mlm_english", tmp_path / layout, to=layout)
@@ -73,8 +73,8 @@ def test_the_masked_lms_backbone_gives_the_recorded_logits(layout: Any, tmp_path
     np.testing.assert_allclose(logits, recorded["logits"], atol=1e-5, rtol=0)
 
 
-def test_stock_transformers_gives_them_without_this_package(tmp_path: Path) -> None:
-    convert(SHARED / "cls_english", tmp_path / "stock", to="stock")
+def test_transformers_transformers_gives_them_without_this_package(tmp_path: Path) -> None:
+    convert(SHARED / "cls_english", tmp_path / "transformers", to="transformers")
     script = """
 import sys, numpy, torch
 sys.modules["albert_hub_bridge"] = None
@@ -96,7 +96,7 @@ print(numpy.abs(outputs.pooler_output.numpy() - recorded["backbone_pooled_output
         "ignore",
         "-c",
         script,
-        str(tmp_path / "stock"),
+        str(tmp_path / "transformers"),
         str(SHARED / "cls_english_io.npz"),
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -106,19 +106,19 @@ print(numpy.abs(outputs.pooler_output.numpy() - recorded["backbone_pooled_output
 
 
 @pytest.mark.parametrize("name", ["cls_english", "mlm_english"])
-def test_stock_to_preset_is_computed_by_keras_hub(name: str, tmp_path: Path) -> None:
+def test_transformers_to_preset_is_computed_by_keras_hub(name: str, tmp_path: Path) -> None:
     import keras_hub
 
     recorded = _recorded(name)
-    convert(SHARED / name, tmp_path / "stock", to="stock")
-    convert(tmp_path / "stock", tmp_path / "keras", to="keras")
+    convert(SHARED / name, tmp_path / "transformers", to="transformers")
+    convert(tmp_path / "transformers", tmp_path / "keras", to="keras")
     theirs, original = (
         keras_hub.models.AlbertBackbone.from_preset(str(folder)) for folder in (tmp_path / "keras", SHARED / name)
     )
     inputs = {key: recorded[key] for key in ("token_ids", "segment_ids", "padding_mask")}
     for key, expected in original.predict(inputs, verbose=0).items():
         np.testing.assert_allclose(theirs.predict(inputs, verbose=0)[key], expected, atol=1e-5, rtol=0)
-    importer = keras_hub.models.AlbertBackbone.from_preset(str(tmp_path / "stock"))
+    importer = keras_hub.models.AlbertBackbone.from_preset(str(tmp_path / "transformers"))
     for weight, expected in zip(importer.weights, original.weights, strict=True):
         np.testing.assert_array_equal(weight.value.detach().numpy(), expected.value.detach().numpy())
 
@@ -126,8 +126,8 @@ def test_stock_to_preset_is_computed_by_keras_hub(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["cls_english", "mlm_english", "bf16"])
 def test_texts_become_the_recorded_ids(name: str, tmp_path: Path) -> None:
     recorded = _recorded(name)
-    convert(SHARED / name, tmp_path / "bridge", to="bridge")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bridge")
+    convert(SHARED / name, tmp_path / "albert_hub", to="albert_hub")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "albert_hub")
     packed = tokenizer(recorded["texts"].tolist(), padding="max_length", max_length=48, truncation=True)
     for theirs, ours in (
         ("input_ids", "token_ids"),
@@ -139,8 +139,8 @@ def test_texts_become_the_recorded_ids(name: str, tmp_path: Path) -> None:
 
 def test_the_bfloat16_preset_keeps_its_bits_and_its_numbers(tmp_path: Path) -> None:
     recorded = _recorded("bf16")
-    convert(SHARED / "bf16", tmp_path / "bridge", to="bridge")
-    convert(tmp_path / "bridge", tmp_path / "keras", to="keras")
+    convert(SHARED / "bf16", tmp_path / "albert_hub", to="albert_hub")
+    convert(tmp_path / "albert_hub", tmp_path / "keras", to="keras")
     assert inspect(tmp_path / "keras").dtype == "bfloat16"
     with (
         h5py.File(SHARED / "bf16" / "model.weights.h5") as before,
@@ -151,7 +151,7 @@ def test_the_bfloat16_preset_keeps_its_bits_and_its_numbers(tmp_path: Path) -> N
         for name in names:
             assert before[name][()].tobytes() == after[name][()].tobytes(), name
             assert dict(before[name].attrs) == dict(after[name].attrs)
-    backbone = AlbertBackbone.from_preset(tmp_path / "bridge", dtype="bfloat16")
+    backbone = AlbertBackbone.from_preset(tmp_path / "albert_hub", dtype="bfloat16")
     with torch.no_grad():
         outputs = backbone({name: recorded[name] for name in ("token_ids", "segment_ids", "padding_mask")})
     for name, value in outputs.items():

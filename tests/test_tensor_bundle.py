@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albert_hub_bridge.stores.checkpoint import DTYPES
-from albert_hub_bridge.stores.layouts import read_checkpoint
-from albert_hub_bridge.stores.tensor_bundle import Values, read_bundle
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.formats.tensor_bundle import Values, read_bundle
+from albert_hub_bridge.layouts.registry import read_checkpoint
 
 
 OTHERS = ("int8", "uint8", "int16", "uint16", "uint32", "uint64", "complex64", "complex128")

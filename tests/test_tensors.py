@@ -10,10 +10,11 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from albert_hub_bridge.stores import tensors
-from albert_hub_bridge.stores.checkpoint import DTYPES
-from albert_hub_bridge.stores.safetensors_file import lay_out, read_header
-from albert_hub_bridge.stores.tensors import _Filler, as_matrix, map_tensor
+from albert_hub_bridge.formats import blocks
+from albert_hub_bridge.formats.blocks import as_matrix, map_tensor
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.formats.safetensors import plan_header, read_header
+from albert_hub_bridge.layouts.weight_files import ParallelWriter
 
 
 @settings(deadline=None)
@@ -30,12 +31,12 @@ def test_arrays_are_written_where_they_belong_in_c_order(
     array = np.random.default_rng(0).standard_normal(shape).astype(dtype)  # type: ignore[call-overload]
     array = array.T if transposed else array
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tensors, "_BLOCK_BYTES", block_bytes)
-        patch.setattr(tensors, "_TILE_ROWS", 8)
-        patch.setattr(tensors, "_TILE_COLUMNS", 4)
+        patch.setattr(blocks, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(blocks, "_TILE_ROWS", 8)
+        patch.setattr(blocks, "_TILE_COLUMNS", 4)
         file = Path(folder) / "file"
         file.write_bytes(b"x" * (offset + array.nbytes + 3))
-        with _Filler(file) as filler:
+        with ParallelWriter(file) as filler:
             filler.fill(array, offset)
         assert file.read_bytes() == b"x" * offset + array.tobytes() + b"xxx"
         mapped = map_tensor(file, offset, array.shape, array.dtype)
@@ -58,18 +59,18 @@ def test_an_array_that_is_no_matrix_is_refused_rather_than_copied() -> None:
 
 
 def test_what_goes_wrong_while_writing_is_raised(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), _Filler(tmp_path / "nowhere") as filler:
+    with pytest.raises(FileNotFoundError), ParallelWriter(tmp_path / "nowhere") as filler:
         filler.fill(np.zeros((2, 2)), 0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_file_that_is_laid_out_is_safetensors(dtype: str, tmp_path: Path) -> None:
     shapes = {"one": (2, 3), "ünicode": (5,), "scalar-like": (1, 1)}
-    before, offsets = lay_out(shapes, dtype)
+    before, offsets = plan_header(shapes, dtype)
     (tmp_path / "file").write_bytes(before)
     random = np.random.default_rng(0)
     arrays = {name: random.standard_normal(shape).astype(DTYPES[dtype]) for name, shape in shapes.items()}
-    with _Filler(tmp_path / "file") as filler:
+    with ParallelWriter(tmp_path / "file") as filler:
         for name, array in arrays.items():
             filler.fill(array, offsets[name])
     loaded = safetensors.numpy.load_file(tmp_path / "file")

@@ -20,9 +20,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from albert_hub_bridge import AlbertHubConfig, AlbertHubTokenizer
 from albert_hub_bridge.model.sentencepiece_unigram import (
-    NAMED_RULES,
+    NAMED_NORMALIZATIONS,
     SPECIAL_PIECES,
-    TextRules,
+    TextNormalization,
     build_tokenizer,
     parse_vocabulary,
 )
@@ -74,7 +74,7 @@ def tokenizer(vocabulary_file: Path) -> AlbertHubTokenizer:
 @pytest.mark.parametrize("normalization", ["nmt_nfkc", "nmt_nfkc_cf", "identity"])
 def test_ids_are_those_of_sentencepiece(normalization: str) -> None:
     proto = train_vocabulary(normalization_rule_name=normalization)
-    pipeline = build_tokenizer(parse_vocabulary(proto), TextRules())
+    pipeline = build_tokenizer(parse_vocabulary(proto), TextNormalization())
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     for line in LINES:
         assert pipeline.encode(line, add_special_tokens=False).ids == processor.encode(line), line
@@ -144,9 +144,9 @@ def test_text_rules_come_first(vocabulary_file: Path) -> None:
     uncased = AlbertHubTokenizer(str(vocabulary_file), replace_quotes=True, strip_accents=True, do_lower_case=True)
     assert uncased("À ``Bridge''")["input_ids"] == plain('a "bridge"')["input_ids"]
     assert plain("À ``Bridge''")["input_ids"] != plain('a "bridge"')["input_ids"]
-    assert TextRules().name == "sentencepiece"
-    assert TextRules(True, True, True).name == "uncased"
-    assert TextRules(lower_case=True).name == "lower_case"
+    assert TextNormalization().name == "none"
+    assert TextNormalization(True, True, True).name == "uncased"
+    assert TextNormalization(lower_case=True).name == "lower_case"
 
 
 def test_it_survives_saving_pickling_and_the_auto_class(tokenizer: AlbertHubTokenizer, tmp_path: Path) -> None:
@@ -223,8 +223,8 @@ def test_it_needs_a_file() -> None:
 RULES = {"replace_quotes": True, "strip_accents": True, "do_lower_case": True}
 
 
-def _transformers(vocabulary: bytes, rules: TextRules, **options: Any) -> PreTrainedTokenizerFast:
-    """Make transformers' own generic tokenizer, which is what a stock repository is loaded with."""
+def _transformers(vocabulary: bytes, rules: TextNormalization, **options: Any) -> PreTrainedTokenizerFast:
+    """Make transformers' own generic tokenizer, which is what a transformers repository is loaded with."""
     return PreTrainedTokenizerFast(
         tokenizer_object=build_tokenizer(parse_vocabulary(vocabulary), rules),
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
@@ -239,14 +239,16 @@ def ours_and_theirs(
 ) -> tuple[AlbertHubTokenizer, PreTrainedTokenizerFast]:
     """The class in each of its three states, beside transformers."""
     if request.param == "rules":
-        return AlbertHubTokenizer(str(vocabulary_file), **RULES), _transformers(vocabulary, NAMED_RULES["uncased"])
+        return AlbertHubTokenizer(str(vocabulary_file), **RULES), _transformers(
+            vocabulary, NAMED_NORMALIZATIONS["uncased"]
+        )
     tokenizer = AlbertHubTokenizer(str(vocabulary_file))
     if request.param == "tokenizer.json":
         folder = tmp_path_factory.mktemp("tokenizer")
         tokenizer.save_pretrained(folder)
         (folder / "spiece.model").unlink()
         tokenizer = AlbertHubTokenizer.from_pretrained(folder)
-    return tokenizer, _transformers(vocabulary, TextRules())
+    return tokenizer, _transformers(vocabulary, TextNormalization())
 
 
 Both = tuple[AlbertHubTokenizer, PreTrainedTokenizerFast]
@@ -321,9 +323,9 @@ def test_encodings_are_those_of_transformers(options: dict[str, Any], pairs: boo
         (([["a bridge", "a river"], ["water", "ice"]],), {}),
         ((["a bridge", "water"], ["a river", ""]), {"return_special_tokens_mask": True}),
         ((["a", "(bridge)", "river"],), {"is_split_into_words": True, "return_offsets_mapping": True}),
-        ((["a", "bridge"], ["a", "[MASK]"]), {"is_split_into_words": True}),
-        (([["a", "bridge"], ["water"]], [["a"], ["ice", "ice"]]), {"is_split_into_words": True, "padding": True}),
-        (([(["a"], ["bridge"]), (["a"], ["river", "b"])],), {"is_split_into_words": True}),
+        ((["a", "albert_hub"], ["a", "[MASK]"]), {"is_split_into_words": True}),
+        (([["a", "albert_hub"], ["water"]], [["a"], ["ice", "ice"]]), {"is_split_into_words": True, "padding": True}),
+        (([(["a"], ["albert_hub"]), (["a"], ["river", "b"])],), {"is_split_into_words": True}),
     ],
 )
 def test_every_form_of_texts_is_taken(texts: tuple[Any, ...], options: dict[str, Any], ours_and_theirs: Both) -> None:
@@ -365,7 +367,7 @@ def test_what_overflows_is_what_transformers_says(
     stride: int, max_length: int, side: str, vocabulary: bytes, vocabulary_file: Path
 ) -> None:
     ours = AlbertHubTokenizer(str(vocabulary_file), truncation_side=side, truncate="round_robin")
-    theirs = _transformers(vocabulary, TextRules(), truncation_side=side)
+    theirs = _transformers(vocabulary, TextNormalization(), truncation_side=side)
     options: dict[str, Any] = {"return_overflowing_tokens": True, "stride": stride, "max_length": max_length}
     for texts, truncation in (
         ((CORPUS[0],), True),
@@ -433,7 +435,10 @@ def test_pairs_are_cut_as_transformers_cuts_them(ours_and_theirs: Both) -> None:
 
 
 def test_the_left_side_can_be_cut(vocabulary: bytes, vocabulary_file: Path) -> None:
-    sides = AlbertHubTokenizer(str(vocabulary_file), truncation_side="left"), _transformers(vocabulary, TextRules())
+    sides = (
+        AlbertHubTokenizer(str(vocabulary_file), truncation_side="left"),
+        _transformers(vocabulary, TextNormalization()),
+    )
     sides[1].truncation_side = "left"
     ours, theirs = (side(CORPUS[0], truncation=True, max_length=10) for side in sides)
     assert ours.data == theirs.data

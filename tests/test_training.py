@@ -24,10 +24,7 @@ from transformers import (
 )
 
 import albert_hub_bridge
-from albert_hub_bridge import (
-    AlbertHubConfig,
-    AlbertHubTokenizer,
-)
+from albert_hub_bridge import AlbertHubConfig, AlbertHubTokenizer
 from conversion.sample import SAMPLE_ARCHITECTURE
 
 

@@ -16,18 +16,18 @@ from typer.testing import CliRunner
 
 from albert_hub_bridge import convert, inspect, verify
 from albert_hub_bridge.cli import app
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.layouts.keras.preset import write_preset
+from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import POOLER
-from albert_hub_bridge.stores.checkpoint import DTYPES
-from albert_hub_bridge.stores.hf_repository import write_repository
-from albert_hub_bridge.stores.keras_preset import write_preset
-from albert_hub_bridge.stores.layouts import read_checkpoint
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
 from tests.conftest import KerasPreset
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("to", ["keras", "stock"])
+@pytest.mark.parametrize("to", ["keras", "transformers"])
 def test_a_rounded_target_is_what_the_same_rounding_makes_of_the_source(
     dtype: str, to: Any, keras_preset: KerasPreset, tmp_path: Path
 ) -> None:
@@ -40,7 +40,7 @@ def test_a_rounded_target_is_what_the_same_rounding_makes_of_the_source(
     back = verify(tmp_path / "target", keras_preset.folder)
     assert not back.passed
     assert "values differ, the first at [0" in back.parts["tensors"].failures[0]
-    convert(tmp_path / "target", tmp_path / "wide", to="bridge", dtype="float32")
+    convert(tmp_path / "target", tmp_path / "wide", to="albert_hub", dtype="float32")
     wide = verify(tmp_path / "target", tmp_path / "wide")
     assert wide.passed, wide
     assert f"{dtype} widened to float32" in wide.parts["tensors"].figure
@@ -49,10 +49,10 @@ def test_a_rounded_target_is_what_the_same_rounding_makes_of_the_source(
 def test_a_pooler_that_only_one_side_has_must_be_zeros(vocabulary: bytes, tmp_path: Path) -> None:
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, head=Head(kind="masked_lm"))
     weights = {name: weight for name, weight in checkpoint.weights.items() if name not in POOLER}
-    (tmp_path / "stock").mkdir()
-    write_repository(replace(checkpoint, weights=weights), tmp_path / "stock", "stock")
-    convert(tmp_path / "stock", tmp_path / "keras", to="keras")
-    report = verify(tmp_path / "stock", tmp_path / "keras")
+    (tmp_path / "transformers").mkdir()
+    write_repository(replace(checkpoint, weights=weights), tmp_path / "transformers", "transformers")
+    convert(tmp_path / "transformers", tmp_path / "keras", to="keras")
+    report = verify(tmp_path / "transformers", tmp_path / "keras")
     assert report.passed, report
     assert report.parts["tensors"].not_measured == (
         "pooled_dense.weight, which is zeros on one side and absent on the other",
@@ -60,7 +60,7 @@ def test_a_pooler_that_only_one_side_has_must_be_zeros(vocabulary: bytes, tmp_pa
     )
     (tmp_path / "whole").mkdir()
     write_preset(checkpoint, tmp_path / "whole")
-    report = verify(tmp_path / "whole", tmp_path / "stock")
+    report = verify(tmp_path / "whole", tmp_path / "transformers")
     assert report.parts["tensors"].failures == (
         "pooled_dense.bias: only in the source",
         "pooled_dense.weight: only in the source",
@@ -70,33 +70,33 @@ def test_a_pooler_that_only_one_side_has_must_be_zeros(vocabulary: bytes, tmp_pa
 def test_the_report_says_what_was_not_measured(
     keras_preset: KerasPreset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert(keras_preset.folder, tmp_path / "bridge", to="bridge")
-    assert not verify(keras_preset.folder, tmp_path / "bridge").parts["engines"].not_measured
+    convert(keras_preset.folder, tmp_path / "albert_hub", to="albert_hub")
+    assert not verify(keras_preset.folder, tmp_path / "albert_hub").parts["engines"].not_measured
     (tmp_path / "preset").mkdir()
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path / "preset")  # which has no dropout
-    convert(tmp_path / "preset", tmp_path / "stock", to="stock")
-    report = verify(tmp_path / "preset", tmp_path / "stock")
+    convert(tmp_path / "preset", tmp_path / "transformers", to="transformers")
+    report = verify(tmp_path / "preset", tmp_path / "transformers")
     assert report.passed
     (unlike,) = report.parts["engines"].not_measured
     assert unlike.startswith("rows that are all padding: finite, and ")
     assert report.parts["texts"].not_measured == ("ids: neither side has a vocabulary",)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    report = verify(tmp_path / "preset", tmp_path / "stock")
+    report = verify(tmp_path / "preset", tmp_path / "transformers")
     assert report.passed
     assert report.parts["engines"].not_measured == ("KerasHub, which computes neither side here",)
 
 
 def test_an_int8_preset_is_compared_after_its_scales(unpacked: Any, tmp_path: Path) -> None:
     source = unpacked("keras_hub_int8_classifier")
-    convert(source, tmp_path / "bridge", to="bridge")
-    report = verify(source, tmp_path / "bridge")
+    convert(source, tmp_path / "albert_hub", to="albert_hub")
+    report = verify(source, tmp_path / "albert_hub")
     assert report.passed, report
     assert "after the source's were int8 divided by its scales" in report.parts["tensors"].figure
 
 
 def test_the_command_names_what_is_wrong_and_exits_with_1(keras_preset: KerasPreset, tmp_path: Path) -> None:
     target = tmp_path / "target"
-    convert(keras_preset.folder, target, to="bridge")
+    convert(keras_preset.folder, target, to="albert_hub")
     tensors = load_file(target / "model.safetensors")
     name = "transformer_layers.1.1.self_attention_layer.key_dense.bias"
     tensors[name][5] += 1
@@ -115,7 +115,7 @@ def test_the_command_names_what_is_wrong_and_exits_with_1(keras_preset: KerasPre
 
 def test_the_record_and_the_card_have_every_part(keras_preset: KerasPreset, tmp_path: Path) -> None:
     target = tmp_path / "target"
-    convert(keras_preset.folder, target, to="stock")
+    convert(keras_preset.folder, target, to="transformers")
     assert CliRunner().invoke(app, ["verify", str(keras_preset.folder), str(target)]).exit_code == 0
     parts = json.loads((target / "conversion.json").read_text())["verification"]["parts"]
     assert list(parts) == ["configuration", "tensors", "reference", "engines", "texts"]
@@ -136,18 +136,18 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def test_the_same_weights_have_the_same_digests_in_every_layout(keras_preset: KerasPreset, tmp_path: Path) -> None:
-    for layout in ("keras", "bridge", "stock"):
+    for layout in ("keras", "albert_hub", "transformers"):
         convert(keras_preset.folder, tmp_path / layout, to=layout)  # type: ignore[arg-type]
-    convert(tmp_path / "stock", tmp_path / "sharded", to="keras", max_shard_size="40KB")
-    digests = _digests(tmp_path / "bridge")
-    for other in ("keras", "stock", "sharded"):
+    convert(tmp_path / "transformers", tmp_path / "sharded", to="keras", max_shard_size="40KB")
+    digests = _digests(tmp_path / "albert_hub")
+    for other in ("keras", "transformers", "sharded"):
         assert _digests(tmp_path / other) == digests
-    tensors = load_file(tmp_path / "bridge" / "model.safetensors")
+    tensors = load_file(tmp_path / "albert_hub" / "model.safetensors")
     assert set(tensors) == set(digests)
     for name, tensor in tensors.items():
         header = f"{name}\nfloat32\n{' '.join(str(size) for size in tensor.shape)}\n"
         assert digests[name] == hashlib.sha256(header.encode() + tensor.tobytes()).hexdigest()
-    convert(keras_preset.folder, tmp_path / "half", to="bridge", dtype="bfloat16")
+    convert(keras_preset.folder, tmp_path / "half", to="albert_hub", dtype="bfloat16")
     assert not set(_digests(tmp_path / "half").values()) & set(digests.values())
     assert inspect(tmp_path / "half").dtype == "bfloat16"
 
@@ -157,9 +157,9 @@ def test_the_digests_are_of_what_was_written(vocabulary: bytes, tmp_path: Path) 
     head = Head(kind="masked_lm")
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, "bfloat16", head=head)
     weights = {name: weight for name, weight in checkpoint.weights.items() if name not in POOLER}
-    (tmp_path / "stock").mkdir()
-    write_repository(replace(checkpoint, weights=weights), tmp_path / "stock", "stock")
-    convert(tmp_path / "stock", tmp_path / "keras", to="keras")
+    (tmp_path / "transformers").mkdir()
+    write_repository(replace(checkpoint, weights=weights), tmp_path / "transformers", "transformers")
+    convert(tmp_path / "transformers", tmp_path / "keras", to="keras")
     digests = _digests(tmp_path / "keras")
     with read_checkpoint(tmp_path / "keras") as written:
         assert set(digests) == set(written.weights) > set(weights)

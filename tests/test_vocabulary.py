@@ -14,17 +14,17 @@ from transformers import AlbertTokenizer
 
 from albert_hub_bridge import AlbertHubTokenizer, convert, inspect, verify
 from albert_hub_bridge.errors import VocabularyError
-from albert_hub_bridge.mapping.vocabulary import added_tokens, bake_rules, proto_from_tokenizer
+from albert_hub_bridge.layouts.keras.preset import write_preset
+from albert_hub_bridge.mapping.vocabulary import added_tokens, bake_normalization, proto_from_tokenizer
 from albert_hub_bridge.model.sentencepiece_unigram import (
-    NAMED_RULES,
+    NAMED_NORMALIZATIONS,
     SPECIAL_PIECES,
-    TextRules,
+    TextNormalization,
     Vocabulary,
-    baked_rules,
+    baked_normalization,
     build_tokenizer,
     parse_vocabulary,
 )
-from albert_hub_bridge.stores.keras_preset import write_preset
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests import lines
 
@@ -58,7 +58,7 @@ def _lines(vocabulary: Vocabulary, count: int) -> list[str]:
     ]
 
 
-def _transformers(vocabulary: Vocabulary, rules: TextRules) -> AlbertTokenizer:
+def _transformers(vocabulary: Vocabulary, rules: TextNormalization) -> AlbertTokenizer:
     """Make transformers' own tokenizer of a vocabulary; it always replaces quotes."""
     return AlbertTokenizer(
         vocab=list(vocabulary.pieces),
@@ -98,14 +98,15 @@ def _differences(
 
 
 @pytest.mark.parametrize(
-    "rules", [TextRules(True, True, True), TextRules(True, False, True), TextRules(True, True, False)]
+    "rules",
+    [TextNormalization(True, True, True), TextNormalization(True, False, True), TextNormalization(True, True, False)],
 )
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc", "identity"])
-def test_a_vocabulary_with_rules_baked_in_gives_transformers_ids(name: str, rules: TextRules) -> None:
+def test_a_vocabulary_with_rules_baked_in_gives_transformers_ids(name: str, rules: TextNormalization) -> None:
     proto = _proto(name)
     vocabulary = parse_vocabulary(proto)
     texts = _lines(vocabulary, 4000)
-    baked = sentencepiece.SentencePieceProcessor(model_proto=bake_rules(proto, rules))
+    baked = sentencepiece.SentencePieceProcessor(model_proto=bake_normalization(proto, rules))
     theirs = _transformers(vocabulary, rules)(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     ties, _, rest = _differences(texts, baked.encode(texts), theirs, vocabulary)
     assert ties <= len(texts) * MOST_TIES
@@ -124,10 +125,10 @@ def test_the_real_keras_tokenizer_gives_transformers_ids(tmp_path: Path) -> None
     import keras_hub
 
     proto = _proto("nmt_nfkc")
-    vocabulary, rules = parse_vocabulary(proto), NAMED_RULES["uncased"]
+    vocabulary, rules = parse_vocabulary(proto), NAMED_NORMALIZATIONS["uncased"]
     checkpoint = random_checkpoint(replace(SAMPLE_ARCHITECTURE, vocabulary_size=vocabulary.size), proto)
-    assert checkpoint.text is not None
-    write_preset(replace(checkpoint, text=replace(checkpoint.text, rules=rules)), tmp_path)
+    assert checkpoint.tokenizer is not None
+    write_preset(replace(checkpoint, tokenizer=replace(checkpoint.tokenizer, normalization=rules)), tmp_path)
     texts = [*_lines(vocabulary, 4000), "\x00", "a\x00b", "x\x00", "\x00É"]
     keras = keras_hub.models.AlbertTokenizer.from_preset(str(tmp_path))
     ours = [[int(index) for index in row] for row in keras(texts)]
@@ -138,32 +139,35 @@ def test_the_real_keras_tokenizer_gives_transformers_ids(tmp_path: Path) -> None
 
 
 def test_rules_that_are_none_or_there_already_change_nothing(vocabulary: bytes) -> None:
-    assert bake_rules(vocabulary, TextRules()) is vocabulary
-    baked = bake_rules(vocabulary, NAMED_RULES["uncased"])
-    assert bake_rules(baked, NAMED_RULES["uncased"]) is baked
-    assert bake_rules(baked, TextRules(lower_case=True)) is baked
+    assert bake_normalization(vocabulary, TextNormalization()) is vocabulary
+    baked = bake_normalization(vocabulary, NAMED_NORMALIZATIONS["uncased"])
+    assert bake_normalization(baked, NAMED_NORMALIZATIONS["uncased"]) is baked
+    assert bake_normalization(baked, TextNormalization(lower_case=True)) is baked
 
 
 def test_rules_can_be_baked_one_after_the_other(vocabulary: bytes) -> None:
     proto, texts = vocabulary, [*lines.documentation(2000), "``À La''", "E\u0301 ``'' \u1e9b\u0323"]
     for rules, name in (
-        (TextRules(replace_quotes=True), "replace_quotes"),
-        (TextRules(lower_case=True), "replace_quotes + lower_case"),
-        (TextRules(strip_accents=True), "uncased"),
+        (TextNormalization(replace_quotes=True), "replace_quotes"),
+        (TextNormalization(lower_case=True), "replace_quotes + lower_case"),
+        (TextNormalization(strip_accents=True), "uncased"),
     ):
-        proto = bake_rules(proto, rules)
+        proto = bake_normalization(proto, rules)
         assert parse_vocabulary(proto).normalization == f"nmt_nfkc after {name}"
-        assert baked_rules(f"nmt_nfkc after {name}").name == name
+        assert baked_normalization(f"nmt_nfkc after {name}").name == name
     stepwise, at_once = (
         sentencepiece.SentencePieceProcessor(model_proto=model).encode(texts)
-        for model in (proto, bake_rules(vocabulary, NAMED_RULES["uncased"]))
+        for model in (proto, bake_normalization(vocabulary, NAMED_NORMALIZATIONS["uncased"]))
     )
     assert stepwise == at_once
-    assert baked_rules("nmt_nfkc") == TextRules()
+    assert baked_normalization("nmt_nfkc") == TextNormalization()
 
 
 def test_what_is_baked_is_said_and_keeps_the_pieces(vocabulary: bytes) -> None:
-    before, after = parse_vocabulary(vocabulary), parse_vocabulary(bake_rules(vocabulary, NAMED_RULES["uncased"]))
+    before, after = (
+        parse_vocabulary(vocabulary),
+        parse_vocabulary(bake_normalization(vocabulary, NAMED_NORMALIZATIONS["uncased"])),
+    )
     assert (before.normalization, after.normalization) == ("nmt_nfkc", "nmt_nfkc after uncased")
     assert before.pieces == after.pieces
 
@@ -171,15 +175,16 @@ def test_what_is_baked_is_said_and_keeps_the_pieces(vocabulary: bytes) -> None:
 @pytest.mark.parametrize(
     ("rules", "typed", "meant"),
     [
-        (TextRules(replace_quotes=True), "``a river''", '"a river"'),
-        (TextRules(strip_accents=True), "à la rivière, e\u0301", "a la riviere, e"),
-        (TextRules(lower_case=True), "A RIVER", "a river"),
-        (TextRules(True, True, True), "``À La''", '"a la"'),
+        (TextNormalization(replace_quotes=True), "``a river''", '"a river"'),
+        (TextNormalization(strip_accents=True), "à la rivière, e\u0301", "a la riviere, e"),
+        (TextNormalization(lower_case=True), "A RIVER", "a river"),
+        (TextNormalization(True, True, True), "``À La''", '"a la"'),
     ],
 )
-def test_each_rule_does_what_it_says(rules: TextRules, typed: str, meant: str, vocabulary: bytes) -> None:
+def test_each_rule_does_what_it_says(rules: TextNormalization, typed: str, meant: str, vocabulary: bytes) -> None:
     plain, ruled = (
-        sentencepiece.SentencePieceProcessor(model_proto=bake_rules(vocabulary, r)) for r in (TextRules(), rules)
+        sentencepiece.SentencePieceProcessor(model_proto=bake_normalization(vocabulary, r))
+        for r in (TextNormalization(), rules)
     )
     assert ruled.encode(typed) == plain.encode(meant)
     pipeline = build_tokenizer(parse_vocabulary(vocabulary), rules)
@@ -188,31 +193,37 @@ def test_each_rule_does_what_it_says(rules: TextRules, typed: str, meant: str, v
 
 def test_an_uncased_repository_becomes_a_preset_that_lower_cases(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
-    report = convert(tmp_path / "sample", tmp_path / "stock", to="stock", text_rules="uncased")
-    assert report.text_rules == "uncased"
+    report = convert(tmp_path / "sample", tmp_path / "transformers", to="transformers", normalize="uncased")
+    assert report.text_normalization == "uncased"
     assert report.changed_texts == 4
-    assert inspect(tmp_path / "stock").vocabulary.text_rules == "uncased"  # type: ignore[union-attr]
-    report = convert(tmp_path / "stock", tmp_path / "keras", to="keras")
-    assert (report.text_rules, report.changed_texts) == ("uncased", 0)
+    assert inspect(tmp_path / "transformers").vocabulary.text_normalization == "uncased"  # type: ignore[union-attr]
+    report = convert(tmp_path / "transformers", tmp_path / "keras", to="keras")
+    assert (report.text_normalization, report.changed_texts) == ("uncased", 0)
     found = inspect(tmp_path / "keras").vocabulary
     assert found is not None
-    assert (found.text_rules, found.rules_in_vocabulary, found.normalization) == ("uncased", True, "nmt_nfkc")
-    again = convert(tmp_path / "keras", tmp_path / "plain", to="bridge", text_rules="sentencepiece")
-    assert again.text_rules == "uncased"
+    assert (found.text_normalization, found.normalization_in_vocabulary, found.normalization) == (
+        "uncased",
+        True,
+        "nmt_nfkc",
+    )
+    again = convert(tmp_path / "keras", tmp_path / "plain", to="albert_hub", normalize="none")
+    assert again.text_normalization == "uncased"
     assert "stay there" in again.source.notes[0]
-    verification = verify(tmp_path / "stock", tmp_path / "keras", texts=["The River Rose; À ``LA'' Rivière!", "a"])
+    verification = verify(
+        tmp_path / "transformers", tmp_path / "keras", texts=["The River Rose; À ``LA'' Rivière!", "a"]
+    )
     assert verification.passed
     assert not verify(tmp_path / "sample", tmp_path / "keras", texts=["The River"]).passed
 
 
 def test_text_rules_can_be_removed_and_are_checked(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
-    convert(tmp_path / "sample", tmp_path / "uncased", to="bridge", text_rules="uncased")
-    report = convert(tmp_path / "uncased", tmp_path / "plain", to="bridge", text_rules="sentencepiece")
-    assert (report.text_rules, report.changed_texts) == ("sentencepiece", 4)
+    convert(tmp_path / "sample", tmp_path / "uncased", to="albert_hub", normalize="uncased")
+    report = convert(tmp_path / "uncased", tmp_path / "plain", to="albert_hub", normalize="none")
+    assert (report.text_normalization, report.changed_texts) == ("none", 4)
     assert verify(tmp_path / "sample", tmp_path / "plain").passed
-    with pytest.raises(ValueError, match="text_rules must be one of keep, sentencepiece, uncased, not 'lower'"):
-        convert(tmp_path / "sample", tmp_path / "other", to="keras", text_rules="lower")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="normalize must be one of keep, none, uncased, not 'lower'"):
+        convert(tmp_path / "sample", tmp_path / "other", to="keras", normalize="lower")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc", "nmt_nfkc_cf", "identity"])
@@ -227,13 +238,13 @@ def test_our_tokenizer_gives_sentencepieces_ids_for_every_text(name: str, tmp_pa
     assert ours == processor.encode(texts)
 
 
-@pytest.mark.parametrize("rules", ["sentencepiece", "uncased"])
+@pytest.mark.parametrize("rules", ["none", "uncased"])
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc"])
 def test_the_pipeline_alone_comes_close(name: str, rules: str) -> None:
-    """What a stock repository has to do with: `tokenizer.json` and nothing else."""
-    proto = bake_rules(_proto(name), NAMED_RULES[rules])
+    """What a transformers repository has to do with: `tokenizer.json` and nothing else."""
+    proto = bake_normalization(_proto(name), NAMED_NORMALIZATIONS[rules])
     vocabulary = parse_vocabulary(proto)
-    pipeline = build_tokenizer(vocabulary, TextRules())
+    pipeline = build_tokenizer(vocabulary, TextNormalization())
     pipeline.encode_special_tokens = True
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     # Marks beyond Latin text are where the libraries' normalizers part: 18 of 20,000 with the English vocabulary.
@@ -244,15 +255,15 @@ def test_the_pipeline_alone_comes_close(name: str, rules: str) -> None:
         assert len(rest) <= allowed, rest[:5]
 
 
-@pytest.mark.parametrize("rules", ["sentencepiece", "uncased"])
+@pytest.mark.parametrize("rules", ["none", "uncased"])
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc"])
 def test_a_tokenizer_file_becomes_the_model_that_it_was_made_from(name: str, rules: str) -> None:
     proto = _proto(name)
     before = parse_vocabulary(proto)
-    content = json.loads(build_tokenizer(before, NAMED_RULES[rules]).to_str())
+    content = json.loads(build_tokenizer(before, NAMED_NORMALIZATIONS[rules]).to_str())
     made, found = proto_from_tokenizer(content)
     after = parse_vocabulary(made)
-    assert found == NAMED_RULES[rules]
+    assert found == NAMED_NORMALIZATIONS[rules]
     assert (after.pieces, after.charsmap, after.special_ids) == (before.pieces, before.charsmap, before.special_ids)
     texts = _lines(before, 1000)
     one, other = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (proto, made))
@@ -261,16 +272,16 @@ def test_a_tokenizer_file_becomes_the_model_that_it_was_made_from(name: str, rul
 
 def test_what_transformers_5_saves_is_converted(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
-    convert(tmp_path / "sample", tmp_path / "stock", to="stock")
-    vocabulary = parse_vocabulary((tmp_path / "stock" / "spiece.model").read_bytes())
+    convert(tmp_path / "sample", tmp_path / "transformers", to="transformers")
+    vocabulary = parse_vocabulary((tmp_path / "transformers" / "spiece.model").read_bytes())
     for name in ("spiece.model", "tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / "stock" / name).unlink()
-    _transformers(vocabulary, NAMED_RULES["uncased"]).save_pretrained(tmp_path / "stock")
-    assert not (tmp_path / "stock" / "spiece.model").exists()
-    report = convert(tmp_path / "stock", tmp_path / "keras", to="keras")
-    assert report.text_rules == "uncased"
+        (tmp_path / "transformers" / name).unlink()
+    _transformers(vocabulary, NAMED_NORMALIZATIONS["uncased"]).save_pretrained(tmp_path / "transformers")
+    assert not (tmp_path / "transformers" / "spiece.model").exists()
+    report = convert(tmp_path / "transformers", tmp_path / "keras", to="keras")
+    assert report.text_normalization == "uncased"
     assert "the vocabulary was made from tokenizer.json" in report.source.notes[0]
-    assert verify(tmp_path / "stock", tmp_path / "keras", texts=["The River, à (LA) ''x'' - 2.50", "a"]).passed
+    assert verify(tmp_path / "transformers", tmp_path / "keras", texts=["The River, à (LA) ''x'' - 2.50", "a"]).passed
 
 
 @pytest.mark.parametrize("remove_extra_whitespaces", [True, False])
@@ -282,10 +293,10 @@ def test_what_is_done_with_spaces_goes_into_the_pipeline_and_back(
         add_dummy_prefix=add_dummy_prefix, remove_extra_whitespaces=remove_extra_whitespaces, character_coverage=1.0
     )
     vocabulary = parse_vocabulary(proto)
-    pipeline = build_tokenizer(vocabulary, TextRules())
+    pipeline = build_tokenizer(vocabulary, TextNormalization())
     made, _ = proto_from_tokenizer(json.loads(pipeline.to_str()))
     one, other = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (proto, made))
-    texts = ["a  bridge   (of) a", " a river", "   a. ", "a b ", "", "A Bridge é", *lines.documentation(2000)]
+    texts = ["a  albert_hub   (of) a", " a river", "   a. ", "a b ", "", "A Bridge é", *lines.documentation(2000)]
     assert one.encode(texts) == other.encode(texts)
     found = [encoding.ids for encoding in pipeline.encode_batch(texts, add_special_tokens=False)]
     assert _differences(texts, found, one.encode(texts), vocabulary)[2] == []
@@ -305,7 +316,7 @@ def _file(
     vocabulary: bytes, before: list[object], after: list[object], pre_tokenizer: object, **model: object
 ) -> dict[str, Any]:
     """Lay out a `tokenizer.json` of the vocabulary, with other steps before and after its map, and another end."""
-    content = json.loads(build_tokenizer(parse_vocabulary(vocabulary), TextRules()).to_str())
+    content = json.loads(build_tokenizer(parse_vocabulary(vocabulary), TextNormalization()).to_str())
     steps = content["normalizer"]["normalizers"]
     content["normalizer"]["normalizers"] = [*before, *steps, *after]
     return {**content, "pre_tokenizer": pre_tokenizer, "model": {**content["model"], **model}}
@@ -334,7 +345,7 @@ def test_what_transformers_writes_is_understood(
     pipeline = Tokenizer.from_str(json.dumps(content))
     pipeline.encode_special_tokens = True
     theirs = [encoding.ids for encoding in pipeline.encode_batch(texts, add_special_tokens=False)]
-    ours = sentencepiece.SentencePieceProcessor(model_proto=bake_rules(made, found)).encode(texts)
+    ours = sentencepiece.SentencePieceProcessor(model_proto=bake_normalization(made, found)).encode(texts)
     assert _differences(texts, ours, theirs, parse_vocabulary(vocabulary))[2] == []
 
 
@@ -388,7 +399,7 @@ def test_a_model_that_is_not_alberts_is_refused(model: dict[str, object], messag
 
 
 def test_tokens_beyond_the_vocabulary_are_not_lost_silently(vocabulary: bytes) -> None:
-    pipeline = build_tokenizer(parse_vocabulary(vocabulary), TextRules())
+    pipeline = build_tokenizer(parse_vocabulary(vocabulary), TextNormalization())
     pipeline.add_tokens(["<new>", "(", "[MASK]"])
     content = json.loads(pipeline.to_str())
     assert added_tokens(content) == ["(", "<new>"]
@@ -430,9 +441,9 @@ def test_what_transformers_5_makes_of_a_sentencepiece_model_has_its_ids_again(vo
 )
 def test_a_tokenizer_file_that_is_something_else_is_refused(content: object, message: str, tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
-    convert(tmp_path / "sample", tmp_path / "stock", to="stock")
-    (tmp_path / "stock" / "spiece.model").unlink()
-    (tmp_path / "stock" / "tokenizer.json").write_text(json.dumps(content))
+    convert(tmp_path / "sample", tmp_path / "transformers", to="transformers")
+    (tmp_path / "transformers" / "spiece.model").unlink()
+    (tmp_path / "transformers" / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(VocabularyError, match=message) as error:
-        inspect(tmp_path / "stock")
+        inspect(tmp_path / "transformers")
     assert "tokenizer.json" in str(error.value)

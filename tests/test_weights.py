@@ -11,12 +11,12 @@ import torch
 from transformers import AlbertConfig, AlbertModel
 
 from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
+from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.weights import parameter_count, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.stores.published import PUBLISHED_PRESETS
 from conversion.sample import SAMPLE_ARCHITECTURE
-from tests.conftest import KerasPreset, stock_arguments
+from tests.conftest import KerasPreset, albert_arguments
 
 
 SIZES = {"vocabulary_size": 50, "embedding_dim": 6, "intermediate_dim": 20, "max_sequence_length": 9, "num_segments": 3}
@@ -35,13 +35,13 @@ def _table(architecture: Architecture, dialect: str) -> dict[str, tuple[int, ...
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_it_covers_the_state_of_our_model(architecture: Architecture) -> None:
     state = AlbertHubModel(AlbertHubConfig(**asdict(architecture))).state_dict()
-    assert _table(architecture, "bridge") == {name: tuple(tensor.shape) for name, tensor in state.items()}
+    assert _table(architecture, "albert_hub") == {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_it_covers_the_state_of_transformers_model(architecture: Architecture) -> None:
     with torch.device("meta"):
-        state = AlbertModel(AlbertConfig(**stock_arguments(architecture))).state_dict()
+        state = AlbertModel(AlbertConfig(**albert_arguments(architecture))).state_dict()
     assert _table(architecture, "albert") == {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
@@ -49,7 +49,7 @@ def test_it_covers_the_state_of_transformers_model(architecture: Architecture) -
 def test_it_covers_what_keras_hub_saves(architecture: Architecture, tmp_path: Path) -> None:
     import keras_hub
 
-    keras_hub.models.AlbertBackbone(**asdict(architecture)).save_to_preset(str(tmp_path))
+    keras_hub.models.AlbertBackbone(**architecture.keras_arguments).save_to_preset(str(tmp_path))
     found: dict[str, tuple[int, ...]] = {}
     with h5py.File(tmp_path / "model.weights.h5") as file:
         file.visititems(lambda name, item: found.update({name: item.shape}) if isinstance(item, h5py.Dataset) else None)
@@ -58,7 +58,7 @@ def test_it_covers_what_keras_hub_saves(architecture: Architecture, tmp_path: Pa
 
 def test_names_are_unique_in_every_dialect() -> None:
     rules = weight_rules(SAMPLE_ARCHITECTURE)
-    for dialect in ("keras", "bridge", "albert"):
+    for dialect in ("keras", "albert_hub", "albert"):
         assert len({rule.name(dialect) for rule in rules}) == len(rules)
 
 

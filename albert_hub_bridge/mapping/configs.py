@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from albert_hub_bridge.errors import Problem, shown
+from albert_hub_bridge.errors import Problem
 from albert_hub_bridge.model.architecture import ACTIVATIONS, is_epsilon, is_rate
+from albert_hub_bridge.text import shown
 
 
 REQUIRED = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Validator:
     """What a value has to be."""
 
     description: str
@@ -26,29 +27,31 @@ class Kind:
 
 
 # The values of an architecture are checked together, by Architecture.
-ANYTHING = Kind("anything", lambda value: True)
-COUNT = Kind("a positive integer", lambda value: type(value) is int and value > 0)
-LABEL_COUNT = Kind("an integer from 1 to 100,000", lambda value: type(value) is int and 0 < value <= 100_000)
-LABEL_COUNT_OR_0 = Kind("an integer from 0 to 100,000", lambda value: type(value) is int and 0 <= value <= 100_000)
-LIMIT = Kind("a positive number", lambda value: type(value) in (int, float) and value > 0)  # not NaN, and not True
-FLAG = Kind("true or false", lambda value: type(value) is bool)
-TRUNCATION = Kind("'round_robin' or 'waterfall'", lambda value: value in ("round_robin", "waterfall"))
-TRUNCATION_OR_LONGEST = Kind(
+ANYTHING = Validator("anything", lambda value: True)
+COUNT = Validator("a positive integer", lambda value: type(value) is int and value > 0)
+LABEL_COUNT = Validator("an integer from 1 to 100,000", lambda value: type(value) is int and 0 < value <= 100_000)
+LABEL_COUNT_OR_0 = Validator("an integer from 0 to 100,000", lambda value: type(value) is int and 0 <= value <= 100_000)
+POSITIVE = Validator(
+    "a positive number", lambda value: type(value) in (int, float) and value > 0
+)  # not NaN, and not True
+BOOLEAN = Validator("true or false", lambda value: type(value) is bool)
+TRUNCATION = Validator("'round_robin' or 'waterfall'", lambda value: value in ("round_robin", "waterfall"))
+TRUNCATION_OR_LONGEST = Validator(
     "'round_robin', 'waterfall' or 'longest_first'", lambda value: value == "longest_first" or TRUNCATION.accepts(value)
 )
 
 # transformers has several names for one function.
 SAME_ACTIVATION = {"gelu_new": "gelu_pytorch_tanh", "gelu_fast": "gelu_pytorch_tanh", "gelu_python": "gelu"}
-ACTIVATION = Kind(
+ACTIVATION = Validator(
     f"one of {', '.join((*ACTIVATIONS, *SAME_ACTIVATION))}",
     lambda value: isinstance(value, str) and (value in ACTIVATIONS or value in SAME_ACTIVATION),
 )
-RATE_OR_NONE = Kind("a number in [0, 1), or null", lambda value: value is None or is_rate(value))
-EPSILON = Kind("a positive number below 1", is_epsilon)
-LABELS = Kind("an object", lambda value: isinstance(value, Mapping))
+RATE_OR_NONE = Validator("a number in [0, 1), or null", lambda value: value is None or is_rate(value))
+EPSILON = Validator("a positive number below 1", is_epsilon)
+LABELS = Validator("an object", lambda value: isinstance(value, Mapping))
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
-PROBLEM_TYPE = Kind(f"one of {', '.join(_PROBLEM_TYPES)}", lambda value: value in _PROBLEM_TYPES)
-CLASSIFIER_ACTIVATION = Kind("null, 'softmax' or 'sigmoid'", lambda value: value in (None, "softmax", "sigmoid"))
+PROBLEM_TYPE = Validator(f"one of {', '.join(_PROBLEM_TYPES)}", lambda value: value in _PROBLEM_TYPES)
+CLASSIFIER_ACTIVATION = Validator("null, 'softmax' or 'sigmoid'", lambda value: value in (None, "softmax", "sigmoid"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Renamed:
 
     field: str
     default: Any = REQUIRED
-    kind: Kind = ANYTHING
+    kind: Validator = ANYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,7 @@ ALBERT: Table = {
     **_TRANSFORMERS,
 }
 
-BRIDGE: Table = {
+ALBERT_HUB: Table = {
     **{key: rule for key, rule in KERAS.items() if isinstance(rule, Renamed)},
     "activation":                   Renamed("activation", "gelu_pytorch_tanh", ACTIVATION),
     "layer_norm_epsilon":           Renamed("layer_norm_epsilon", 1e-12, EPSILON),
@@ -265,12 +268,12 @@ KERAS_TOKENIZER: Table = {
 # tokenizer_config.json of a repository. transformers writes whatever its tokenizer was given into it, so keys that are
 # not here are reported as ignored; those that decide the ids are.
 TOKENIZER_CONFIG: Table = {
-    "model_max_length":     Renamed("sequence_length", None, LIMIT),
+    "model_max_length":     Renamed("sequence_length", None, POSITIVE),
     "truncate":             Renamed("truncate", "longest_first", TRUNCATION_OR_LONGEST),
-    "do_lower_case":        Renamed("lower_case", None, FLAG),
-    "keep_accents":         Renamed("keep_accents", None, FLAG),
-    "strip_accents":        Renamed("strip_accents", None, FLAG),
-    "replace_quotes":       Renamed("replace_quotes", None, FLAG),
+    "do_lower_case":        Renamed("lower_case", None, BOOLEAN),
+    "keep_accents":         Renamed("keep_accents", None, BOOLEAN),
+    "strip_accents":        Renamed("strip_accents", None, BOOLEAN),
+    "replace_quotes":       Renamed("replace_quotes", None, BOOLEAN),
     "auto_map":             Ignored(_CODE),
     "tokenizer_class":      Ignored(_LAYOUT),
     "model_input_names":    Ignored(_LAYOUT),

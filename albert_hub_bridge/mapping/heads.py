@@ -26,7 +26,7 @@ class HeadClass:
     task: str  # transformers' name of the task, from which all class names are made
 
     @property
-    def bridge(self) -> str:
+    def albert_hub(self) -> str:
         """The class of this package."""
         return f"AlbertHubFor{self.task}"
 
@@ -40,7 +40,7 @@ class HeadClass:
         """The Auto class that finds either."""
         return f"AutoModelFor{self.task}"
 
-    def name(self, dialect: Literal["keras", "bridge", "albert"]) -> str:
+    def name(self, dialect: Literal["keras", "albert_hub", "albert"]) -> str:
         """Return the class in a dialect."""
         return getattr(self, dialect)  # type: ignore[no-any-return]
 
@@ -103,6 +103,6 @@ class Head:
 def kind_of_class(name: str) -> HeadKind | None:
     """Tell which kind of head a class of any dialect has; None for others."""
     for kind, row in HEADS.items():
-        if name and name in (row.keras, row.bridge, row.albert):
+        if name and name in (row.keras, row.albert_hub, row.albert):
             return kind
     return None

@@ -1,4 +1,4 @@
-"""SentencePiece vocabularies with text rules in them, where KerasHub finds them, and from a `tokenizer.json`.
+"""SentencePiece vocabularies with text normalization in them, where KerasHub finds them, and from a `tokenizer.json`.
 
 KerasHub knows a SentencePiece model and nothing else, so what transformers does to a text before the vocabulary has to
 go into the model's own normalizer: a map from sequences of characters to their replacement, applied longest match
@@ -21,15 +21,15 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
-from albert_hub_bridge.errors import first_few, shown
 from albert_hub_bridge.model.sentencepiece_unigram import (
     AFTER,
     SPECIAL_PIECES,
-    TextRules,
-    baked_rules,
+    TextNormalization,
+    baked_normalization,
     handle_spaces,
     rule_normalizer,
 )
+from albert_hub_bridge.text import first_few, shown
 
 
 # transformers' AlbertTokenizer splits a text at all of Unicode's White_Space, and at the sign that stands for a space
@@ -40,8 +40,8 @@ _WHITE_SPACE = frozenset(
 
 
 @lru_cache(maxsize=1)  # a report asks for what was just written
-def bake_rules(proto: bytes, rules: TextRules) -> bytes:
-    """Put text rules into a vocabulary: what comes out gives, without rules, the ids that `proto` gave with them.
+def bake_normalization(proto: bytes, rules: TextNormalization) -> bytes:
+    """Put text normalization into a vocabulary: what comes out gives, without rules, the ids that `proto` gave with them.
 
     Args:
         proto: A serialized SentencePiece model.
@@ -53,7 +53,7 @@ def bake_rules(proto: bytes, rules: TextRules) -> bytes:
     model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
     model.ParseFromString(proto)
     spec = model.normalizer_spec
-    inside = baked_rules(spec.name)
+    inside = baked_normalization(spec.name)
     if rules | inside == inside:
         return proto
     rules |= inside  # what is inside changes nothing when it comes first, too
@@ -75,7 +75,7 @@ def _decompile(charsmap: bytes) -> dict[str, str]:
     return dict(sentencepiece.SentencePieceNormalizer(normalizer_spec=spec).Decompile())
 
 
-def _with_rules(before: Mapping[str, str], rules: TextRules) -> dict[str, str]:
+def _with_rules(before: Mapping[str, str], rules: TextNormalization) -> dict[str, str]:
     """Compose: rules first, then the map that was there."""
     if rules.strip_accents:
         # What is left of sequences without accents is Hangul, typed in parts or decomposed by NFKD. The map would
@@ -180,14 +180,14 @@ def check_ids(ids: Mapping[str, Any], pieces: Sequence[tuple[str, float]]) -> No
         raise ValueError(f"ids that are not the vocabulary's: {', '.join(named)}")
 
 
-def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextRules]:
+def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextNormalization]:
     """Turn a `tokenizer.json` back into a SentencePiece model, which transformers 5 no longer saves beside it.
 
     Args:
         content: The parsed file: what this package or transformers writes for ALBERT.
 
     Returns:
-        The serialized model, and the text rules that the file applies before it.
+        The serialized model, and the text normalization that the file applies before it.
 
     Raises:
         ValueError: The file is not a unigram tokenizer, or does something that no SentencePiece model does.
@@ -254,7 +254,7 @@ def _piece_type(index: int, piece: str, score: float, unk_id: int) -> Any:
     return types.USER_DEFINED if score == 0.0 else types.NORMAL
 
 
-def _read_normalization(tokenizer: Tokenizer, spec: Any) -> TextRules:
+def _read_normalization(tokenizer: Tokenizer, spec: Any) -> TextNormalization:
     """Find out which rules, map and handling of spaces a pipeline is made of, in this order and of nothing else.
 
     Args:
@@ -265,9 +265,9 @@ def _read_normalization(tokenizer: Tokenizer, spec: Any) -> TextRules:
         The rules.
     """
     steps, splits = _steps(tokenizer.normalizer), _steps(tokenizer.pre_tokenizer)
-    rules = TextRules()
-    for rule in fields(TextRules):
-        one = TextRules(**{rule.name: True})
+    rules = TextNormalization()
+    for rule in fields(TextNormalization):
+        one = TextNormalization(**{rule.name: True})
         parts = _steps(rule_normalizer(one))
         if steps[: len(parts)] == parts:
             rules, steps = rules | one, steps[len(parts) :]

@@ -1,6 +1,6 @@
 """The table: one row per parameter, its name in every dialect and its axes in both layouts.
 
-Dialects: `keras` is the dataset in KerasHub's `model.weights.h5` (of a head: `task.weights.h5`), `bridge` the parameter
+Dialects: `keras` is the dataset in KerasHub's `model.weights.h5` (of a head: `task.weights.h5`), `albert_hub` the parameter
 of `AlbertHubModel`, `albert` the parameter of transformers' `AlbertModel`. Shapes, both directions, parameter counts and
 the documentation in `conversion/README.md` are derived from these rows and nothing else.
 """
@@ -19,11 +19,11 @@ from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.model.architecture import Architecture
 
 
-Dialect = Literal["keras", "bridge", "albert"]
-TorchDialect = Literal["bridge", "albert"]
+Dialect = Literal["keras", "albert_hub", "albert"]
+TorchDialect = Literal["albert_hub", "albert"]
 
 # What the encoder is called in a model that has a head; alone, it has no name.
-ENCODERS: Mapping[TorchDialect, str] = {"bridge": "backbone.", "albert": "albert."}
+ENCODERS: Mapping[TorchDialect, str] = {"albert_hub": "backbone.", "albert": "albert."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class WeightRule:
     """One parameter: its name in every dialect and its axes in both layouts."""
 
     keras: str  # empty for heads that KerasHub does not have
-    bridge: str
+    albert_hub: str
     albert: str
     keras_axes: str
     torch_axes: str
@@ -134,7 +134,7 @@ def head_rules(kind: HeadKind) -> tuple[WeightRule, ...]:
     return _HEADS[kind]
 
 
-POOLER = frozenset(rule.bridge for rule in _POOLER)
+POOLER = frozenset(rule.albert_hub for rule in _POOLER)
 
 
 def _layers(architecture: Architecture) -> Iterator[WeightRule]:
@@ -151,7 +151,7 @@ def _in_layer(rule: WeightRule, encoder: str, group: str, inner: str) -> WeightR
     return replace(
         rule,
         keras=f"layers/{encoder}/{rule.keras}",
-        bridge=f"transformer_layers.{group}.{inner}.{rule.bridge}",
+        albert_hub=f"transformer_layers.{group}.{inner}.{rule.albert_hub}",
         albert=f"encoder.albert_layer_groups.{group}.albert_layers.{inner}.{rule.albert}",
     )
 
@@ -159,7 +159,7 @@ def _in_layer(rule: WeightRule, encoder: str, group: str, inner: str) -> WeightR
 def parameter_count(architecture: Architecture) -> int:
     """Return the number of parameters of an encoder."""
     sizes = axis_sizes(architecture)
-    return sum(prod(rule.shape("bridge", sizes)) for rule in weight_rules(architecture))
+    return sum(prod(rule.shape("albert_hub", sizes)) for rule in weight_rules(architecture))
 
 
 def weights_as_markdown() -> str:
@@ -172,5 +172,5 @@ def weights_as_markdown() -> str:
     heads = (*_MASKED_LM, *_SENTENCE_ORDER, *_SEQUENCE_CLASSIFIER, *_CHOICE_CLASSIFIER, *_SPAN_CLASSIFIER)
     for rule in (*_STEM, *layer, *_POOLER, *heads):
         keras = f"`{rule.keras}` | {rule.keras_axes}" if rule.keras else "none | "
-        lines.append(f"| {keras} | `{rule.bridge}` | `{rule.albert}` | {rule.torch_axes} |")
+        lines.append(f"| {keras} | `{rule.albert_hub}` | `{rule.albert}` | {rule.torch_axes} |")
     return "\n".join(lines)

@@ -5,14 +5,14 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from .architecture import FIELDS, VARIANT_FIELDS, check_architecture, is_epsilon, is_rate, variant_problems
+from .architecture import FIELDS, architecture_problems, is_epsilon, is_rate
 
 
 @strict
 class AlbertHubConfig(PreTrainedConfig):
     r"""Configuration of an `AlbertHubModel` and its heads. The defaults are those of `albert_base_en_uncased`.
 
-    Every field of the encoder is documented at `Architecture` and `Variant`, whose names and rules these are.
+    Every field of the encoder is documented at `Architecture`, whose names and rules these are.
     transformers' names for the same things (`hidden_size`, `num_hidden_layers`, ...) can be read, set and passed as
     well.
 
@@ -138,8 +138,7 @@ class AlbertHubConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Refuse impossible architectures; part of `@strict`, run at construction, on saving and by `validate()`."""
-        check_architecture({name: getattr(self, name) for name in FIELDS})
-        problems = variant_problems({name: getattr(self, name) for name in VARIANT_FIELDS})
+        problems = architecture_problems({name: getattr(self, name) for name in FIELDS})
         if self.classifier_dropout is not None and not is_rate(self.classifier_dropout):
             problems.append(f"classifier_dropout must be a number in [0, 1) or None, not {self.classifier_dropout!r}")
         if self.classifier_activation not in (None, "softmax", "sigmoid"):

@@ -209,7 +209,7 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_preset(cls, preset: Any, dtype: str = "float32", allow_pickle: bool = False) -> Any:
-        """Make a model of a KerasHub preset, or of a repository of any layout; `albert_hub_bridge.presets` says how.
+        """Make a model of a KerasHub preset, or of a repository of any layout. See `albert_hub_bridge.runtime.loading`.
 
         Args:
             preset: A folder, the name of a published preset, or a handle (`kaggle://...`, `hf://...`).
@@ -220,7 +220,7 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
             ImportError: This file came with a repository, and the package is not installed.
         """
         try:  # as above
-            from albert_hub_bridge.presets import load_preset
+            from albert_hub_bridge.runtime.loading import load_preset
         except ImportError as error:
             raise ImportError("from_preset reads with albert-hub-bridge: pip install albert-hub-bridge") from error
         return load_preset(cls, preset, dtype, allow_pickle)

@@ -20,7 +20,7 @@ SPECIAL_PIECES = {"pad": PAD, "unk": UNK, "cls": CLS, "sep": SEP, "mask": MASK}
 
 
 @dataclass(frozen=True, slots=True)
-class TextRules:
+class TextNormalization:
     """What happens to a text before the vocabulary's own normalization.
 
     Args:
@@ -36,29 +36,31 @@ class TextRules:
     @property
     def name(self) -> str:
         """`sentencepiece`, `uncased`, or a description of a mixture."""
-        for name, rules in NAMED_RULES.items():
+        for name, rules in NAMED_NORMALIZATIONS.items():
             if self == rules:
                 return name
         return " + ".join(rule.name for rule in fields(self) if getattr(self, rule.name))
 
-    def __or__(self, other: TextRules) -> TextRules:
+    def __or__(self, other: TextNormalization) -> TextNormalization:
         """Return the rules of both."""
-        return TextRules(*(one or another for one, another in zip(astuple(self), astuple(other), strict=True)))
+        return TextNormalization(*(one or another for one, another in zip(astuple(self), astuple(other), strict=True)))
 
 
 # `sentencepiece` is what KerasHub computes: the vocabulary's own normalization and nothing else. `uncased` is what
 # transformers' AlbertTokenizer and Google's release of ALBERT do first.
-NAMED_RULES = {"sentencepiece": TextRules(), "uncased": TextRules(True, True, True)}
+NAMED_NORMALIZATIONS = {"none": TextNormalization(), "uncased": TextNormalization(True, True, True)}
 
 
-# In the name of a normalization: "nmt_nfkc after uncased" is one that has text rules compiled in.
+# In the name of a normalization: "nmt_nfkc after uncased" is one that has text normalization compiled in.
 AFTER = " after "
 
 
-def baked_rules(normalization: str) -> TextRules:
-    """Read from the name of a normalization which text rules are compiled into it."""
+def baked_normalization(normalization: str) -> TextNormalization:
+    """Read from the name of a normalization which text normalization are compiled into it."""
     name = normalization.partition(AFTER)[2]
-    return NAMED_RULES.get(name) or TextRules(*(rule.name in name.split(" + ") for rule in fields(TextRules)))
+    return NAMED_NORMALIZATIONS.get(name) or TextNormalization(
+        *(rule.name in name.split(" + ") for rule in fields(TextNormalization))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +132,8 @@ def parse_vocabulary(proto: bytes) -> Vocabulary:
     )
 
 
-def rule_normalizer(rules: TextRules) -> normalizers.Normalizer:
-    """Build what the text rules do, with the parts that transformers' AlbertTokenizer has."""
+def rule_normalizer(rules: TextNormalization) -> normalizers.Normalizer:
+    """Build what the text normalization do, with the parts that transformers' AlbertTokenizer has."""
     steps: list[normalizers.Normalizer] = []
     if rules.replace_quotes:
         steps += [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
@@ -162,11 +164,11 @@ def handle_spaces(
     return steps, pre_tokenizers.Metaspace(prepend_scheme="never")
 
 
-def build_tokenizer(vocabulary: Vocabulary, rules: TextRules) -> Tokenizer:
-    """Build the pipeline: text rules, the vocabulary's normalization, unigram, and `[CLS] a [SEP] b [SEP]`."""
+def build_tokenizer(vocabulary: Vocabulary, rules: TextNormalization) -> Tokenizer:
+    """Build the pipeline: text normalization, the vocabulary's normalization, unigram, and `[CLS] a [SEP] b [SEP]`."""
     # A map is applied to one cluster of characters at a time here, and never sees two quotes, or a letter apart from
     # its marks. So rules that are compiled into the map come before it once more.
-    steps: list[normalizers.Normalizer] = [rule_normalizer(rules | baked_rules(vocabulary.normalization))]
+    steps: list[normalizers.Normalizer] = [rule_normalizer(rules | baked_normalization(vocabulary.normalization))]
     if vocabulary.charsmap:
         steps.append(normalizers.Precompiled(vocabulary.charsmap))
     spaces, pre_tokenizer = handle_spaces(vocabulary.add_dummy_prefix, vocabulary.remove_extra_whitespaces)

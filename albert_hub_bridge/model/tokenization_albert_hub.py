@@ -25,7 +25,7 @@ from .sentencepiece_encoding import (
     join_words,
     windows,
 )
-from .sentencepiece_unigram import SPECIAL_PIECES, TextRules, build_tokenizer, parse_vocabulary
+from .sentencepiece_unigram import SPECIAL_PIECES, TextNormalization, build_tokenizer, parse_vocabulary
 
 
 TRUNCATION_RULES = ("round_robin", "waterfall", "longest_first")
@@ -82,9 +82,9 @@ class AlbertHubTokenizer(TokenizersBackend):
             raise ValueError(f"truncate must be one of {', '.join(TRUNCATION_RULES)}, not {truncate!r}.")
         if __name__.startswith("albert_hub_bridge."):  # code is saved by classes that came with it, and named by them
             kwargs.pop("auto_map", None)
-        rules = TextRules(replace_quotes, strip_accents, do_lower_case)
+        rules = TextNormalization(replace_quotes, strip_accents, do_lower_case)
         self._processor: sentencepiece.SentencePieceProcessor | None = None
-        self._has_rules = rules != TextRules()
+        self._has_rules = rules != TextNormalization()
         self._splitters: dict[bool, SentencePieceSplitter | PipelineSplitter] = {}
         backend: dict[str, Any] = {"tokenizer_file": tokenizer_file}
         if vocab_file is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import google_crc32c
 
-from albert_hub_bridge.stores.tensor_bundle import read_bundle
+from albert_hub_bridge.formats.tensor_bundle import read_bundle
 
 
 Rows = Sequence[tuple[bytes, bytes]]

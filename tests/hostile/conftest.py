@@ -52,10 +52,10 @@ class _Forbidden(importlib.abc.MetaPathFinder):
 def command_for(source: Path, target: Path, valid: dict[str, Path]) -> list[str]:
     """Return the command that reads a source: `convert`, or `convert-adapter` for an adapter."""
     if (adapter := source / "a.lora.h5").exists() or adapter.is_symlink():
-        return ["convert-adapter", str(adapter), str(target), "--base", str(valid["preset"]), "--to", "stock"]
+        return ["convert-adapter", str(adapter), str(target), "--base", str(valid["preset"]), "--to", "transformers"]
     if (source / "adapter_config.json").exists() or (source / "adapter_model.safetensors").exists():
         return ["convert-adapter", str(source), f"{target}.lora.h5", "--base", str(valid["preset"]), "--to", "keras"]
-    return ["convert", str(source), str(target), "--to", "bridge"]
+    return ["convert", str(source), str(target), "--to", "albert_hub"]
 
 
 def _tree(folder: Path) -> dict[str, tuple[int, int, int]]:

@@ -38,14 +38,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from albert_hub_bridge.errors import AlbertHubBridgeError
-from albert_hub_bridge.stores.checkpoint import DTYPES
-from albert_hub_bridge.stores.flax_file import read_tree
-from albert_hub_bridge.stores.google_checkpoint import _read_variables
-from albert_hub_bridge.stores.hdf5 import _check_frame, read_datasets
-from albert_hub_bridge.stores.layouts import read_configuration
-from albert_hub_bridge.stores.old_formats import read_flax, read_safetensors
-from albert_hub_bridge.stores.sandbox import Sandbox, SandboxError
-from albert_hub_bridge.stores.tensor_bundle import Values, read_bundle
+from albert_hub_bridge.formats.flax import read_flax, read_tree
+from albert_hub_bridge.formats.hdf5 import _check_frame, read_datasets
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.formats.safetensors import read_safetensors
+from albert_hub_bridge.formats.sandbox import Sandbox, SandboxError
+from albert_hub_bridge.formats.tensor_bundle import Values, read_bundle
+from albert_hub_bridge.layouts.google.release import _read_variables
+from albert_hub_bridge.layouts.registry import read_configuration
 from tests.conftest import FIXTURES
 from tests.hostile.bundles import block, read_for_change, sealed, table
 from tests.hostile.valid import small_vocabulary, with_header, write_all
@@ -136,7 +136,7 @@ def _one_round(check: Callable[[Random], object], examples: int, seed: int) -> N
 def fuzz_json(folder: Path, count: int, seed: int) -> Counter[str]:
     """Read mutants of the configurations of a preset and of a repository."""
     outcomes: Counter[str] = Counter()
-    sources = [write_all_once(folder)[kind] for kind in ("task", "stock")]
+    sources = [write_all_once(folder)[kind] for kind in ("task", "transformers")]
     for source in sources:
         file = source / "config.json"
         valid = file.read_bytes()
@@ -159,7 +159,7 @@ def fuzz_json(folder: Path, count: int, seed: int) -> Counter[str]:
 def fuzz_safetensors(folder: Path, count: int, seed: int) -> Counter[str]:
     """Read files with mutants of a header before the same values."""
     outcomes: Counter[str] = Counter()
-    file = write_all_once(folder)["stock"] / "model.safetensors"
+    file = write_all_once(folder)["transformers"] / "model.safetensors"
     whole = file.read_bytes()
     size = int.from_bytes(whole[:8], "little")
     header, values = whole[8 : 8 + size], whole[8 + size :]
@@ -347,7 +347,7 @@ _PARSER = """
 import sys
 from pathlib import Path
 from albert_hub_bridge.errors import VocabularyError
-from albert_hub_bridge.stores.vocabularies import fitting_vocabulary
+from albert_hub_bridge.formats.sentencepiece import fitting_vocabulary
 from tests.hostile.valid import ARCHITECTURE
 while size := int.from_bytes(sys.stdin.buffer.read(4), "little"):
     try:

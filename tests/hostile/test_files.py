@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from albert_hub_bridge import convert, inspect
+from albert_hub_bridge.commands.publish import card
+from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.errors import ConfigurationError, FileError
-from albert_hub_bridge.publish import card
-from albert_hub_bridge.stores.source_files import read_bytes
 from tests.hostile.conftest import Refused, expect
 from tests.hostile.valid import edit
 
@@ -92,14 +92,14 @@ FILES = (
     ("task",         "assets/tokenizer/vocabulary.spm"),
     ("shards",       "model.weights.json"),
     ("shards",       "model_00001.weights.h5"),
-    ("bridge",       "config.json"),
-    ("bridge",       "model.safetensors"),
-    ("bridge",       "spiece.model"),
-    ("bridge",       "tokenizer_config.json"),
+    ("albert_hub",       "config.json"),
+    ("albert_hub",       "model.safetensors"),
+    ("albert_hub",       "spiece.model"),
+    ("albert_hub",       "tokenizer_config.json"),
     ("text",         "tokenizer.json"),
     ("text",         "added_tokens.json"),
     ("text",         "special_tokens_map.json"),
-    ("stock_shards", "model.safetensors.index.json"),
+    ("transformers_shards", "model.safetensors.index.json"),
     ("flax",         "flax_model.msgpack"),
     ("tensorflow",   "tf_model.h5"),
     ("peft_adapter", "adapter_config.json"),
@@ -140,7 +140,7 @@ def test_the_cache_of_hugging_face_is_read_and_its_neighbours_are_not(
     source: Callable[[str], Path], valid: dict[str, Path], tmp_path: Path, refused: Refused
 ) -> None:
     cache = tmp_path / "models--user--repo"
-    for kind in ("task", "bridge"):
+    for kind in ("task", "albert_hub"):
         snapshot = cache / "snapshots" / kind
         for number, file in enumerate(sorted(path for path in valid[kind].rglob("*") if path.is_file())):
             name = file.relative_to(valid[kind])
@@ -150,7 +150,7 @@ def test_the_cache_of_hugging_face_is_read_and_its_neighbours_are_not(
             (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
             (snapshot / name).symlink_to(os.path.relpath(blob, (snapshot / name).parent))
         assert inspect(snapshot).vocabulary is not None
-        convert(snapshot, tmp_path / f"{kind}-converted", to="stock")
+        convert(snapshot, tmp_path / f"{kind}-converted", to="transformers")
     (snapshot / "config.json").unlink()
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("{}")
@@ -168,7 +168,7 @@ def test_files_that_are_not_read_may_be_anything(source: Callable[[str], Path], 
     os.mkfifo(folder / "events")
     (folder / "latest").symlink_to("/etc")
     (folder / "notes\x1b[2J.txt").touch()
-    assert convert(folder, tmp_path / "target", to="bridge").source.head == "text classifier of 3 classes"
+    assert convert(folder, tmp_path / "target", to="albert_hub").source.head == "text classifier of 3 classes"
 
 
 MODULES: dict[str, Callable[[Path], object]] = {
@@ -189,7 +189,7 @@ def _pooling(folder: Path) -> Path:
 
 @pytest.mark.parametrize("what", MODULES)
 def test_modules_of_sentence_transformers(what: str, source: Callable[[str], Path], refused: Refused) -> None:
-    folder = source("bridge")
+    folder = source("albert_hub")
     MODULES[what](folder)
     expect(refused(folder), "1_Pooling/config.json" if "pooling" in what else "modules.json")
 
@@ -198,7 +198,7 @@ def test_modules_of_sentence_transformers(what: str, source: Callable[[str], Pat
 def test_values_of_tensorflow_under_any_name(
     make: Callable[[Path], object], source: Callable[[str], Path], refused: Refused
 ) -> None:
-    folder = source("stock")
+    folder = source("transformers")
     (folder / "config.json").rename(folder / "albert_config.json")
     (folder / "model.index").touch()
     make(folder / "model.data-00000-of-00001")
@@ -209,7 +209,7 @@ def test_names_of_files_say_nothing_in_a_card(source: Callable[[str], Path], tmp
     folder = source("task")
     (folder / "a\n# b <i>[c](d) `e\x1b").touch()
     (folder / os.fsdecode(b"\xff\x9b")).touch()
-    convert(folder, tmp_path / "target", to="bridge")
+    convert(folder, tmp_path / "target", to="albert_hub")
     card = (tmp_path / "target" / "README.md").read_text()
     assert r"a\n# b &lt;i>[c] (d) 'e\x1b" in card
     assert r"\udcff" in card
@@ -228,7 +228,7 @@ def test_names_of_files_say_nothing_in_a_card(source: Callable[[str], Path], tmp
 def test_records_that_no_card_can_be_made_of(
     change: Callable[[Any], object], source: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    convert(source("task"), tmp_path / "target", to="bridge")
+    convert(source("task"), tmp_path / "target", to="albert_hub")
     edit("conversion.json", change)(tmp_path / "target")
     before = (tmp_path / "target" / "README.md").read_text()
     with pytest.raises(ConfigurationError, match=r"(?s)in the record of .*expected .*found"):
@@ -241,7 +241,7 @@ def test_a_folder_in_place_of_a_file_that_was_just_looked_at(tmp_path: Path, mon
     (tmp_path / "folder").mkdir()
     looked_at = os.stat(tmp_path / "file")
     descriptors = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else None
-    monkeypatch.setattr("albert_hub_bridge.stores.source_files.os.stat", lambda file: looked_at)
+    monkeypatch.setattr("albert_hub_bridge.disk.regular_files.os.stat", lambda file: looked_at)
     with pytest.raises(FileError, match=r"folder +expected a regular file, found a folder"):
         read_bytes(tmp_path / "folder", 10)
     monkeypatch.undo()

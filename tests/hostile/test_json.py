@@ -270,7 +270,7 @@ REPOSITORY: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("what", REPOSITORY)
 def test_configurations_of_repositories(what: str, source: Callable[[str], Path], refused: Refused) -> None:
-    folder = source("stock")
+    folder = source("transformers")
     edit("config.json", REPOSITORY[what])(folder)
     expect(refused(folder), ["config.json"] if "pieces" not in what and "wider" not in what else "")
 
@@ -290,7 +290,7 @@ LABELS: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("what", LABELS)
 def test_labels(what: str, source: Callable[[str], Path], refused: Refused) -> None:
-    folder = source("bridge")
+    folder = source("albert_hub")
     edit("config.json", LABELS[what])(folder)
     refused(folder)
 
@@ -371,7 +371,7 @@ BESIDE: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("what", BESIDE)
 def test_a_tokenizer_beside_the_model_of_another(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     """transformers would take its pieces from this file, and KerasHub from the SentencePiece model."""
-    folder = source("bridge")
+    folder = source("albert_hub")
     assert (folder / "spiece.model").is_file()
     edit("tokenizer.json", BESIDE[what])(folder)
     expect(refused(folder), "tokenizer.json")
@@ -411,8 +411,12 @@ def test_configurations_of_adapters(what: str, source: Callable[[str], Path], re
 RECORDS: dict[str, Any] = {
     "empty": {},
     "numbers": {"tool": 1, "source": 2, "target": 3},
-    "no files": {"tool": "x", "source": {"handle": "x"}, "target": {"layout": "stock"}},
-    "files that are a list": {"tool": "x", "source": {"handle": "x"}, "target": {"layout": "stock", "files": []}},
+    "no files": {"tool": "x", "source": {"handle": "x"}, "target": {"layout": "transformers"}},
+    "files that are a list": {
+        "tool": "x",
+        "source": {"handle": "x"},
+        "target": {"layout": "transformers", "files": []},
+    },
 }
 
 
@@ -421,7 +425,7 @@ def test_records_that_nobody_wrote(what: str, source: Callable[[str], Path]) -> 
     from albert_hub_bridge import inspect
     from albert_hub_bridge.errors import ConfigurationError
 
-    folder = source("stock")
+    folder = source("transformers")
     (folder / "conversion.json").write_text(json.dumps(RECORDS[what]))
     with pytest.raises(ConfigurationError, match=r"(?s)in the record of .*expected .*found"):
         inspect(folder)
@@ -430,10 +434,10 @@ def test_records_that_nobody_wrote(what: str, source: Callable[[str], Path]) -> 
 def test_code_that_a_source_names_is_left_out_and_that_is_said(source: Callable[[str], Path], tmp_path: Path) -> None:
     from albert_hub_bridge import convert
 
-    folder = source("stock")
+    folder = source("transformers")
     edit("config.json", _set(auto_map={"AutoModel": "hostile_module.Run"}))(folder)
     (folder / "hostile_module.py").write_text("raise SystemExit('run')")
-    report = convert(folder, tmp_path / "target", to="bridge")
+    report = convert(folder, tmp_path / "target", to="albert_hub")
     assert "auto_map" in [ignored.key for ignored in report.source.ignored]
     assert [note for note in report.notes if "neither run nor carried over: hostile_module.py" in note]
     assert "auto_map" not in (tmp_path / "target" / "config.json").read_text()

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from albert_hub_bridge.errors import WeightsError
-from albert_hub_bridge.stores.hdf5 import read_datasets
+from albert_hub_bridge.formats.hdf5 import read_datasets
 from tests.hostile.bundles import HEADER, entry, sealed, table, varint, with_restarts
 from tests.hostile.conftest import SECONDS, assert_message, command_for
 from tests.hostile.valid import edit, flax_array, in_bytes, in_hdf5, put, with_header
@@ -57,7 +57,7 @@ def at_rest(tmp_path_factory: pytest.TempPathFactory) -> float:
     """Return the peak of a process that finds nothing to read."""
     cwd = tmp_path_factory.mktemp("nothing")
     code, _, _, megabytes = _peak(
-        [sys.executable, "-m", "albert_hub_bridge", "convert", ".", "x", "--to", "stock"], cwd
+        [sys.executable, "-m", "albert_hub_bridge", "convert", ".", "x", "--to", "transformers"], cwd
     )
     assert code == 2
     return megabytes
@@ -172,24 +172,24 @@ HUGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a vocabulary of 17 MB": ("task", _with_rows(1 << 19, bytes(17 << 20))),
     "half a million pieces": ("task", _with_rows(1 << 19, b"\x0a\x00" * 524_000)),
     "names of megabytes": ("flax", _long_names),
-    "30,000 variables with long names": ("stock", _many_variables),
+    "30,000 variables with long names": ("transformers", _many_variables),
     "an index of a terabyte": (
-        "stock",
+        "transformers",
         lambda folder: [_many_variables(folder), _sparse("model.index", lambda b: b)(folder)],
     ),
-    "modules of a terabyte": ("bridge", _sparse("modules.json", lambda b: b"[")),
+    "modules of a terabyte": ("albert_hub", _sparse("modules.json", lambda b: b"[")),
     "a tokenizer of 32 MB": ("text", in_bytes("tokenizer.json", lambda b: b'{"a":[' + b"{}," * 999_000 + b"{}]}")),
     "added tokens of 6 MB": ("text", edit("tokenizer.json", lambda c: c["added_tokens"].extend(_added(c)))),
     "pieces of 6 MB": ("text", edit("tokenizer.json", lambda c: c["model"]["vocab"].extend(_long_pieces()))),
-    "a header of a terabyte": ("stock", _sparse("model.safetensors", lambda b: (1 << 39).to_bytes(8, "little"))),
+    "a header of a terabyte": ("transformers", _sparse("model.safetensors", lambda b: (1 << 39).to_bytes(8, "little"))),
     "a header of 16 MB": (
-        "stock",
+        "transformers",
         in_bytes("model.safetensors", lambda b: with_header(b'{"a":[' + b"[]," * 999_000 + b"[]]}")),
     ),
-    "a tensor of a terabyte": ("stock", _sparse("model.safetensors", lambda b: b)),
+    "a tensor of a terabyte": ("transformers", _sparse("model.safetensors", lambda b: b)),
     "an array of 3 GB": ("flax", _sparse("flax_model.msgpack", lambda b: b"\x81\xa1a\xc9\xb2\xd0\x5e\x00\x01")),
     "msgpack of a terabyte": ("flax", _sparse("flax_model.msgpack", lambda b: msgpack.packb({"a": 1})[:-1])),
-    "a vocabulary of 4 million pieces": ("bridge", in_bytes("spiece.model", lambda p: p + b"\x0a\x00" * 2_000_000)),
+    "a vocabulary of 4 million pieces": ("albert_hub", in_bytes("spiece.model", lambda p: p + b"\x0a\x00" * 2_000_000)),
 }
 
 

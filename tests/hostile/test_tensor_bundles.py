@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from albert_hub_bridge.errors import WeightsError
-from albert_hub_bridge.stores.layouts import read_checkpoint
+from albert_hub_bridge.layouts.registry import read_checkpoint
 from tests.hostile.bundles import (
     HEADER,
     MAGIC,

@@ -92,7 +92,7 @@ HEADERS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("what", HEADERS)
 def test_headers(what: str, source: Callable[[str], Path], refused: Refused) -> None:
-    folder = source("stock")
+    folder = source("transformers")
     in_header(HEADERS[what])(folder)
     expect(refused(folder), "model.safetensors")
 
@@ -136,7 +136,7 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("what", BYTES)
 def test_bytes_of_safetensors(what: str, source: Callable[[str], Path], refused: Refused) -> None:
-    folder = source("stock")
+    folder = source("transformers")
     in_bytes("model.safetensors", BYTES[what])(folder)
     message = refused(folder)
     expect(
@@ -150,25 +150,25 @@ def _with(name: str, values: Any) -> Callable[[dict[str, Any]], object]:
 
 
 TENSORS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
-    "one tensor more": ("stock", _with("extra", np.zeros(3, np.float32))),
-    "one tensor less": ("stock", lambda t: t.pop(BIAS)),
-    "half of the pooler": ("stock", lambda t: t.pop(KERNEL)),
-    "another shape": ("stock", _with(KERNEL, np.zeros((8, 9), np.float32))),
-    "float64": ("stock", _with(BIAS, np.zeros(8))),
-    "float64 that overflows": ("stock", _with(BIAS, np.full(8, 1e300))),
-    "one of half precision": ("stock", _with(BIAS, np.zeros(8, np.float16))),
-    "NaN": ("stock", _with(BIAS, np.full(8, np.nan, np.float32))),
-    "infinity": ("stock", _with(BIAS, np.array([0] * 7 + [np.inf], np.float32))),
-    "nothing": ("stock", lambda t: t.clear()),
-    "a tensor of TensorFlow": ("stock", lambda t: t.update({f"tf_albert.{BIAS}": t.pop(BIAS)})),
-    "a tensor with slashes": ("stock", lambda t: t.update({BIAS.replace(".", "/") + ":0": t.pop(BIAS)})),
-    "a tensor of Flax": ("stock", lambda t: t.update({KERNEL.replace("weight", "kernel"): t.pop(KERNEL)})),
+    "one tensor more": ("transformers", _with("extra", np.zeros(3, np.float32))),
+    "one tensor less": ("transformers", lambda t: t.pop(BIAS)),
+    "half of the pooler": ("transformers", lambda t: t.pop(KERNEL)),
+    "another shape": ("transformers", _with(KERNEL, np.zeros((8, 9), np.float32))),
+    "float64": ("transformers", _with(BIAS, np.zeros(8))),
+    "float64 that overflows": ("transformers", _with(BIAS, np.full(8, 1e300))),
+    "one of half precision": ("transformers", _with(BIAS, np.zeros(8, np.float16))),
+    "NaN": ("transformers", _with(BIAS, np.full(8, np.nan, np.float32))),
+    "infinity": ("transformers", _with(BIAS, np.array([0] * 7 + [np.inf], np.float32))),
+    "nothing": ("transformers", lambda t: t.clear()),
+    "a tensor of TensorFlow": ("transformers", lambda t: t.update({f"tf_albert.{BIAS}": t.pop(BIAS)})),
+    "a tensor with slashes": ("transformers", lambda t: t.update({BIAS.replace(".", "/") + ":0": t.pop(BIAS)})),
+    "a tensor of Flax": ("transformers", lambda t: t.update({KERNEL.replace("weight", "kernel"): t.pop(KERNEL)})),
     "an untied decoder": ("masked_lm", _with("predictions.decoder.weight", np.ones((90, 6), np.float32))),
     "a decoder of another shape": ("masked_lm", _with("predictions.decoder.weight", np.ones((1, 6), np.float32))),
     "NaN in the head": ("masked_lm", _with("predictions.bias", np.full(90, np.nan, np.float32))),
     "a head of another shape": ("masked_lm", _with("predictions.bias", np.zeros(91, np.float32))),
-    "a classifier with a label more": ("bridge", _with("classifier.bias", np.zeros(4, np.float32))),
-    "a classifier without a bias": ("bridge", lambda t: t.pop("classifier.bias")),
+    "a classifier with a label more": ("albert_hub", _with("classifier.bias", np.zeros(4, np.float32))),
+    "a classifier without a bias": ("albert_hub", lambda t: t.pop("classifier.bias")),
 }
 
 
@@ -218,7 +218,7 @@ INDICES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("what", INDICES)
 def test_indices(what: str, source: Callable[[str], Path], refused: Refused) -> None:
-    folder = source("stock_shards")
+    folder = source("transformers_shards")
     INDICES[what](folder)
     expect(refused(folder), "model.safetensors")
 
@@ -286,7 +286,7 @@ def test_values_in_msgpack(
     value: float, source: Callable[[str], Path], valid: dict[str, Path], refused: Refused
 ) -> None:
     folder = source("flax")
-    tensors = load_file(valid["stock"] / "model.safetensors")
+    tensors = load_file(valid["transformers"] / "model.safetensors")
     tensors[BIAS] = np.full(8, value, np.float32)
     write_flax(folder, tensors)
     expect(refused(folder), ["not finite", BIAS, "flax_model.msgpack"])
@@ -379,7 +379,8 @@ def test_heads_of_adapters(
     head = {f"base_model.model.classifier.{n}": np.zeros(s, "f4") for n, s in shapes.items() if s is not None}
     in_tensors(lambda t: t.update(head), "adapter_model.safetensors")(folder)
     expect(
-        refused(folder, "--base", str(valid["task"]), "--to", "stock"), ["wrong shape", "base_model.model.classifier"]
+        refused(folder, "--base", str(valid["task"]), "--to", "transformers"),
+        ["wrong shape", "base_model.model.classifier"],
     )
 
 

@@ -80,7 +80,7 @@ PROTOS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("what", PROTOS)
 def test_vocabularies(what: str, source: Callable[[str], Path], proto: bytes, refused: Refused) -> None:
-    folder = source("bridge")
+    folder = source("albert_hub")
     changed = PROTOS[what](proto)
     assert changed != proto
     (folder / "spiece.model").write_bytes(changed)

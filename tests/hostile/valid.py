@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from albert_hub_bridge.mapping.adapters import Factors, lora_layers
+from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.layouts.keras.preset import write_preset
+from albert_hub_bridge.lora.adapter import Adapter
+from albert_hub_bridge.lora.factors import Factors, lora_layers
+from albert_hub_bridge.lora.keras_file import write_keras_adapter
+from albert_hub_bridge.lora.peft_folder import write_peft_adapter
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import weight_rules
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.stores.adapters import Adapter, write_keras_adapter, write_peft_adapter
-from albert_hub_bridge.stores.hf_repository import write_repository
-from albert_hub_bridge.stores.keras_preset import write_preset
 from conversion.sample import random_checkpoint, train_vocabulary
 
 
@@ -58,16 +60,16 @@ def write_all(parent: Path, proto: bytes) -> dict[str, Path]:
     write_preset(random_checkpoint(ARCHITECTURE, dtype="bfloat16"), new("bfloat16"))
     write_preset(bare, new("shards"), max_shard_bytes=3000)
     _quantize(bare, new("int8"))
-    write_repository(bare, new("stock"), "stock")
-    write_repository(task, new("bridge"), "bridge")
-    write_repository(task, new("text"), "stock")
+    write_repository(bare, new("transformers"), "transformers")
+    write_repository(task, new("albert_hub"), "albert_hub")
+    write_repository(task, new("text"), "transformers")
     (made["text"] / "spiece.model").unlink()
     (made["text"] / "added_tokens.json").write_text('{"[MASK]": 4}')
     (made["text"] / "special_tokens_map.json").write_text('{"mask_token": "[MASK]"}')
-    write_repository(bare, new("stock_shards"), "stock", max_shard_bytes=3000)
-    write_repository(random_checkpoint(ARCHITECTURE, head=Head(kind="masked_lm")), new("masked_lm"), "stock")
+    write_repository(bare, new("transformers_shards"), "transformers", max_shard_bytes=3000)
+    write_repository(random_checkpoint(ARCHITECTURE, head=Head(kind="masked_lm")), new("masked_lm"), "transformers")
     for name, write in (("pickle", write_pickle), ("flax", write_flax), ("tensorflow", write_tensorflow)):
-        write_repository(bare, new(name), "stock")
+        write_repository(bare, new(name), "transformers")
         tensors = load_file(made[name] / "model.safetensors")
         (made[name] / "model.safetensors").unlink()
         write(made[name], tensors)

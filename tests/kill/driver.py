@@ -29,12 +29,12 @@ from typing import TextIO
 
 import jinja2
 
+from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.cli import app
+from albert_hub_bridge.disk.atomic import new_folder
+from albert_hub_bridge.disk.staging import is_staging_directory, staging_directory
 from albert_hub_bridge.errors import TargetError
-from albert_hub_bridge.stores.checkpoint import Checkpoint
-from albert_hub_bridge.stores.drafts import is_draft, new_draft
-from albert_hub_bridge.stores.folders import new_folder
-from albert_hub_bridge.stores.layouts import is_written_file, write_checkpoint
+from albert_hub_bridge.layouts.registry import is_written_file, write_checkpoint
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 
 
@@ -49,8 +49,12 @@ def tree(folder: Path) -> Tree | None:
     """Return everything below a folder but drafts, with its rights; None where there is no folder."""
     if not folder.exists():
         return None
-    below = [path for path in sorted(folder.rglob("*")) if not any(map(is_draft, path.relative_to(folder).parents))]
-    paths = [folder, *(path for path in below if not is_draft(path))]
+    below = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if not any(map(is_staging_directory, path.relative_to(folder).parents))
+    ]
+    paths = [folder, *(path for path in below if not is_staging_directory(path))]
     return {str(p.relative_to(folder)): (p.stat().st_mode, b"" if p.is_dir() else p.read_bytes()) for p in paths}
 
 
@@ -149,7 +153,7 @@ class Driver:
     def left_over(self) -> list[str]:
         """Return what lies beside the target, and drafts of its files."""
         beside = [path.name for path in self.place.iterdir() if path != self.target]
-        return beside + [path.name for path in self.target.rglob("*") if is_draft(path)]
+        return beside + [path.name for path in self.target.rglob("*") if is_staging_directory(path)]
 
     def check(self, what: str, holds: bool, ended: Ended) -> None:
         """Keep a promise that was broken."""
@@ -201,10 +205,10 @@ def sources(work: Path) -> Iterator[Path]:
 def scenarios(driver: Driver) -> Iterator[Scenario]:
     """Prepare conversions to a repository and to a preset, where there is nothing and where there is another."""
     one, other = sources(driver.work)
-    for to in ("stock", "keras"):  # so that no child has to import anything
+    for to in ("transformers", "keras"):  # so that no child has to import anything
         driver.child(["convert", str(one), str(driver.work / f"warm-{to}"), "--to", to])
     gc.freeze()
-    for to in ("stock", "keras"):
+    for to in ("transformers", "keras"):
         driver.restore(None)
         old_arguments = ["convert", str(other), str(driver.target), "--to", to]
         old = driver.work / f"old-{to}"
@@ -226,7 +230,7 @@ def scenarios(driver: Driver) -> Iterator[Scenario]:
 def rendering_a_card(driver: Driver) -> Scenario:
     """Prepare the command that replaces a file of a folder."""
     before, card = driver.work / "old-card", driver.target / "README.md"
-    shutil.copytree(driver.work / "old-stock", before)
+    shutil.copytree(driver.work / "old-transformers", before)
     new = tree(before)
     (before / card.name).write_text("of another version")
     driver.restore(before)
@@ -246,7 +250,7 @@ def try_kill(driver: Driver, scenario: Scenario, at: int, action: int, again: bo
     expected = scenario.new if at >= scenario.committed else scenario.old
     driver.check(f"{what}: the target is whole", tree(driver.target) == expected, ended)
     if not again:
-        with new_draft(scenario.writes):  # clears up as every run does
+        with staging_directory(scenario.writes):  # clears up as every run does
             pass
         whole = tree(driver.target) == expected and not driver.left_over()
         driver.check(f"{what}: the next run clears up", whole, ended)
@@ -333,7 +337,7 @@ def try_without_exchange(driver: Driver, scenario: Scenario) -> None:
         found = tree(driver.target)
         driver.check(f"{what}: one is there, or none", found in (scenario.old, scenario.new, None), ended)
         driver.check(f"{what}: none for one moment", (found is None) == (at == first + 1), ended)
-        with new_draft(scenario.writes):  # clears up as every run does
+        with staging_directory(scenario.writes):  # clears up as every run does
             pass
         expected = found or scenario.old
         driver.check(f"{what}: it is back", tree(driver.target) == expected and not driver.left_over(), ended)
@@ -357,7 +361,7 @@ def try_without_exchange(driver: Driver, scenario: Scenario) -> None:
 
 def race(driver: Driver, overwrite: bool, checkpoints: Sequence[Checkpoint], wins: Sequence[Tree], late: float) -> None:
     """Let two processes make one folder at once."""
-    driver.restore(driver.work / "old-stock" if overwrite else None)
+    driver.restore(driver.work / "old-transformers" if overwrite else None)
     gun, trigger = os.pipe()
     children = []
     for number, checkpoint in enumerate(checkpoints):
@@ -370,7 +374,7 @@ def race(driver: Driver, overwrite: bool, checkpoints: Sequence[Checkpoint], win
             put = begin
             try:
                 with new_folder(driver.target, overwrite, lambda _: True) as draft:
-                    write_checkpoint(checkpoint, draft, "stock")
+                    write_checkpoint(checkpoint, draft, "transformers")
                     put = time.monotonic()
             except TargetError as error:
                 said, code = str(error), 2
@@ -402,7 +406,7 @@ def try_races(driver: Driver, number: int) -> None:
     for checkpoint in drawn:
         driver.restore(None)
         with new_folder(driver.target, False, is_written_file) as draft:
-            write_checkpoint(checkpoint, draft, "stock")
+            write_checkpoint(checkpoint, draft, "transformers")
         wins.append(tree(driver.target) or {})
     assert wins[0] != wins[1]
     for turn in range(number):

@@ -1,0 +1,1 @@
+"""The commands: convert, inspect, verify, check and publish."""

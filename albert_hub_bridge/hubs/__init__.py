@@ -1,0 +1,1 @@
+"""Pull from and push to model hubs."""

@@ -1,0 +1,1 @@
+"""The layouts: one folder per kind of checkpoint."""

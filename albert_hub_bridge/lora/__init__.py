@@ -1,0 +1,1 @@
+"""LoRA adapters of KerasHub and PEFT."""

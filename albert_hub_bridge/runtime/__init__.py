@@ -1,0 +1,1 @@
+"""Run a checkpoint with this package's model."""

@@ -1,0 +1,243 @@
+"""KerasHub's own `AlbertBackbone`, in PyTorch, without Keras or TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.disk.atomic import new_folder
+from albert_hub_bridge.errors import ConfigurationError
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.formats.torch_tensors import as_tensor, as_weight
+from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
+from albert_hub_bridge.layouts.keras.preset import unsupported_by_keras, with_pooler, write_preset
+from albert_hub_bridge.layouts.registry import is_written_file, pull, read_checkpoint, read_configuration
+from albert_hub_bridge.mapping.weights import weight_rules
+from albert_hub_bridge.model.architecture import KERAS_FIELDS, Architecture
+from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
+from albert_hub_bridge.model.modeling_albert_hub import AlbertHubModel
+
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+_INPUTS = ("token_ids", "segment_ids", "padding_mask")
+
+
+class AlbertBackbone(nn.Module):
+    """The encoder of KerasHub's documentation: the same arguments, the same call, the same numbers.
+
+    The model starts in inference mode, as Keras models run by default; call `train()` to train it, or pass
+    `training=True`.
+
+    Args:
+        vocabulary_size: Size of the token vocabulary.
+        num_layers: How many times the input runs through a group; divisible by `num_groups`.
+        num_heads: Attention heads; divides `hidden_dim`.
+        embedding_dim: Width of the embeddings.
+        hidden_dim: Width of the encoder and the pooler.
+        intermediate_dim: Width of the feed-forward block.
+        num_groups: Number of groups of layers that share their parameters.
+        num_inner_repetitions: Layers per group.
+        dropout: Dropout rate, in [0, 1).
+        max_sequence_length: Number of positions.
+        num_segments: Number of segment ids.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`; float32 by default. Softmax and layer norm compute in float32.
+        name: A label, as in Keras.
+        trainable: Whether the parameters get gradients.
+
+    Raises:
+        ValueError: The architecture is impossible, or the dtype is unknown.
+
+    Source:
+        keras_hub/src/models/albert/albert_backbone.py.
+
+    Example:
+
+    ```python
+    >>> backbone = AlbertBackbone.from_preset("./albert_base_en_uncased")
+    >>> outputs = backbone({
+    ...     "token_ids": np.ones((1, 12), dtype="int32"),
+    ...     "segment_ids": np.zeros((1, 12), dtype="int32"),
+    ...     "padding_mask": np.ones((1, 12), dtype="int32"),
+    ... })
+    >>> outputs["sequence_output"].shape
+    torch.Size([1, 12, 768])
+    ```
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        name: {
+            "metadata": {"description": preset.description, "params": preset.parameters, "path": "albert"},
+            "kaggle_handle": f"kaggle://{preset.kaggle}",
+        }
+        for name, preset in PUBLISHED_PRESETS.items()
+    }
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int,
+        num_heads: int,
+        embedding_dim: int,
+        hidden_dim: int,
+        intermediate_dim: int,
+        num_groups: int = 1,
+        num_inner_repetitions: int = 1,
+        dropout: float = 0.0,
+        max_sequence_length: int = 512,
+        num_segments: int = 2,
+        dtype: str | None = None,
+        *,
+        name: str = "albert_backbone",
+        trainable: bool = True,
+    ) -> None:
+        super().__init__()
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
+        arguments = locals()
+        self.architecture = Architecture(**{field: arguments[field] for field in KERAS_FIELDS})
+        self.name, self.trainable = name, trainable
+        config = AlbertHubConfig(**self.architecture.keras_arguments)
+        self.model = AlbertHubModel(config).to(getattr(torch, dtype or "float32")).requires_grad_(trainable)
+        self.eval()
+
+    def __getattr__(self, name: str) -> Any:
+        """Give KerasHub's constructor arguments as attributes: `backbone.hidden_dim`."""
+        if name in KERAS_FIELDS:
+            return getattr(self.architecture, name)
+        return super().__getattr__(name)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the parameters."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def token_embedding(self) -> nn.Module:
+        """The layer that embeds token ids: weight (vocabulary_size, embedding_dim)."""
+        return self.model.get_input_embeddings()
+
+    def forward(
+        self, inputs: Mapping[str, np.ndarray | Int[Tensor, "batch seq"]], training: bool | None = None
+    ) -> dict[str, Float[Tensor, ...]]:
+        """Encode a batch, as KerasHub does.
+
+        Args:
+            inputs: `token_ids`, `segment_ids` and `padding_mask` (1 for tokens, 0 for padding), each (batch, seq),
+                NumPy arrays or tensors.
+            training: Whether to apply dropout in this call; by default, as `train()` and `eval()` said.
+
+        Returns:
+            `sequence_output` (batch, seq, hidden_dim) and `pooled_output` (batch, hidden_dim).
+
+        Raises:
+            ValueError: An input is missing or unknown.
+        """
+        if set(inputs) != set(_INPUTS):
+            raise ValueError(f"expected the inputs {', '.join(_INPUTS)}, found {', '.join(sorted(inputs)) or 'none'}.")
+        device = self.model.device
+        token_ids, segment_ids, padding_mask = (
+            torch.as_tensor(inputs[name]).to(device=device, dtype=torch.long) for name in _INPUTS
+        )
+        before = self.training
+        self.train(before if training is None else training)
+        try:
+            outputs = self.model(token_ids, attention_mask=padding_mask, token_type_ids=segment_ids)
+        finally:
+            self.train(before)
+        return {"sequence_output": outputs.last_hidden_state, "pooled_output": outputs.pooler_output}
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": self.dtype,
+            **self.architecture.keras_arguments,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> AlbertBackbone:
+        """Make a backbone with new weights from what `get_config` returned."""
+        return cls(**config)
+
+    def count_params(self) -> int:
+        """Return the number of parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @classmethod
+    def from_preset(
+        cls, preset: str | Path, load_weights: bool = True, *, allow_pickle: bool = False, **overrides: Any
+    ) -> AlbertBackbone:
+        """Make a backbone from a preset, or from a Hub repository of either layout.
+
+        Args:
+            preset: A folder, a published name, or a handle: as `albert_hub.convert` takes them.
+            load_weights: Whether to read the weights; else they are new ones.
+            allow_pickle: As `albert_hub.convert` takes it.
+            **overrides: Constructor arguments that differ from the preset's: `dropout`, `dtype`, `name`, ... As in
+                KerasHub the dtype is float32 unless it is said here, whatever the preset is stored in.
+
+        Raises:
+            SourceError, CheckpointError: The preset cannot be found, or is wrong, or is a variant of ALBERT that
+                KerasHub cannot compute.
+            ValueError: An override contradicts the weights.
+        """
+        folder = pull(preset).folder
+        configuration = read_configuration(folder)
+        architecture = configuration.architecture
+        if problems := unsupported_by_keras(architecture, None):
+            advice = "Convert it to the albert_hub layout, and load that with AlbertHubModel."
+            raise ConfigurationError(folder / "config.json", "configuration, for KerasHub,", problems, advice)
+        backbone = cls(**{**architecture.keras_arguments, **overrides})
+        if load_weights:
+            if changed := _changed_shapes(architecture, backbone.architecture):
+                raise ValueError(f"The weights of {preset} do not fit with {', '.join(changed)} overridden.")
+            with read_checkpoint(folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
+                if not checkpoint.has_pooler:
+                    warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
+                backbone.model.load_state_dict(state_dict(with_pooler(checkpoint)))
+        return backbone
+
+    def save_to_preset(self, preset_dir: str | Path, *, overwrite: bool = False) -> None:
+        """Write a preset that `keras_hub.models.AlbertBackbone.from_preset` loads; it has no tokenizer.
+
+        Args:
+            preset_dir: The folder to make, with its parents. Unlike KerasHub's, it is never written over what is
+                there, where old files would lie beside new ones.
+            overwrite: Whether to replace a preset or repository that is there, as a whole.
+
+        Raises:
+            TargetError: The folder exists and is not empty.
+            ValueError: The parameters have a dtype that presets do not have, such as float64.
+        """
+        if self.dtype not in DTYPES:
+            raise ValueError(f"A preset can be {', '.join(DTYPES)}, not {self.dtype}; cast the model first.")
+        parameters = self.model.state_dict()
+        weights = {rule.albert_hub: as_weight(parameters[rule.albert_hub]) for rule in weight_rules(self.architecture)}
+        folder = Path(os.path.abspath(os.path.expanduser(preset_dir)))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint = Checkpoint("albert_hub", folder, self.architecture, weights, self.dtype)
+        with new_folder(folder, overwrite, is_written_file) as staging:
+            write_preset(checkpoint, staging)
+
+
+def state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Read the encoder of a checkpoint as the state of an `AlbertHubModel`."""
+    return {rule.albert_hub: as_tensor(checkpoint.weights[rule.albert_hub].read()) for rule in checkpoint.encoder_rules}
+
+
+def _changed_shapes(weights: Architecture, wanted: Architecture) -> list[str]:
+    free = {"dropout", "num_layers"}  # neither changes a weight
+    return [name for name in KERAS_FIELDS if name not in free and getattr(weights, name) != getattr(wanted, name)]

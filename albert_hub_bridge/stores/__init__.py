@@ -1,1 +1,0 @@
-"""Where checkpoints live: KerasHub presets and Hub repositories, read into and written from a `Checkpoint`."""

@@ -1,0 +1,1 @@
+"""Compare a source with its conversion."""

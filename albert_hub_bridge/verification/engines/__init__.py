@@ -1,0 +1,1 @@
+"""The engines: one module per library that computes a checkpoint."""

@@ -1,0 +1,16 @@
+"""The texts that `convert` counts and `verify` compares by default."""
+
+from __future__ import annotations
+
+
+# Texts that tell libraries apart: case, accents, quotes, numbers, spaces, several scripts, unknown characters.
+SAMPLE_TEXTS = (
+    "ALBERT shares one set of weights between all of its layers.",
+    "the river rose by two feet overnight, and nobody slept.",
+    "Prices went from £3.50 to €4.20 (about 20 % more).",
+    "Crème brûlée, façade, Ångström, naïve: accents everywhere!",
+    "``Old quotes'' and \"new ones\" are not the same.",
+    "two  spaces,\ta tab\nand a line break",
+    "日本語と русский текст 🙂",
+    "a",
+)
