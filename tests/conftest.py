@@ -22,8 +22,8 @@ import pytest
 from albert_hub_bridge import AlbertHubConfig
 from albert_hub_bridge.model.architecture import Architecture
 from conversion.sample import SAMPLE_ARCHITECTURE, train_vocabulary
-from tests.hub_server import HubServer
-from tests.local_server import client_environment
+from tests.servers.hub_server import HubServer
+from tests.servers.local_server import client_environment
 
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -1,6 +1,6 @@
 """Lets every call of a conversion that touches the disk go wrong, one at a time, and looks at what is left.
 
-A process of its own, with `shim.c` loaded before the C library: `tests/test_kill.py` starts it. Each conversion is a
+A process of its own, with `shim.c` loaded before the C library: `tests/kill/test_kill.py` starts it. Each conversion is a
 forked child, because a new process would take a second to import what this one has. Prints a JSON object: what was
 tried, how often, and every time that a promise was broken.
 """

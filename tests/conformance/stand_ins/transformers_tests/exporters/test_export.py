@@ -1,4 +1,4 @@
-"""Not in the source distribution. Exporting is tested in `tests/test_runtime.py`."""
+"""Not in the source distribution. Exporting is tested in `tests/model/test_execution.py`."""
 
 
 class ExportTesterMixin:
