@@ -12,6 +12,7 @@ What differs from transformers' own `AlbertModel`, each a fact of `keras_hub/src
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -219,11 +220,11 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
         Raises:
             ImportError: This file came with a repository, and the package is not installed.
         """
-        try:  # as above
-            from albert_hub_bridge.runtime.loading import load_preset
+        try:  # by name, because the rooms below know nothing of those above, and this file may have come alone
+            loading = importlib.import_module("albert_hub_bridge.runtime.loading")
         except ImportError as error:
             raise ImportError("from_preset reads with albert-hub-bridge: pip install albert-hub-bridge") from error
-        return load_preset(cls, preset, dtype, allow_pickle)
+        return loading.load_preset(cls, preset, dtype, allow_pickle)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -14,9 +14,8 @@ from typing import Any
 from albert_hub_bridge.disk.durable import naming
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.model.architecture import KERAS_FIELDS
-from albert_hub_bridge.provenance.record import CARD, PICTURE
+from albert_hub_bridge.provenance.record import CARD, CHECKS, PICTURE
 from albert_hub_bridge.text import one_line
-from albert_hub_bridge.verification.report import CHECKS
 
 
 BEGIN, END = "<!-- What is written between these lines is kept. -->", "<!-- Up to here. -->"

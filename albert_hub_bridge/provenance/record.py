@@ -14,6 +14,9 @@ from albert_hub_bridge.hubs.common import Source
 
 RECORD, CARD, PICTURE = "conversion.json", "README.md", "parity.png"
 
+# The checks of a verification, in the order of the report and the card.
+CHECKS = ("configuration", "tensors", "reference", "engines", "texts")
+
 # What a record must have, so that a card can be made of it and files can be checked by it.
 # fmt: off
 _SHAPE: dict[str, type | tuple[type, ...]] = {

@@ -11,9 +11,6 @@ from typing import Any, Literal
 Outcome = Literal["passed", "failed", "not measured"]
 
 
-CHECKS = ("configuration", "tensors", "reference", "engines", "texts")  # of a certificate
-
-
 @dataclass(frozen=True, slots=True)
 class Check:
     """One part of a certificate.
