@@ -145,7 +145,7 @@ def verify(
 def _left_out(one: Checkpoint, other: Checkpoint) -> list[str]:
     """Name the tensors of the source's head that the target was made without, as KerasHub has no place for them."""
     record = read_record(other.folder) if other.layout == "keras" else None
-    dropped = {tensor["name"] for tensor in record["dropped"]} if record is not None else set()
+    dropped = {tensor.name for tensor in record.dropped} if record is not None else set()
     return sorted({rule.albert_hub for rule in one.head_rules} & set(one.weights) & dropped)
 
 
