@@ -21,6 +21,7 @@ from albert_hub_bridge.hubs.published import PublishedPreset
 from albert_hub_bridge.lora.convert import AdapterConversion
 from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
 from albert_hub_bridge.provenance.integrity import FilesCheck
+from albert_hub_bridge.provenance.record import VocabularySummary
 from albert_hub_bridge.text import first_few, one_line, printable
 from albert_hub_bridge.verification.report import Verification
 
@@ -115,14 +116,7 @@ def _(report: Inspection) -> None:
     if report.made_by is not None:
         facts["made by"] = escape(report.made_by)
     facts["head"] = escape(report.head or "none")
-    facts["vocabulary"] = "none"
-    if (vocabulary := report.vocabulary) is not None:
-        inside = " (in the vocabulary)" if vocabulary.normalization_in_vocabulary else ""
-        normalization = f"{vocabulary.text_normalization}{inside} ({vocabulary.text_normalization_from})"
-        facts["text normalization"] = escape(normalization)
-        facts["vocabulary"] = escape(f"{vocabulary.pieces:,} pieces, normalization {vocabulary.normalization}")
-        length = vocabulary.sequence_length or "not defined"
-        facts["packing"] = f"sequence length {length}, pairs truncated {vocabulary.truncate}"
+    facts |= _vocabulary_facts(report.vocabulary) if report.vocabulary is not None else {"vocabulary": "none"}
     out.print(f"[bold]{escape(report.source)}[/]: {_LAYOUTS[report.layout]}")
     out.print(_two_columns(facts))
     _print_losses(report)
@@ -169,6 +163,16 @@ def _(report: FilesCheck) -> None:
     else:
         changed = f"{len(report.changes)} files and {len(report.different_tensors)} tensors"
         out.print(f"[bold red]FAILED: {changed} were changed since the conversion.[/]")
+
+
+def _vocabulary_facts(vocabulary: VocabularySummary) -> dict[str, str]:
+    inside = " (in the vocabulary)" if vocabulary.normalization_in_vocabulary else ""
+    normalization = f"{vocabulary.text_normalization}{inside} ({vocabulary.text_normalization_from})"
+    return {
+        "text normalization": escape(normalization),
+        "vocabulary": escape(f"{vocabulary.pieces:,} pieces, normalization {vocabulary.normalization}"),
+        "packing": f"sequence length {vocabulary.sequence_length or 'not defined'}, pairs truncated {vocabulary.truncate}",
+    }
 
 
 def print_recorded(target: str) -> None:

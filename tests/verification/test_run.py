@@ -110,7 +110,7 @@ def test_the_command_names_what_is_wrong_and_exits_with_1(keras_preset: KerasPre
     text = " ".join(result.stdout.split())
     assert "activation: 'gelu_pytorch_tanh' in the source, 'gelu' in the target" in text
     assert f"{name}: 1 of 32 values differ, the first at [0, 5] of the source:" in text
-    assert "They differ." in text
+    assert "FAILED: source and target differ (" in text
 
 
 def test_the_record_and_the_card_have_every_part(keras_preset: KerasPreset, tmp_path: Path) -> None:
