@@ -153,7 +153,7 @@ CPU_ENGINES = {
     LINEAR:                     Engine(_linear),
     TRANSFORMERS:                      Engine(_engine("transformers")),
     OURS:                       Engine(_engine("albert_hub")),
-    'ours, "visible"':          Engine(_engine("albert_hub", positions="visible")),
+    'ours, "unmasked"':          Engine(_engine("albert_hub", positions="unmasked")),
     'ours, "first"':            Engine(_engine("albert_hub", positions="first")),
     "ours, compiled":           Engine(_engine("albert_hub", compiled=True)),
     "keras_hub on torch":       _keras("torch"),
