@@ -119,7 +119,8 @@ class AlbertHubTokenizer(TokenizersBackend):
         """
         raise NotImplementedError(
             "AlbertHubTokenizer does not train vocabularies. Train a SentencePiece unigram model with pad_id=0, "
-            "unk_id=1, bos_id=-1, eos_id=-1 and control_symbols=['[CLS]', '[SEP]', '[MASK]'], and load it as vocab_file."
+            "unk_id=1, bos_id=-1, eos_id=-1 and control_symbols=['[CLS]', '[SEP]', '[MASK]'], and load it as "
+            "vocab_file."
         )
 
     def _encode_plus(  # type: ignore[override]

@@ -430,7 +430,7 @@ def test_pairs_are_cut_as_transformers_cuts_them(ours_and_theirs: Both) -> None:
     tokenizer = ours_and_theirs[0]
     with pytest.raises(ValueError, match="only_first cannot truncate them to 5"):
         tokenizer("a a", "a a a a a a", truncation="only_first", max_length=8)
-    with pytest.raises(ValueError, match="no second text"):
+    with pytest.raises(ValueError, match="needs a second text"):
         tokenizer("a a a a a a", truncation="only_second", max_length=4)
 
 
