@@ -55,7 +55,7 @@ def _torch_engine(
 
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     folder = Path(os.environ["CHECKPOINTS"])
-    if kind == "transformers":  # with the activation of the published repositories, which is the same function, unfused
+    if kind == "transformers":  # the activation of the published repositories: the same function, not fused
         model = AlbertModel.from_pretrained(folder / "transformers", hidden_act="gelu_new", **options)
     else:
         model = AlbertHubModel.from_pretrained(folder / "albert_hub", **options)
@@ -151,9 +151,9 @@ OURS, TRANSFORMERS, LINEAR = "ours", "transformers AlbertModel", "Linear alone"
 # fmt: off
 CPU_ENGINES = {
     LINEAR:                     Engine(_linear),
-    TRANSFORMERS:                      Engine(_engine("transformers")),
+    TRANSFORMERS:               Engine(_engine("transformers")),
     OURS:                       Engine(_engine("albert_hub")),
-    'ours, "unmasked"':          Engine(_engine("albert_hub", positions="unmasked")),
+    'ours, "unmasked"':         Engine(_engine("albert_hub", positions="unmasked")),
     'ours, "first"':            Engine(_engine("albert_hub", positions="first")),
     "ours, compiled":           Engine(_engine("albert_hub", compiled=True)),
     "keras_hub on torch":       _keras("torch"),
@@ -161,13 +161,13 @@ CPU_ENGINES = {
     "keras_hub on TensorFlow":  _keras("tensorflow"),
     "ONNX Runtime":             Engine(_onnx_runtime),
     "OpenVINO":                 Engine(_openvino),
-    "transformers, bfloat16":          Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
+    "transformers, bfloat16":   Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
     "ours, bfloat16":           Engine(_engine("albert_hub", **BFLOAT16), **BFLOAT16),
     "ours, bfloat16, compiled": Engine(_engine("albert_hub", compiled=True, **BFLOAT16), **BFLOAT16),
 }
 GPU_ENGINES = {
     LINEAR:                     Engine(_linear, **BFLOAT16),
-    TRANSFORMERS:                      Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
+    TRANSFORMERS:               Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
     OURS:                       Engine(_engine("albert_hub", **BFLOAT16), **BFLOAT16),
     'ours, "first"':            Engine(_engine("albert_hub", positions="first", **BFLOAT16), **BFLOAT16),
     "ours, compiled":           Engine(_engine("albert_hub", compiled=True, **BFLOAT16), **BFLOAT16),
