@@ -1,11 +1,11 @@
-"""The encoder beside its peers, in one run: `python -m benchmarks.encoder [--png encoder.png] [--device cuda]`.
+"""Time the encoder next to its peers, in one run: `python -m benchmarks.encoder [--png encoder.png] [--device cuda]`.
 
-Every engine is a process of its own that holds the base model in its own form, made from one checkpoint. They compute
-the same batches in turn, one after the other, round by round, so that whatever else slows the machine slows all; the
-lower quartile of the times counts. What each computes is compared with `AlbertHubModel`: a fast engine that computes
-something else is no peer. "Linear" is no engine but the yardstick: `torch.nn.Linear` alone, in all shapes of the model.
+Each engine is a separate process that loads the base model in its own format, from one checkpoint. The engines compute
+the same batches in turns, so that other load slows all of them. The lower quartile of the times counts. All outputs are
+compared with those of `AlbertHubModel`. "Linear" is not an engine but the reference for the rate: `torch.nn.Linear`
+alone, in all shapes of the model.
 
-On a GPU: `--device cuda` measures the engines that run there, in bfloat16, and the memory they take.
+`--device cuda` measures the engines that run on a GPU, in bfloat16, and their memory.
 """
 
 from __future__ import annotations
