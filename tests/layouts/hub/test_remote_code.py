@@ -95,7 +95,7 @@ def repositories(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) ->
     for kind, head in HEADS.items():
         made[kind] = _repository(parent / kind, vocabulary, kind), head.auto
     made["text_normalization"] = (
-        _repository(parent / "text.normalization-1", vocabulary, None, text_normalization="uncased"),
+        _repository(parent / "text.normalization-1", vocabulary, None, normalize="uncased"),
         "AutoModel",
     )
     return made
