@@ -63,7 +63,7 @@ def read_peft_adapter(
     keys = read_json(folder / CONFIG)
     if (kind := keys.get("peft_type")) != "LORA":
         problem = Problem(
-            "refused value", "peft_type", f"expected 'LORA', found {kind!r}: only LoRA has a place in Keras"
+            "unsupported value", "peft_type", f"expected 'LORA', found {kind!r}: only LoRA has a place in Keras"
         )
         raise CheckpointError(folder, "adapter", [problem])
     fields, ignored, problems = read_keys(PEFT, keys)

@@ -12,7 +12,7 @@ from typing import Any
 
 from albert_hub_bridge.errors import Problem
 from albert_hub_bridge.model.architecture import ACTIVATIONS, is_epsilon, is_rate
-from albert_hub_bridge.text import shown
+from albert_hub_bridge.text import short_repr
 
 
 REQUIRED = object()
@@ -304,7 +304,7 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
     origin: dict[str, str] = {}
     ignored: list[IgnoredKey] = []
     problems = [
-        Problem("unknown key", key, f"expected a key that is known, found {shown(keys[key])}")
+        Problem("unknown key", key, f"expected a key that is known, found {short_repr(keys[key])}")
         for key in keys
         if key not in table
     ]
@@ -316,17 +316,21 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
                 value = keys.get(key, default)
                 if not any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in allowed):
                     expected = " or ".join(repr(other) for other in allowed)
-                    problems.append(Problem("refused value", key, f"expected {expected}, found {shown(value)}: {why}"))
+                    problems.append(
+                        Problem("unsupported value", key, f"expected {expected}, found {short_repr(value)}: {why}")
+                    )
             case Renamed(field, default, _):
                 value = keys.get(key, default)
                 if value is REQUIRED:
                     problems.append(Problem("missing key", key, "expected a value, found none: it has no default"))
                 elif key in keys and value is not default and not rule.kind.accepts(value):
                     problems.append(
-                        Problem("refused value", key, f"expected {rule.kind.description}, found {shown(value)}")
+                        Problem(
+                            "unsupported value", key, f"expected {rule.kind.description}, found {short_repr(value)}"
+                        )
                     )
                 elif field in fields and fields[field] != value:
-                    detail = f"expected {shown(fields[field])} as {origin[field]} has, found {shown(value)}: there is only one {field}"
+                    detail = f"expected {short_repr(fields[field])} as {origin[field]} has, found {short_repr(value)}: there is only one {field}"
                     problems.append(Problem("contradiction", key, detail))
                 else:
                     fields[field], origin[field] = value, key

@@ -29,7 +29,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
     handle_spaces,
     rule_normalizer,
 )
-from albert_hub_bridge.text import first_few, shown
+from albert_hub_bridge.text import first_few, short_repr
 
 
 # transformers' AlbertTokenizer splits a text at all of Unicode's White_Space, and at the sign that stands for a space
@@ -159,7 +159,7 @@ def check_tokens(tokens: Iterable[str], pieces: Iterable[tuple[str, float]]) -> 
         ValueError: Not all are pieces.
     """
     if beyond := set(tokens) - {piece for piece, _ in pieces}:
-        named = first_few([shown(token) for token in sorted(beyond)], 10)
+        named = first_few([short_repr(token) for token in sorted(beyond)], 10)
         raise ValueError(f"no SentencePiece model has tokens beyond its vocabulary, as {named}")
 
 
@@ -176,7 +176,9 @@ def check_ids(ids: Mapping[str, Any], pieces: Sequence[tuple[str, float]]) -> No
     check_tokens(ids, pieces)
     expected = {piece: index for index, (piece, _) in enumerate(pieces)}
     if moved := [token for token, found in ids.items() if type(found) is not int or found != expected[token]]:
-        named = [f"{shown(token)} has {shown(ids[token])} instead of {expected[token]}" for token in moved[:10]]
+        named = [
+            f"{short_repr(token)} has {short_repr(ids[token])} instead of {expected[token]}" for token in moved[:10]
+        ]
         raise ValueError(f"ids that are not the vocabulary's: {', '.join(named)}")
 
 

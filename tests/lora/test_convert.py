@@ -387,7 +387,14 @@ def test_all_problems_are_listed(adapter: Path, unpacked: Source, tmp_path: Path
     with pytest.raises(CheckpointError, match=r"^6 problems in the adapter") as caught:
         convert_adapter(adapter, tmp_path / "a.lora.h5", base=unpacked("peft_model") / "base", to="keras")
     kinds = [problem.kind for problem in caught.value.problems]
-    assert sorted(kinds) == ["missing", "refused value", "refused value", "unexpected", "unexpected", "wrong dtype"]
+    assert sorted(kinds) == [
+        "missing",
+        "unsupported value",
+        "unsupported value",
+        "unexpected",
+        "unexpected",
+        "wrong dtype",
+    ]
     assert "Is that the base" in str(caught.value)
 
 

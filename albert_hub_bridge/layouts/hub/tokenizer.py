@@ -178,7 +178,7 @@ def _unusable(file: Path, error: ValueError) -> VocabularyError:
         copy = f"Or convert a copy of the folder without {file.name}: the result has no tokenizer then."
     elif file.name == TOKENIZER_CONFIG:
         copy = f"Or convert a copy of the folder in which {file.name} does not name those tokens."
-    advice = f"{VocabularyError.usual_advice} {copy}"
+    advice = f"{VocabularyError.default_advice} {copy}"
     return VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)], advice)
 
 

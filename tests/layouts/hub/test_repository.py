@@ -160,17 +160,17 @@ def test_all_problems_of_the_weights_are_listed_at_once(albert_folder: Path) -> 
         "  wrong shape  albert.pooler.weight              expected (32, 32), found (32, 31)",
         "  missing      albert.pooler.bias                expected (32,), found none",
         "  unexpected   albert.extra                      expected no such tensor, found (3,)",
-        "Get the source once more, or have it saved once more.",
+        "Download the source again, or re-export it.",
     ]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(hidden_act="maxout"), r"refused value +hidden_act +expected .*found 'maxout'"),
-        (lambda c: c.update(layer_norm_eps=0), r"refused value +layer_norm_eps +expected .*found 0"),
+        (lambda c: c.update(hidden_act="maxout"), r"unsupported value +hidden_act +expected .*found 'maxout'"),
+        (lambda c: c.update(layer_norm_eps=0), r"unsupported value +layer_norm_eps +expected .*found 0"),
         (lambda c: c.update(rotary=1), r"unknown key +rotary"),
-        (lambda c: c.update(id2label=["a", "b"]), r"refused value +id2label"),
+        (lambda c: c.update(id2label=["a", "b"]), r"unsupported value +id2label"),
         (lambda c: c.update(num_hidden_groups=3), "num_layers=4 must be divisible by num_groups=3"),
     ],
 )
