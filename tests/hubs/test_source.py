@@ -75,7 +75,7 @@ def test_a_revision_can_be_asked_for(
     newest, oldest, none = _inspect(environment, *(f"someone/albert{at}" for at in ("", f"@{old}", "@nothing")))
     assert newest[:2] == ["albert_hub", 78]
     assert oldest[:2] == ["transformers", 73]
-    assert "hf://someone/albert@nothing could not be downloaded from Hugging Face. There is no such revision." in none
+    assert "hf://someone/albert@nothing could not be downloaded from Hugging Face. The revision does not exist." in none
 
 
 def test_shards_are_pulled_with_their_index(
@@ -96,9 +96,9 @@ def test_what_a_hub_refuses_is_said_in_one_message(
     private, gated, empty, missing = _inspect(
         environment, *(f"someone/{name}" for name in ("private", "gated", "empty", "missing"))
     )
-    assert "There is no such repository, or it is private and you are not logged in" in private
-    assert "There is no such repository" in missing
-    assert "accept the terms on its page" in gated
+    assert "The repository does not exist, or it is private and you are not logged in" in private
+    assert "The repository does not exist" in missing
+    assert "The repository is gated. Accept the terms on its page" in gated
     assert "hf://someone/empty has no config.json: it is neither a KerasHub preset nor an ALBERT repository." in empty
     assert hub.token not in str((private, gated, empty, missing))
 
@@ -110,7 +110,7 @@ def test_a_damaged_download_is_refused_and_the_next_try_succeeds(
     hub.fail("GET", "model.safetensors|/storage/", "corrupt")
     hub.fail("GET", "spiece.model|/storage/", "corrupt")
     damaged = _inspect(environment, "someone/albert")[0]
-    assert "was damaged on its way: expected the checksum" in damaged
+    assert "was damaged during the download: expected the checksum" in damaged
     for _ in range(2):
         again = _inspect(environment, "someone/albert")[0]
         if not isinstance(again, str):
@@ -127,7 +127,8 @@ def test_without_a_network_the_cache_serves_and_the_rest_is_said(
     cached, absent = _inspect({**environment, "HF_HUB_OFFLINE": "1"}, "someone/albert", "someone/other")
     assert cached[:2] == ["transformers", 73]
     assert (
-        "hf://someone/other could not be downloaded from Hugging Face. HF_HUB_OFFLINE is set, and it is not" in absent
+        "hf://someone/other could not be downloaded from Hugging Face. HF_HUB_OFFLINE is set, and the repository is not"
+        in absent
     )
 
 
@@ -145,7 +146,7 @@ def test_presets_of_kaggle_are_pulled_by_name_and_by_handle(tmp_path: Path) -> N
             "kaggle://keras/albert/keras/nothing",
         )
         assert builtin[:2] == handle[:2] == ["keras", 73]
-        assert "could not be downloaded from Kaggle. There is no such model, or it is private" in missing
+        assert "could not be downloaded from Kaggle. The model does not exist, or it is private" in missing
         assert not kaggle.requests("CONNECT")
 
 
@@ -203,25 +204,25 @@ def test_every_from_preset_takes_the_same_sources(
 # Who fails how, and what is said of it. What the clients try again by themselves ends well.
 # fmt: off
 HUGGING_FACE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
-    ("broken",    "GET",  "/api/models/someone/broken",       500,        "The hub itself failed."),
+    ("broken",    "GET",  "/api/models/someone/broken",       500,        "The hub failed."),
     ("stumbling", "HEAD", "someone/stumbling/.*config.json",  500,        "good"),
     ("dropping",  "GET",  "someone/dropping/.*config.json",   "drop",     "good"),
     ("cut",       "GET",  "/storage/someone/cut/",            "truncate", "good"),
-    ("damaged",   "GET",  "/storage/someone/damaged/",        "corrupt",  "was damaged on its way: expected the check"),
+    ("damaged",   "GET",  "/storage/someone/damaged/",        "corrupt",  "was damaged during the download: expected"),
     ("strange",   "GET",  "/api/models/someone/strange",      401,        "private or gated and you are not logged in"),
     ("forbidden", "GET",  "/api/models/someone/forbidden",    403,        "private or gated and you are not logged in"),
     ("lost",      "HEAD", "someone/lost/.*model.safetensors", 404,        "someone/lost could not be downloaded"),
     ("patient",   "GET",  "someone/patient/.*config.json",    429,        "good"),
-    ("busy",      "GET",  "/api/models/someone/busy",         429,        "The hub wants fewer requests."),
+    ("busy",      "GET",  "/api/models/someone/busy",         429,        "The hub received too many requests."),
 )
 KAGGLE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
-    ("broken",    "POST", "ListModelInstanceVersionFiles$",  500,        "The hub itself failed."),
+    ("broken",    "POST", "ListModelInstanceVersionFiles$",  500,        "The hub failed."),
     ("dropping",  "GET",  "models/.*/dropping/.*weights.h5", "drop",     "could not be downloaded from Kaggle"),
-    ("cut",       "GET",  "models/.*/cut/.*weights.h5",      "truncate", "damaged or cut off on its way. Run the"),
-    ("damaged",   "GET",  "models/.*/damaged/.*weights.h5",  "corrupt",  "damaged or cut off on its way. Run the"),
+    ("cut",       "GET",  "models/.*/cut/.*weights.h5",      "truncate", "damaged or incomplete. Run the"),
+    ("damaged",   "GET",  "models/.*/damaged/.*weights.h5",  "corrupt",  "damaged or incomplete. Run the"),
     ("strange",   "POST", "GetModelInstance$",               401,        "private or gated and you are not logged"),
     ("forbidden", "POST", "GetModelInstance$",               403,        "private or gated and you are not logged"),
-    ("busy",      "POST", "ListModelInstanceVersionFiles$",  429,        "The hub wants fewer requests."),
+    ("busy",      "POST", "ListModelInstanceVersionFiles$",  429,        "The hub received too many requests."),
 )
 MODELSCOPE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
     ("stumbling", "GET", "someone/stumbling/repo$",       500,        "good"),
