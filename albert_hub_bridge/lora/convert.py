@@ -144,7 +144,8 @@ def _check_source(source: str | Path) -> Path:
     path = Path(os.path.expanduser(source))
     if not path.exists():
         raise SourceError(
-            f"The adapter {source} does not exist: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter."
+            f"The adapter {source} does not exist: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter, "
+            "found neither."
         )
     return path
 
@@ -160,11 +161,13 @@ def _is_keras_file(source: Path) -> bool:
         check_files(source, lambda name: name in (CONFIG, WEIGHTS, OLD_WEIGHTS))
         if not (source / CONFIG).is_file():
             raise SourceError(
-                f"{source} has no {CONFIG}: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter."
+                f"{source} has no {CONFIG}: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter, found neither."
             )
         return False
     if not source.is_file():
-        raise SourceError(f"{source} is a pipe or a device: expected a {KERAS_SUFFIX} file or a folder.")
+        raise SourceError(
+            f"{source} is not an adapter: expected a {KERAS_SUFFIX} file or a folder, found a pipe or a device."
+        )
     if not source.name.endswith(KERAS_SUFFIX):
         raise SourceError(f"{source} is a file that does not end in {KERAS_SUFFIX}. For PEFT, pass the folder.")
     return True
