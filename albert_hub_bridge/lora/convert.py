@@ -161,7 +161,8 @@ def _is_keras_file(source: Path) -> bool:
         check_files(source, lambda name: name in (CONFIG, WEIGHTS, OLD_WEIGHTS))
         if not (source / CONFIG).is_file():
             raise SourceError(
-                f"{source} has no {CONFIG}: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter, found neither."
+                f"{source} has no {CONFIG}: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter, "
+                "found neither."
             )
         return False
     if not source.is_file():

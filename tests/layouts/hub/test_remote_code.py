@@ -320,7 +320,7 @@ def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary:
         file.write_text(json.dumps({**json.loads(file.read_text()), "auto_map": code}))
     report = convert(source, tmp_path / "target", to="albert_hub")
     reasons = [key.reason for key in report.source.ignored if key.key == "auto_map"]
-    assert reasons == ["names code, and that of a source is neither run nor carried over"] * 2
+    assert reasons == ["names code of the source, which is neither run nor converted"] * 2
     assert "Code of a source is neither run nor carried over: evil.py, modeling_albert_hub.py." in report.notes
     assert not list((tmp_path / "target").glob("*.py"))
     assert "auto_map" not in (tmp_path / "target" / "config.json").read_text()

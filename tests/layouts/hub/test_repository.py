@@ -26,7 +26,7 @@ from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, FileError, VocabularyError, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
 from albert_hub_bridge.layouts.hub.repository import read_repository, write_repository
-from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
+from albert_hub_bridge.mapping.configs import STORED_ELSEWHERE
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, parse_vocabulary
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
@@ -345,7 +345,7 @@ def test_what_transformers_4_says_of_its_tokens_is_read(albert_folder: Path) -> 
     special = {"bos_token": "[CLS]", "mask_token": {"content": "[MASK]", "lstrip": True}}
     (albert_folder / "special_tokens_map.json").write_text(json.dumps(special))
     with read_repository(albert_folder, "transformers") as checkpoint:
-        assert "added_tokens_decoder" in [key.key for key in checkpoint.ignored if key.reason in SAID_ELSEWHERE]
+        assert "added_tokens_decoder" in [key.key for key in checkpoint.ignored if key.reason in STORED_ELSEWHERE]
     (albert_folder / "special_tokens_map.json").write_text('{"mask_token": "[CLS]"}')
     with pytest.raises(ConfigurationError, match=r"special_tokens_map.json\n.*mask_token +expected '\[MASK\]', found"):
         read_repository(albert_folder, "transformers")
