@@ -131,7 +131,7 @@ def test_absent_keys_mean_what_transformers_means() -> None:
             {"problem_type": "ranking"},
             "unsupported value",
             "problem_type",
-            "multi_label_classification, found 'ranking'",
+            "'multi_label_classification', found 'ranking'",
         ),
         ({"id2label": ["a", "b"]}, "unsupported value", "id2label", "expected an object"),
         ({"num_labels": -1}, "unsupported value", "num_labels", "expected an integer from 0 to 100,000, found -1"),

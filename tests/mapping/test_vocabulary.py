@@ -15,7 +15,8 @@ from transformers import AlbertTokenizer
 from albert_hub_bridge import AlbertHubTokenizer, convert, inspect, verify
 from albert_hub_bridge.errors import VocabularyError
 from albert_hub_bridge.layouts.keras.preset import write_preset
-from albert_hub_bridge.mapping.vocabulary import added_tokens, bake_normalization, proto_from_tokenizer
+from albert_hub_bridge.mapping.tokenizer_json import added_tokens, proto_from_tokenizer
+from albert_hub_bridge.mapping.vocabulary import bake_normalization
 from albert_hub_bridge.model.sentencepiece_unigram import (
     NAMED_NORMALIZATIONS,
     SPECIAL_PIECES,
@@ -296,7 +297,7 @@ def test_what_is_done_with_spaces_goes_into_the_pipeline_and_back(
     pipeline = build_tokenizer(vocabulary, TextNormalization())
     made, _ = proto_from_tokenizer(json.loads(pipeline.to_str()))
     one, other = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (proto, made))
-    texts = ["a  albert_hub   (of) a", " a river", "   a. ", "a b ", "", "A Bridge é", *corpus.documentation(2000)]
+    texts = ["a  bridge   (of) a", " a river", "   a. ", "a b ", "", "A Bridge é", *corpus.documentation(2000)]
     assert one.encode(texts) == other.encode(texts)
     found = [encoding.ids for encoding in pipeline.encode_batch(texts, add_special_tokens=False)]
     assert _differences(texts, found, one.encode(texts), vocabulary)[2] == []
@@ -365,7 +366,7 @@ _SPLIT = _step(
         ([_step("Lowercase"), *_QUOTES], [], _SPLIT, "``"),
         ([], [_step("Lowercase")], _SPLIT, "Lowercase"),
         ([], [_step("Strip", strip_left=True, strip_right=True)], _SPLIT, "Strip"),
-        ([], [], None, "no pre-tokenizer at all"),
+        ([], [], None, "no pre-tokenizer"),
         ([], [], _METASPACE, "Metaspace"),
         ([], [], {**_METASPACE, "prepend_scheme": "first"}, "first"),
         ([], [], {**_METASPACE, "split": False, "prepend_scheme": "never"}, '"split": false'),
@@ -382,7 +383,7 @@ def test_what_no_sentencepiece_model_does_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(named)) as error:
         proto_from_tokenizer(_file(vocabulary, before, after, pre_tokenizer))
-    assert "no SentencePiece model does this" in str(error.value)
+    assert "SentencePiece has no such step, or not at this place" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -403,7 +404,7 @@ def test_tokens_beyond_the_vocabulary_are_not_lost_silently(vocabulary: bytes) -
     pipeline.add_tokens(["<new>", "(", "[MASK]"])
     content = json.loads(pipeline.to_str())
     assert added_tokens(content) == ["(", "<new>"]
-    with pytest.raises(ValueError, match="tokens beyond its vocabulary, as '<new>'"):
+    with pytest.raises(ValueError, match="tokens beyond its vocabulary, like '<new>'"):
         proto_from_tokenizer(content)
 
 
@@ -428,7 +429,7 @@ def test_what_transformers_5_makes_of_a_sentencepiece_model_has_its_ids_again(vo
         ({"model": {"type": "Unigram", "vocab": [["a", "b"]], "unk_id": 0}}, "not the tokenizer.json"),
         (
             {"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0}, "normalizer": {"type": "X"}},
-            "not a file that",
+            "not a file for",
         ),
         (
             {
