@@ -29,33 +29,33 @@ def _with_status(status: int) -> requests.HTTPError:
 
 
 # fmt: off
-@pytest.mark.parametrize(
-    ("errors", "error", "advice"),
-    [
-        (huggingface._pull_errors, http.ConnectError("x"),                         UNREACHABLE),
-        (huggingface._pull_errors, http.ReadTimeout("x"),                          UNREACHABLE),
-        (huggingface._pull_errors, ConnectionResetError("x"),                      UNREACHABLE),
-        (huggingface._pull_errors, http.RemoteProtocolError("x"),                  DAMAGED),
-        (huggingface._pull_errors, hub_errors.CorruptedCacheException("x"),        DAMAGED),
-        (huggingface._pull_errors, hub_errors.OfflineModeIsEnabled("x"),           "HF_HUB_OFFLINE is set"),
-        (huggingface._pull_errors, hub_errors.LocalEntryNotFoundError("x"),        "not in the cache, and the hub cannot"),
-        (huggingface._pull_errors, hub_errors.HFValidationError("x"),              "Use hf://user/repo or"),
-        (kaggle._pull_errors,      kagglehub_errors.DataCorruptionError("x"),      DAMAGED),
-        (kaggle._pull_errors,      requests.exceptions.ChunkedEncodingError("x"),  DAMAGED),
-        (kaggle._pull_errors,      urllib3.exceptions.IncompleteRead(1, 2),        DAMAGED),
-        (kaggle._pull_errors,      requests.ConnectTimeout("x"),                   UNREACHABLE),
-        (kaggle._pull_errors,      TimeoutError("x"),                              UNREACHABLE),
-        (kaggle._pull_errors,      kagglehub_errors.UnauthenticatedError(),        "not logged in (kaggle.com)"),
-        (kaggle._pull_errors,      _with_status(503),                              "The hub failed."),
-        (kaggle._pull_errors,      _with_status(418),                              ""),
-        (kaggle._pull_errors,      ValueError("x"),                                ""),
-        (modelscope._pull_errors,  modelscope_errors.FileIntegrityError("x"),      DAMAGED),
-        (modelscope._pull_errors,  modelscope_errors.RequestTimeoutError("x"),     UNREACHABLE),
-        (modelscope._pull_errors,  modelscope_errors.NotExistError("x"),           "not logged in (modelscope login)"),
-        (modelscope._pull_errors,  modelscope_errors.APIError("x", status_code=429), "too many requests"),
-    ],
+ADVICE: tuple[tuple[Callable[[], ClientErrors], Exception, str], ...] = (
+    (huggingface._pull_errors, http.ConnectError("x"),                         UNREACHABLE),
+    (huggingface._pull_errors, http.ReadTimeout("x"),                          UNREACHABLE),
+    (huggingface._pull_errors, ConnectionResetError("x"),                      UNREACHABLE),
+    (huggingface._pull_errors, http.RemoteProtocolError("x"),                  DAMAGED),
+    (huggingface._pull_errors, hub_errors.CorruptedCacheException("x"),        DAMAGED),
+    (huggingface._pull_errors, hub_errors.OfflineModeIsEnabled("x"),           "HF_HUB_OFFLINE is set"),
+    (huggingface._pull_errors, hub_errors.LocalEntryNotFoundError("x"),        "not in the cache, and the hub cannot"),
+    (huggingface._pull_errors, hub_errors.HFValidationError("x"),              "Use hf://user/repo or"),
+    (kaggle._pull_errors,      kagglehub_errors.DataCorruptionError("x"),      DAMAGED),
+    (kaggle._pull_errors,      requests.exceptions.ChunkedEncodingError("x"),  DAMAGED),
+    (kaggle._pull_errors,      urllib3.exceptions.IncompleteRead(1, 2),        DAMAGED),
+    (kaggle._pull_errors,      requests.ConnectTimeout("x"),                   UNREACHABLE),
+    (kaggle._pull_errors,      TimeoutError("x"),                              UNREACHABLE),
+    (kaggle._pull_errors,      kagglehub_errors.UnauthenticatedError(),        "not logged in (kaggle.com)"),
+    (kaggle._pull_errors,      _with_status(503),                              "The hub failed."),
+    (kaggle._pull_errors,      _with_status(418),                              ""),
+    (kaggle._pull_errors,      ValueError("x"),                                ""),
+    (modelscope._pull_errors,  modelscope_errors.FileIntegrityError("x"),      DAMAGED),
+    (modelscope._pull_errors,  modelscope_errors.RequestTimeoutError("x"),     UNREACHABLE),
+    (modelscope._pull_errors,  modelscope_errors.NotExistError("x"),           "not logged in (modelscope login)"),
+    (modelscope._pull_errors,  modelscope_errors.APIError("x", status_code=429), "too many requests"),
 )
 # fmt: on
+
+
+@pytest.mark.parametrize(("errors", "error", "advice"), ADVICE)
 def test_advice_follows_the_class_then_the_status(
     errors: Callable[[], ClientErrors], error: Exception, advice: str
 ) -> None:

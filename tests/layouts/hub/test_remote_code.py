@@ -180,9 +180,7 @@ def test_the_text_rules_are_those_of_the_repository(loaded_elsewhere: tuple[Path
 
 
 def test_what_needs_the_package_says_so(loaded_elsewhere: tuple[Path, dict[str, Any]]) -> None:
-    assert loaded_elsewhere[1]["from_preset"] == (
-        "from_preset needs albert-hub-bridge: pip install albert-hub-bridge"
-    )
+    assert loaded_elsewhere[1]["from_preset"] == ("from_preset needs albert-hub-bridge: pip install albert-hub-bridge")
 
 
 @pytest.mark.parametrize("name", NAMES)
