@@ -296,9 +296,9 @@ def list_published(as_json: AsJson = False) -> None:
         return
     for name, preset in PUBLISHED_PRESETS.items():
         size = f"{preset.parameters:,} parameters, {4 * preset.parameters / 1e6:,.0f} MB in float32"
-        out.print(f"[bold]{name}[/]  {preset.layers} layers of width {preset.width}, {size}")
+        out.print(f"[bold]{name}[/]  {preset.num_layers} layers of width {preset.hidden_dim}, {size}")
         out.print(f"  kaggle://{preset.kaggle}  (KerasHub preset; its tokenizer does not lower-case)")
-        out.print(f"  hf://{preset.transformers}  (official transformers repository; its tokenizer lower-cases)")
+        out.print(f"  hf://{preset.hugging_face}  (official transformers repository; its tokenizer lower-cases)")
 
 
 @app.command()

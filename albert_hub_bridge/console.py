@@ -12,7 +12,7 @@ from rich.table import Table
 
 from albert_hub_bridge.commands.reports import Conversion, Inspection
 from albert_hub_bridge.lora import convert as adapters
-from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
+from albert_hub_bridge.mapping.configs import STORED_ELSEWHERE
 from albert_hub_bridge.text import one_line, printable
 from albert_hub_bridge.verification.report import Verification
 
@@ -68,7 +68,7 @@ def print_losses(report: Inspection | Conversion | adapters.AdapterConversion) -
         for tensor in report.dropped:
             out.print(f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}")
     inspected = report.source if isinstance(report, Conversion) else report
-    if ignored := [key.key for key in inspected.ignored if key.reason not in SAID_ELSEWHERE]:
+    if ignored := [key.key for key in inspected.ignored if key.reason not in STORED_ELSEWHERE]:
         names = ", ".join(dict.fromkeys(ignored))
         out.print(f"[dim]Settings that are not carried over (--json says why): {escape(names)}.[/]")
     for note in report.notes:

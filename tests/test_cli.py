@@ -81,7 +81,7 @@ def test_wrong_input_exits_with_2_and_one_message(sample: Path, tmp_path: Path) 
         f"Error: 2 problems in the weights of {sample / 'model.weights.h5'}",
         "  missing  layers/dense/vars/0  expected (16, 32), found none",
         "  missing  layers/dense/vars/1  expected (32,), found none",
-        "Get the source once more, or have it saved once more.",
+        "Download the source again, or re-export it.",
     ]
     assert not target.exists()
 

@@ -10,7 +10,8 @@ from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
 from albert_hub_bridge.disk.json_files import read_json
 from albert_hub_bridge.layouts.hub.tokenizer import MOST_TOKENIZER_BYTES, TOKENIZER, VOCABULARY
 from albert_hub_bridge.mapping.heads import IMPLIED_PROBLEM_TYPES
-from albert_hub_bridge.mapping.vocabulary import bake_normalization, proto_from_tokenizer
+from albert_hub_bridge.mapping.tokenizer_json import proto_from_tokenizer
+from albert_hub_bridge.mapping.vocabulary import bake_normalization
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, baked_normalization, parse_vocabulary
 from albert_hub_bridge.verification.report import Check
 

@@ -252,8 +252,8 @@ def test_a_folder_that_is_neither_kind_is_refused(config: object, message: str, 
     ("source", "message"),
     [
         ("kaggle://keras/albert", "should be kaggle://org/model/keras/name"),
-        ("gs://bucket/preset", "begins with gs://, and hf://, kaggle:// and modelscope:// are known"),
-        ("albert_base", "neither a preset that KerasHub publishes nor the name of something on a hub"),
+        ("gs://bucket/preset", "begins with gs://. Use hf://, kaggle:// or modelscope://."),
+        ("albert_base", "neither a preset that KerasHub publishes nor a model on a hub"),
         ("no/such/folder", "The folder no/such/folder does not exist"),
         (__file__, "is a file. Pass the folder"),
     ],
@@ -269,7 +269,7 @@ def test_a_source_that_is_not_a_folder_says_why(source: str, message: str) -> No
 def test_a_client_that_is_not_installed_is_named(source: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (package, "modelscope.hub.api"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(SourceError, match=f"downloaded by {package}, which is not installed: pip install {package}"):
+    with pytest.raises(SourceError, match=f"downloaded with {package}, which is not installed: pip install {package}"):
         inspect(source)
 
 

@@ -146,7 +146,7 @@ def test_all_problems_of_the_weights_are_listed_at_once(preset: Path) -> None:
         "  missing       layers/dense_1/vars/1  expected (32,), found none",
         "  unexpected    layers/extra/vars/0    expected no such tensor, found (3,)",
         "  mixed dtypes  layers/dense_1/vars/0  expected float32 as most have, found float16",
-        "Get the source once more, or have it saved once more.",
+        "Download the source again, or re-export it.",
     ]
 
 
