@@ -40,8 +40,8 @@ def check_outputs(source: Side, target: Side, limit: float) -> Check:
         not_measured.append("KerasHub: it computes neither side")
     if padding_gap:
         not_measured.append(
-            f"rows that are all padding: finite, but {padding_gap:.1e} apart. Without dropout, KerasHub returns the "
-            "average of their values, and other libraries return zeros."
+            f"rows that are all padding: finite, but {padding_gap:.1e} apart. Without dropout, KerasHub's attention "
+            "gives the average of their values, and that of other libraries gives zeros."
         )
     value, row = max(largest.values(), key=lambda pair: (np.isnan(pair[0]), pair[0]))
     return Check(

@@ -47,15 +47,7 @@ def check_texts(source: Side, target: Side, texts: Sequence[str], tolerance: flo
     source_ids, target_ids = source.engine.tokenize(texts), target.engine.tokenize(texts)
     pairs = zip(texts, source_ids or [], target_ids or [], strict=False)
     different = [(text, ids, other_ids) for text, ids, other_ids in pairs if ids != other_ids]
-    gaps: dict[str, float] = {}
-    layers: tuple[float, ...] = ()
-    if comparable:
-        inputs = _inputs(source, target, source_ids or target_ids)
-        outputs, other_outputs = source.engine.compute(inputs), target.engine.compute(inputs)
-        gaps = {name: float(np.max(rows)) for name, rows in row_differences(outputs, other_outputs).items()}
-        first = {name: array[:LAYERWISE_TEXTS] for name, array in inputs.items()}
-        states, other_states = source.engine.hidden_states(first), target.engine.hidden_states(first)
-        layers = tuple(np.abs(states - other_states).max(axis=(1, 2, 3)).tolist())
+    gaps, layers = _output_differences(source, target, source_ids or target_ids) if comparable else ({}, ())
     vocabularies = source_ids is not None, target_ids is not None
     failures = []
     if vocabularies[0] != vocabularies[1]:
@@ -76,6 +68,15 @@ def check_texts(source: Side, target: Side, texts: Sequence[str], tolerance: flo
         max_abs_difference=gaps,
         layer_differences=layers,
     )
+
+
+def _output_differences(source: Side, target: Side, ids: Ids) -> tuple[dict[str, float], tuple[float, ...]]:
+    """Return the largest absolute difference of each output, and of each layer's output on the first texts."""
+    inputs = _inputs(source, target, ids)
+    rows = row_differences(source.engine.compute(inputs), target.engine.compute(inputs))
+    first = {name: array[:LAYERWISE_TEXTS] for name, array in inputs.items()}
+    states = np.abs(source.engine.hidden_states(first) - target.engine.hidden_states(first))
+    return {name: float(np.max(gaps)) for name, gaps in rows.items()}, tuple(states.max(axis=(1, 2, 3)).tolist())
 
 
 def _inputs(source: Side, target: Side, ids: Ids) -> dict[str, np.ndarray]:
