@@ -320,7 +320,7 @@ def verify(
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
-    """Certify that two folders are the same model; or check the files of one by its own `conversion.json`."""
+    """Verify that two folders are the same model, or check the files of one against its `conversion.json`."""
     if target is None:
         _check_files(source, as_json)
     with _errors_as_messages(as_json):

@@ -56,7 +56,7 @@ class LazyTensor:
 
 
 class SourceTensor(NamedTuple):
-    """A tensor as its file has it, which a certificate and messages read without the table."""
+    """A tensor as its file has it, which a verification and messages read without the table."""
 
     file: Path
     name: str
