@@ -21,7 +21,7 @@ def map_tensor(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype)
     return np.memmap(file, dtype, "r", offset, shape)
 
 
-def _blocks(array: np.ndarray, offset: int) -> Iterator[tuple[int, np.ndarray]]:
+def row_blocks(array: np.ndarray, offset: int) -> Iterator[tuple[int, np.ndarray]]:
     """Cut an array that belongs at an offset into blocks of rows, with theirs."""
     matrix = as_matrix(array)
     row_bytes = matrix.shape[1] * matrix.itemsize

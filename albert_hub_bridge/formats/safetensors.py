@@ -1,8 +1,9 @@
-"""The frame of a safetensors file: where the values of each tensor begin.
+"""safetensors files: read where the values of each tensor lie, and plan the header of a new file.
 
-The library checks a file that is read, after it was checked here: of two tensors of one name the library takes the
-last, and it tells no offsets. Nor does it lay out a file that is filled afterwards. Source of the format:
-https://github.com/huggingface/safetensors.
+The library accepts two tensors of the same name, returns no offsets, and cannot write a file in pieces, so headers are
+read and written here. The library checks every file too.
+
+Source: https://github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -11,35 +12,24 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from albert_hub_bridge.disk.regular_files import check_beginning, open_regular
 from albert_hub_bridge.disk.strict_json import parse_object
 from albert_hub_bridge.errors import Problem, WeightsError
-from albert_hub_bridge.formats.blocks import map_tensor
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor, TensorLocation, tensors_at
 
 
 _NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _DTYPES = {short: name for name, short in _NAMES.items()}
-_MOST_HEADER_BYTES = 16 << 20  # a model of ten thousand layers of its own has as many
+_MAX_HEADER_BYTES = 16 << 20  # of a model of ten thousand layers
 
 
-class Tensor(NamedTuple):
-    """A tensor in a file."""
-
-    dtype: str  # a key of DTYPES, or safetensors' own name of another dtype
-    shape: tuple[int, ...]
-    offset: int  # of its first byte, in the file
-
-
-def read_header(file: Path) -> dict[str, Tensor]:
+def read_header(file: Path) -> dict[str, TensorLocation]:
     """Return every tensor of a file, in the order of the file.
 
     Raises:
@@ -52,7 +42,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
     with open_regular(file) as stream:
         whole = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
-        if whole < 8 or length > _MOST_HEADER_BYTES:
+        if whole < 8 or length > _MAX_HEADER_BYTES:
             raise ValueError(f"a file of {whole:,} bytes that begins with a header of {length:,}")
         if 8 + length > whole:
             raise ValueError(f"one that is truncated at {whole:,} of {8 + length:,} bytes or more")
@@ -76,7 +66,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
     return {name: tensor for name, (tensor, _) in placed.items()}
 
 
-def _place(name: str, row: Any, start: int) -> tuple[Tensor, int]:
+def _place(name: str, row: Any, start: int) -> tuple[TensorLocation, int]:
     """Return a tensor as the header describes it, and where it ends."""
     if not isinstance(row, dict) or set(row) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name} without exactly dtype, shape and data_offsets")
@@ -89,7 +79,7 @@ def _place(name: str, row: Any, start: int) -> tuple[Tensor, int]:
     todays = _DTYPES.get(dtype, dtype)
     if todays in DTYPES and prod(shape) * DTYPES[todays].itemsize != offsets[1] - offsets[0]:
         raise ValueError(f"{name} of {dtype} and shape {shape} in {offsets[1] - offsets[0]:,} bytes")
-    return Tensor(todays, tuple(shape), start + offsets[0]), start + offsets[1]
+    return TensorLocation(todays, tuple(shape), start + offsets[0]), start + offsets[1]
 
 
 def plan_header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> tuple[bytes, dict[str, int]]:
@@ -123,12 +113,3 @@ def read_safetensors(file: Path, resources: ExitStack) -> dict[str, LazyTensor]:
         detail = f"expected a whole safetensors file, found {error}"
         raise WeightsError(file, "weights", [Problem("not safetensors", file.name, detail)]) from error
     return tensors_at(file, header)
-
-
-def tensors_at(file: Path, found: Mapping[str, tuple[str, tuple[int, ...], int]]) -> dict[str, LazyTensor]:
-    """Return tensors by their dtypes, shapes and offsets in a file."""
-    weights = {}
-    for name, (dtype, shape, offset) in found.items():
-        values = DTYPES.get(dtype, np.dtype("V"))  # another dtype is refused by its name before anything is read
-        weights[name] = LazyTensor(shape, dtype, partial(map_tensor, file, offset, shape, values))
-    return weights

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
-from albert_hub_bridge.formats.tensor_bundle import Values, read_bundle
+from albert_hub_bridge.formats.tensor_bundle import read_bundle, read_index
 from albert_hub_bridge.layouts.registry import read_checkpoint
 
 
@@ -63,7 +63,7 @@ def _assert_same(tf: Any, prefix: Path, count: int) -> None:
     assert {name: each.dtype for name, each in found.items()} == {name: each.name for name, each in dtypes.items()}
     for name, variable in found.items():
         if variable.dtype in DTYPES:
-            values, theirs = Values(name, variable)(), reader.get_tensor(name)
+            values, theirs = variable.load(), reader.get_tensor(name)
             assert isinstance(values, np.memmap)
             assert (values.shape, values.dtype) == (theirs.shape, theirs.dtype)
             assert values.tobytes() == theirs.tobytes(), name
@@ -115,7 +115,7 @@ def test_a_partitioned_variable_is_refused(tf: Any, tmp_path: Path) -> None:
         session.run(tf.compat.v1.global_variables_initializer())
         tf.compat.v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     with pytest.raises(ValueError, match=r"^bert/embeddings/word_embeddings in parts: a partitioned variable"):
-        read_bundle(tmp_path / "model.ckpt.index")
+        read_index(tmp_path / "model.ckpt.index")
 
 
 def test_a_release_in_bfloat16_in_two_files(tf: Any, unpacked: Callable[[str], Path], tmp_path: Path) -> None:

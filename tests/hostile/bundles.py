@@ -10,7 +10,7 @@ from typing import Any
 
 import google_crc32c
 
-from albert_hub_bridge.formats.tensor_bundle import read_bundle
+from albert_hub_bridge.formats.tensor_bundle import read_index
 
 
 Rows = Sequence[tuple[bytes, bytes]]
@@ -117,14 +117,14 @@ def entry(row: Mapping[str, Any]) -> bytes:
 
 def read_for_change(folder: Path) -> Bundle:
     bundle = Bundle(folder)
-    for name, found in read_bundle(bundle.index_file).items():
+    for name, (_, location, size, checksum) in read_index(bundle.index_file).items():
         bundle.rows[name] = {
-            "dtype": NUMBERS[found.dtype],
-            "shape": found.shape,
+            "dtype": NUMBERS[location.dtype],
+            "shape": location.shape,
             "shard": 0,
-            "offset": found.offset,
-            "size": found.size,
-            "checksum": found.checksum,
+            "offset": location.offset,
+            "size": size,
+            "checksum": checksum,
             "more": b"",
         }
     return bundle

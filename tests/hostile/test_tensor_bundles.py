@@ -102,9 +102,9 @@ SAID: dict[str, tuple[Callable[[Bundle], object], str]] = {
     "a name of two variables":   (lambda b: _more(b, "pooler/dense/bias", shape=(), size=4), "where the variable"),
     "two that mean one":         (lambda b: _more(b, "pooler/dense/bias"), "twice"),
     "a name for terminals":      (lambda b: _more(b, "x\x9b\x1b[2J"), "can't decode"),
-    "a name of a megabyte":      (lambda b: _more(b, "x" * 1_000_000), "300 with 65,536 are more than enough"),
+    "a name of a megabyte":      (lambda b: _more(b, "x" * 1_000_000), "names have at most 300 bytes, and 65,536 follow"),
     "slices":                    (_row(more=proto((7, b""))), "in parts"),
-    "a million slices":          (_row(more=proto((7, b"")) * 1_000_000), "300 with 65,536 are more than enough"),
+    "a million slices":          (_row(more=proto((7, b"")) * 1_000_000), "names have at most 300 bytes, and 65,536 follow"),
     "a part of a variable":      (lambda b: _more(b, "\0x\0\1"), "x in parts"),
     "a field nobody knows":      (_row(more=proto((9, 9))), "more than TensorFlow writes"),
     "a field twice":             (_row(more=proto((4, 8))), "more than TensorFlow writes"),
@@ -175,8 +175,8 @@ def _at(offset: int, new: bytes) -> Callable[[Bundle], bytes]:
 
 
 MANY = b"".join(b"\0\4\0" + struct.pack(">I", number) for number in range(1, 500_000))
-FOOTER, CUT = "a footer that is not", "was it cut off?"
-RESTARTS, ORDER, OTHERS = "restarts where no whole name is", "are not in order", "other names than those"
+FOOTER, CUT = "a footer that does not name", "was it cut off?"
+RESTARTS, ORDER, OTHERS = "restarts where no whole name is", "are not in order", "names outside of its range"
 # fmt: off
 # The bytes of an index -> what is found.
 WRITTEN: dict[str, tuple[Callable[[Bundle], bytes], str]] = {
@@ -193,15 +193,15 @@ WRITTEN: dict[str, tuple[Callable[[Bundle], bytes], str]] = {
     "a byte at the beginning":      (lambda b: b"\0" + b.index(), FOOTER),
     "a byte between blocks":        (lambda b: table([(b"z", sealed(block(b.messages())) + b"\0")]), "with crc32c"),
     "a magic of another":           (_at(-8, b"\0"), CUT),
-    "a footer of noise":            (_at(-48, b"\xff" * 40), "a number that has no end"),
+    "a footer of noise":            (_at(-48, b"\xff" * 40), "a number without an end"),
     "a footer of more":             (_at(-9, b"\1"), FOOTER),
     "a place beyond the end":       (_footer(0, 8, 1 << 40, 26), FOOTER),
     "a place of exabytes":          (_footer((1 << 63) - 1, 8, 13, 1), FOOTER),
     "places in the wrong order":    (_footer(3000, 8, 2900, 26), FOOTER),
-    "a number with zeros":          (_at(-48, b"\x80\x80\x00"), "a number that has no end, or nothing at its end"),
-    "blocks about others":          (lambda b: table([], sealed(block([(b"a", b"")]))), "blocks about others"),
+    "a number with zeros":          (_at(-48, b"\x80\x80\x00"), "a number with zeros at its end"),
+    "blocks about others":          (lambda b: table([], sealed(block([(b"a", b"")]))), "blocks about other blocks"),
     "no blocks":                    (lambda b: table([]), "does not begin with a header"),
-    "a block of nothing":           (lambda b: table([(b"a", sealed(block([])))]), "a block of nothing"),
+    "a block of nothing":           (lambda b: table([(b"a", sealed(block([])))]), "an empty block"),
     "a block without restarts":     (lambda b: _with_block(with_restarts([])), "0 restarts"),
     "a block of a byte":            (lambda b: _with_block(b"\1"), "with 1 restarts"),
     "four billion restarts":        (lambda b: _with_block(b"\xff" * 4), "4,294,967,295 restarts"),
@@ -211,11 +211,11 @@ WRITTEN: dict[str, tuple[Callable[[Bundle], bytes], str]] = {
     "restarts elsewhere":           (_restarts(lambda s: [s[0], s[1] + 1]), RESTARTS),
     "a first restart elsewhere":    (_restarts(lambda s: s[1:]), RESTARTS),
     "a name of what was not there": (_first(b"\5\1\0a"), "5 of the 0 bytes before it"),
-    "a length beyond the block":    (_first(b"\0\x7f\0a"), "where 127 should be"),
-    "a value beyond the block":     (_first(b"\0\1\x7fa"), "where 127 should be"),
-    "a length of exabytes":         (_first(b"\0" + varint(1 << 62) + b"\0a"), "are more than enough"),
-    "a length without end":         (_first(b"\0" + b"\xff" * 40), "a number that has no end"),
-    "a length that ends too soon":  (_first(b"\x80"), "0 bytes where 1 should be"),
+    "a length beyond the block":    (_first(b"\0\x7f\0a"), "instead of 127"),
+    "a value beyond the block":     (_first(b"\0\1\x7fa"), "instead of 127"),
+    "a length of exabytes":         (_first(b"\0" + varint(1 << 62) + b"\0a"), "names have at most 300 bytes"),
+    "a length without end":         (_first(b"\0" + b"\xff" * 40), "a number without an end"),
+    "a length that ends too soon":  (_first(b"\x80"), "a number without an end"),
     "half a million names":         (_first(MANY), "more than 30,000 names"),
     "no header":                    (_messages(lambda m: m[1:]), "does not begin with a header"),
     "names in another order":       (_messages(lambda m: m[:1] + m[:0:-1]), ORDER),
@@ -273,7 +273,7 @@ def test_places_of_blocks(what: str, release: Path, refused: Refused) -> None:
     places = sealed(block([(b"y", first), (b"z", second)], 1))
     ends = (len(content), 8, len(content) + len(about), len(places) - 5)
     bundle.write(content + about + places + b"".join(map(varint, ends)).ljust(40, b"\0") + MAGIC)
-    expect(refused(release), [INDEX, "a block of", "where the one before ends at"])
+    expect(refused(release), [INDEX, "a block of", "where the block before it ends at"])
 
 
 def _flipped(at: int) -> Callable[[Path], object]:
@@ -303,7 +303,7 @@ def _sparse(name: str) -> Callable[[Path], object]:
 # The files themselves -> what the message says.
 FILES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "noise":                  (lambda f: (f / INDEX).write_bytes(NOISE), [INDEX, "was it cut off?"]),
-    "no values":              (lambda f: (f / VALUES).unlink(), [INDEX, f"no {VALUES} beside it"]),
+    "no values":              (lambda f: (f / VALUES).unlink(), [INDEX, f"no {VALUES} in its folder"]),
     "empty values":           (lambda f: (f / VALUES).write_bytes(b""), [VALUES, "0 bytes"]),
     "half of the values":     (lambda f: os.truncate(f / VALUES, 6000), [VALUES, "truncated at 6,000 of 13,044 bytes"]),
     "a byte more":            (lambda f: os.truncate(f / VALUES, 13045), [VALUES, "1 bytes after the last variable"]),
