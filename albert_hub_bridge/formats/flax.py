@@ -1,7 +1,7 @@
 """Untrusted Flax files: a separate process finds the arrays, and this process maps their values from the file.
 
-The separate process (`sandboxed/flax.py`) reads names, shapes and dtypes with msgpack, within limits on memory and time.
-It returns offsets instead of values, so that a model takes no memory before its tensors are used.
+The separate process (`sandboxed/flax.py`) reads names, shapes and dtypes with msgpack, within limits on memory and
+time. It returns offsets instead of values, so that a model takes no memory before its tensors are used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from albert_hub_bridge.disk.regular_files import check_beginning
 from albert_hub_bridge.errors import Problem, WeightsError
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor, TensorLocation, tensors_at
+from albert_hub_bridge.formats.lazy_tensors import STORED_DTYPES, LazyTensor, TensorLocation, tensors_at
 from albert_hub_bridge.formats.sandbox import Sandbox, SandboxError
 
 
@@ -43,7 +43,7 @@ def locations_in(sandbox: Sandbox, file: Path) -> dict[str, TensorLocation]:
     """
     locations = {}
     for name, dtype, shape, offset, size in sandbox.answer(file)["arrays"]:
-        if dtype in DTYPES and prod(shape) * DTYPES[dtype].itemsize != size:
+        if dtype in STORED_DTYPES and prod(shape) * STORED_DTYPES[dtype].itemsize != size:
             raise ValueError(f"{name} of {dtype} and shape {tuple(shape)} in {size:,} bytes")
         locations[name] = TensorLocation(dtype, tuple(shape), offset)
     return locations

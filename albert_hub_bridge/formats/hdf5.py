@@ -15,7 +15,7 @@ from functools import partial
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,8 @@ from albert_hub_bridge.text import first_few
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LIST_SECONDS = 5  # for each file
 _COPIED_BYTES_PER_SECOND = 5_000_000  # at least
-# Datasets are copied up to this size: a gzip file of weights has a tenth less bytes than they, one of zeros a thousandth.
+# Datasets of more bytes than this are not copied. gzip makes a file of weights a tenth smaller, and one of zeros a
+# thousand times.
 _MAX_COPIED_BYTES, _MAX_COPIED_RATIO = 256 << 20, 16
 
 
@@ -105,7 +106,7 @@ class Hdf5Files:
             raise WeightsError(file, "weights", [Problem("too large", names, detail)])
         folder = self._resources.enter_context(TemporaryDirectory(prefix="albert-hub-bridge-"))
         target = Path(folder) / "values"
-        options = {"names": list(locations), "target": encode_path(target)}
+        options: dict[str, Any] = {"names": list(locations), "target": encode_path(target)}
         seconds = _LIST_SECONDS + size / _COPIED_BYTES_PER_SECOND
         try:
             with ExitStack() as process:

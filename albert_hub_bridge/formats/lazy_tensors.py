@@ -87,6 +87,28 @@ def tensors_at(file: Path, locations: Mapping[str, TensorLocation]) -> dict[str,
     return tensors
 
 
+def check_runs(runs: Iterable[tuple[int, int, str]], begin: int, size: int) -> None:
+    """Refuse a file unless its tensors fill it, one after the other.
+
+    Args:
+        runs: First byte, byte after the last one, and name of each tensor; sorted.
+        begin: First byte of the first tensor.
+        size: Bytes of the file.
+
+    Raises:
+        ValueError: There is a gap or an overlap, or the file ends before or after the last tensor.
+    """
+    end = begin
+    for start, stop, name in runs:
+        if start != end:
+            raise ValueError(f"{name} at byte {start:,}, where the tensor before it ends at {end:,}")
+        end = stop
+    if size < end:
+        raise ValueError(f"one that is truncated at {size:,} of {end:,} bytes")
+    if size > end:
+        raise ValueError(f"{size - end:,} bytes after its last tensor")
+
+
 # The bits of the exponent, which are all set in NaN and infinity. `np.isfinite` takes ten times as long.
 _EXPONENTS = {DTYPES["float16"]: 0x7C00, DTYPES["bfloat16"]: 0x7F80}
 

@@ -116,8 +116,8 @@ def _read_rows(entries: bytes) -> tuple[list[tuple[bytes, bytes]], list[int]]:
         start, before = reader.position, key
         shared, own, size = reader.read_number(), reader.read_number(), reader.read_number()
         if shared > len(before) or shared + own > _MAX_NAME_BYTES or size > _MAX_VALUE_BYTES:
-            found = f"a name of {shared:,} of the {len(before):,} bytes before it and {own:,} more, with {size:,} bytes"
-            raise ValueError(f"{found}: names have at most {_MAX_NAME_BYTES} bytes, and {_MAX_VALUE_BYTES:,} follow")
+            found = f"a name with {shared:,} of the {len(before):,} bytes before it and {own:,} more, of {size:,} bytes"
+            raise ValueError(f"{found}, where {_MAX_NAME_BYTES} of {_MAX_VALUE_BYTES:,} are allowed")
         if not shared:
             whole_keys.append(start)
         key, value = before[:shared] + reader.take(own), reader.take(size)

@@ -83,7 +83,7 @@ class Sandbox:
         number = self._files.index(file)
         try:
             answer = json.loads(self._answers[number])
-        except (IndexError, ValueError) as error:
+        except (IndexError, ValueError, RecursionError) as error:
             raise SandboxError(_NO_ANSWER) from error
         if not isinstance(answer, dict) or "failed" in answer:
             raise SandboxError(str(answer["failed"]) if isinstance(answer, dict) else _NO_ANSWER)

@@ -11,7 +11,6 @@ core/protobuf/tensor_bundle.proto.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -24,10 +23,10 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from albert_hub_bridge.disk.regular_files import check_beginning, open_regular, read_bytes
+from albert_hub_bridge.disk.regular_files import check_beginning, read_bytes
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.blocks import map_tensor
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor, TensorLocation
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor, TensorLocation, check_runs
 from albert_hub_bridge.formats.leveldb_table import MAX_NAMES, masked_crc32c, read_table
 
 
@@ -115,8 +114,14 @@ def read_index(index: Path) -> dict[str, Variable]:
         runs.setdefault(file, []).append((location.offset, location.offset + size, name))
     if len(runs) != len(files):
         raise ValueError(f"one of {len(files):,} files of values, with variables in {len(runs):,}")
-    for file, own in runs.items():
-        _check_runs(file, sorted(own))
+    for file in files:
+        try:
+            check_beginning(file)
+            check_runs(sorted(runs[file]), 0, file.stat().st_size)
+        except FileNotFoundError as error:
+            raise ValueError(f"no {file.name} in its folder") from error
+        except ValueError as error:
+            raise ValueError(f"{file.name}: {error}") from error
     return found
 
 
@@ -144,25 +149,6 @@ def _variable(name: str, entry: Any, files: list[Path]) -> Variable:
     if size is not None and prod(shape) * size != entry.size:
         raise ValueError(f"{name} of {dtype} and shape {shape} in {entry.size:,} bytes")
     return Variable(files[entry.shard_id], TensorLocation(dtype, shape, entry.offset), entry.size, entry.crc32c)
-
-
-def _check_runs(file: Path, runs: list[tuple[int, int, str]]) -> None:
-    """Refuse a file of values unless its variables fill it from the first byte to the last."""
-    try:
-        check_beginning(file)
-        with open_regular(file) as stream:
-            whole = os.fstat(stream.fileno()).st_size
-    except FileNotFoundError as error:
-        raise ValueError(f"no {file.name} in its folder") from error
-    end = 0
-    for begin, stop, name in runs:
-        if begin != end:
-            raise ValueError(f"{name} at byte {begin:,} of {file.name}, where the variable before it ends at {end:,}")
-        end = stop
-    if whole < end:
-        raise ValueError(f"{file.name} truncated at {whole:,} of {end:,} bytes")
-    if whole > end:
-        raise ValueError(f"{whole - end:,} bytes after the last variable of {file.name}")
 
 
 class _CheckedValues:

@@ -29,12 +29,15 @@ def read(file: str, job: dict[str, Any]) -> dict[str, Any]:
     if "names" in job and not datasets.problems:
         with open(decode_path(job["target"]), "wb") as target:
             for name in job["names"]:
-                _copy(Dataset(datasets.found[name]), target)
+                try:
+                    _copy(Dataset(datasets.found[name]), target)
+                except Exception as error:
+                    raise ValueError(f"{type(error).__name__}: {error}, in {name}") from error
     return {"datasets": datasets.rows, "problems": datasets.problems}
 
 
 class _Datasets:
-    """The datasets of a file. Only hard links are followed, and everything that writers of weights do not use is a problem.
+    """The datasets of a file. Only hard links are followed; all that no writer of weights uses is a problem.
 
     Attributes:
         rows: Name, dtype, shape and offset of each dataset.
@@ -70,7 +73,9 @@ class _Datasets:
             item = h5o.open(group, encoded)
             address = h5o.get_info(item).addr
             if address in self._addresses:
-                self._refuse("an alias", name, f"expected an object of its own, found that of {self._addresses[address]}")
+                self._refuse(
+                    "an alias", name, f"expected an object of its own, found that of {self._addresses[address]}"
+                )
                 continue
             self._addresses[address] = name
             if isinstance(item, h5g.GroupID):
