@@ -23,7 +23,7 @@ DTYPES: dict[str, np.dtype] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype("float16"),
 }
-# Those, and the dtypes that Keras stores beside them: quantized kernels and the rank of adapters.
+# Keras also stores integers: quantized kernels, and the rank of adapters.
 STORED_DTYPES = DTYPES | {name: np.dtype(name) for name in ("int8", "int16", "int32", "int64")}
 
 

@@ -63,7 +63,7 @@ def masked_crc32c(checksum: int) -> int:
 
 
 class _Place(NamedTuple):
-    """Where a block lies in a table."""
+    """Where a block is in a table."""
 
     begin: int
     size: int

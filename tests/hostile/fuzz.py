@@ -1,15 +1,15 @@
-"""Mutants of valid files, drawn by hypothesis, for every parser of what strangers made.
+"""Fuzz every parser of untrusted files with mutants of valid files, which hypothesis draws.
 
     python -m tests.hostile.fuzz --json 1000000 --safetensors 1000000 --hdf5 100000 --protos 10000 --bundles 100000 \\
         --flax 100000
 
-Of every mutant only this may come: it is refused with an exception of ours; or it is accepted, and every tensor is bit
-for bit what it was. What is changed is the structure of a file, never its values: those a file may say as it likes.
-Now and then a mutant is a whole file that says something else, such as two names of one shape exchanged, which no
-reader can tell: then the library of the format has to read the same from it, and it is counted by itself.
+Each mutant has to be refused with an exception of this package, or to have every tensor bit for bit as before. The
+structure of a file is changed, never its values: any values are valid. Some mutants are valid files with other tensors,
+for example with two names of one shape exchanged, which no reader can detect. Then the format's own library has to read
+the same tensors, and the mutant is counted separately.
 
-HDF5 goes through the sandbox, where libhdf5 may crash; vocabularies go through a process that must not crash, because
-nothing would stand between.
+HDF5 and Flax files are read in the sandbox, where a library may crash. Vocabularies are parsed in a process that must
+not crash, because the package parses them without a sandbox.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from tests.hostile.bundles import block, read_for_change, sealed, table
 from tests.hostile.valid import small_vocabulary, with_header, write_all
 
 
-ROUND = 500  # examples that hypothesis remembers to draw no two alike; then it forgets them
-BATCH = 50  # mutants of one example: hypothesis draws what they are drawn from, because ten of its own take as long
+ROUND = 500  # examples of one run of hypothesis, which remembers all of them
+BATCH = 50  # mutants of one example: hypothesis is slow, and draws only the seed of a batch
 
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[a-z]+|[\[\]{},:]')
 _NUMBERS = [0, 1, 2, 7, 8, 127, 255, 256, 65535, (1 << 31) - 1, 1 << 32, 1 << 40, (1 << 63) - 1, (1 << 64) - 1]
@@ -89,7 +89,7 @@ def _edited(content: bytes, draw: Random, same_size: bool = False) -> bytes:
 
 
 def _edited_json(content: bytes, draw: Random) -> bytes:
-    """Edit bytes, or tokens, in one to three places."""
+    """Edit bytes or tokens of JSON in one to three places."""
     if draw.random() < 0.3:
         return _edited(content, draw)
     tokens = _TOKENS.findall(content)
@@ -110,7 +110,7 @@ def _edited_json(content: bytes, draw: Random) -> bytes:
 
 
 def _draw(check: Callable[[Random], object], count: int, seed: int) -> None:
-    """Call a function with sources of chance, of each of which it makes 50 mutants, until it made so many."""
+    """Call a function with random generators; it draws a batch of mutants from each, until there are `count`."""
     examples = -(-count // BATCH)
     for first in range(0, examples, ROUND):
         _one_round(check, min(examples - first, ROUND), seed + first)
@@ -156,7 +156,7 @@ def fuzz_json(folder: Path, count: int, seed: int) -> Counter[str]:
 
 
 def fuzz_safetensors(folder: Path, count: int, seed: int) -> Counter[str]:
-    """Read files with mutants of a header before the same values."""
+    """Read mutants of the header of a safetensors file."""
     outcomes: Counter[str] = Counter()
     file = write_all_once(folder)["transformers"] / "model.safetensors"
     whole = file.read_bytes()
@@ -167,7 +167,7 @@ def fuzz_safetensors(folder: Path, count: int, seed: int) -> Counter[str]:
         with ExitStack() as resources:
             return _loaded(read_safetensors(file, resources))
 
-    def of_the_table(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    def without_values(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         return {name: row[:2] for name, row in found.items()}
 
     valid = tensors()
@@ -180,7 +180,7 @@ def fuzz_safetensors(folder: Path, count: int, seed: int) -> Counter[str]:
             except AlbertHubBridgeError:
                 outcomes["refused"] += 1
                 continue
-            if of_the_table(found) != of_the_table(valid):
+            if without_values(found) != without_values(valid):
                 outcomes["refused by the table"] += 1
             elif found == valid:
                 outcomes["accepted, unchanged"] += 1
@@ -361,7 +361,7 @@ while size := int.from_bytes(sys.stdin.buffer.read(4), "little"):
 
 
 def fuzz_protos(folder: Path, count: int, seed: int) -> Counter[str]:
-    """Parse mutants of a vocabulary, and have those that are accepted encode texts."""
+    """Parse mutants of a vocabulary, and encode texts with those that are accepted."""
     outcomes: Counter[str] = Counter()
     valid = small_vocabulary()
     command = [sys.executable, "-c", _PARSER]
@@ -384,7 +384,7 @@ def fuzz_protos(folder: Path, count: int, seed: int) -> Counter[str]:
 
 
 def fuzz_bundles(folder: Path, count: int, seed: int) -> Counter[str]:
-    """Read mutants of a checkpoint of TensorFlow: of its values, of its index, and of one with right checksums."""
+    """Read mutants of a TensorFlow checkpoint: of its values, of its index, and of its index with valid checksums."""
     outcomes: Counter[str] = Counter()
     with zipfile.ZipFile(FIXTURES / "google_classifier.zip") as archive:
         archive.extractall(folder / "release")
@@ -392,7 +392,7 @@ def fuzz_bundles(folder: Path, count: int, seed: int) -> Counter[str]:
     wholes = {file: file.read_bytes() for file in (bundle.index_file, bundle.values_file)}
     messages = bundle.messages()
 
-    def draw_lie(draw: Random) -> bytes:
+    def draw_index(draw: Random) -> bytes:
         if draw.random() < 0.3:
             return table([(b"z", sealed(_edited(block(messages), draw)))])
         rows = list(messages)
@@ -415,9 +415,9 @@ def fuzz_bundles(folder: Path, count: int, seed: int) -> Counter[str]:
 
     def check(draw: Random) -> None:
         for _ in range(BATCH):
-            lies = draw.random() < 0.5
-            file = bundle.index_file if lies else draw.choice(list(wholes))
-            content = draw_lie(draw) if lies else _edited(wholes[file], draw)
+            valid_checksums = draw.random() < 0.5
+            file = bundle.index_file if valid_checksums else draw.choice(list(wholes))
+            content = draw_index(draw) if valid_checksums else _edited(wholes[file], draw)
             file.write_bytes(content)
             outcome = "accepted, unchanged"
             try:
@@ -428,10 +428,10 @@ def fuzz_bundles(folder: Path, count: int, seed: int) -> Counter[str]:
                     outcome = "whole, and other weights"
             except AlbertHubBridgeError:
                 outcome = "refused"
-            # Of the values, those of the training's state are not read.
-            ours = file == bundle.values_file and outcome == "accepted, unchanged"
-            assert lies or outcome == "refused" or ours or content == wholes[file], "changed, and nobody saw it"
-            outcomes[f"{outcome}, with right checksums" if lies else outcome] += 1
+            # The values of the optimizer are not read.
+            unread = file == bundle.values_file and outcome == "accepted, unchanged"
+            assert valid_checksums or outcome == "refused" or unread or content == wholes[file], "an unseen change"
+            outcomes[f"{outcome}, with valid checksums" if valid_checksums else outcome] += 1
             file.write_bytes(wholes[file])
 
     _draw(check, count, seed)
@@ -450,7 +450,7 @@ _written: dict[Path, dict[str, Path]] = {}
 
 
 def write_all_once(folder: Path) -> dict[str, Path]:
-    """Write the valid sources, where they are not there yet."""
+    """Write the valid sources into a folder, once."""
     if folder not in _written:
         (folder / "valid").mkdir()
         _written[folder] = write_all(folder / "valid", small_vocabulary())
@@ -473,11 +473,11 @@ COUNTS = {
 
 
 def main() -> None:
-    """Draw as many mutants of each kind as are asked for, and print what became of them."""
-    parser = argparse.ArgumentParser(description="Mutants of valid files for every parser.")
+    """Read mutants of each kind, and print how many were refused and accepted."""
+    parser = argparse.ArgumentParser(description="Fuzz every parser of untrusted files.")
     for name, count in COUNTS.items():
-        parser.add_argument(f"--{name}", type=int, default=count, help=f"how many (default {count:,})")
-    parser.add_argument("--seed", type=int, default=0, help="of the first round; each has its own")
+        parser.add_argument(f"--{name}", type=int, default=count, help=f"number of mutants (default {count:,})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first round")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as parent:
         for name, fuzz in FUZZERS.items():

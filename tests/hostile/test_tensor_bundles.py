@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow that TensorFlow never wrote: an index that lies with the right checksums, and damage."""
+"""Refuse hostile TensorFlow checkpoints: false indices with valid checksums, and damaged files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def release(unpacked: Callable[[str], Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(unpacked("google_classifier"), tmp_path / "source"))
 
 
-def test_that_the_tables_begin_with_what_tensorflow_wrote(release: Path) -> None:
+def test_the_writer_of_this_module_writes_what_tensorflow_wrote(release: Path) -> None:
     before = (release / INDEX).read_bytes()
     bundle = read_for_change(release)
     assert bundle.index() == before
@@ -70,14 +70,14 @@ def _more(bundle: Bundle, name: str, **changes: object) -> None:
 
 
 # fmt: off
-# What the index says, with checksums that are right -> what is found.
-SAID: dict[str, tuple[Callable[[Bundle], object], str]] = {
+# A change of the index, with valid checksums -> what the message has to contain.
+CHANGES: dict[str, tuple[Callable[[Bundle], object], str]] = {
     "no variables":              (lambda b: b.rows.clear(), "with variables in 0"),
     "another dtype":             (_row(dtype=3), "found int32"),
     "a wider dtype":             (_row(dtype=2), "float64 and shape (8,) in 32 bytes"),
     "a narrower dtype":          (_row(dtype=19), "float16 and shape (8,) in 32 bytes"),
     "texts":                     (_row(dtype=7), "found string"),
-    "a dtype nobody knows":      (_row(dtype=99), "found dtype 99"),
+    "an unknown dtype":      (_row(dtype=99), "found dtype 99"),
     "a dtype below 0":           (_row(dtype=-1), "found dtype -1"),
     "no dtype":                  (_row(dtype=0), "found dtype 0"),
     "a shape of a petabyte":     (_row(shape=(1 << 24, 1 << 24)), "in 32 bytes"),
@@ -106,7 +106,7 @@ SAID: dict[str, tuple[Callable[[Bundle], object], str]] = {
     "slices":                    (_row(more=proto((7, b""))), "in parts"),
     "a million slices":          (_row(more=proto((7, b"")) * 1_000_000), "where 300 of 65,536 are allowed"),
     "a part of a variable":      (lambda b: _more(b, "\0x\0\1"), "x in parts"),
-    "a field nobody knows":      (_row(more=proto((9, 9))), "more than TensorFlow writes"),
+    "an unknown field":      (_row(more=proto((9, 9))), "more than TensorFlow writes"),
     "a field twice":             (_row(more=proto((4, 8))), "more than TensorFlow writes"),
     "half a message":            (_row(more=b"\x3a\x7f"), "a message that is damaged"),
     "a number without end":      (_row(more=b"\x48" + b"\xff" * 30), "a message that is damaged"),
@@ -122,9 +122,9 @@ SAID: dict[str, tuple[Callable[[Bundle], object], str]] = {
 # fmt: on
 
 
-@pytest.mark.parametrize("what", SAID)
-def test_what_an_index_says(what: str, release: Path, refused: Refused) -> None:
-    change, found = SAID[what]
+@pytest.mark.parametrize("what", CHANGES)
+def test_changed_indices_are_refused(what: str, release: Path, refused: Refused) -> None:
+    change, found = CHANGES[what]
     in_bundle(change)(release)
     expect(refused(release), ["model.ckpt-best", found])
 
@@ -138,7 +138,7 @@ def _messages(change: Callable[[list[tuple[bytes, bytes]]], list[tuple[bytes, by
 
 
 def _first(rows: bytes) -> Callable[[Bundle], bytes]:
-    """Return what puts such rows, as they are, after the header."""
+    """Return a function that writes these rows after the header."""
     return lambda bundle: _with_block(b"\0\0\6" + HEADER + rows + with_restarts([0]))
 
 
@@ -178,14 +178,14 @@ MANY = b"".join(b"\0\4\0" + struct.pack(">I", number) for number in range(1, 500
 FOOTER, CUT = "a footer that does not name", "was it cut off?"
 RESTARTS, ORDER, OTHERS = "restarts where no whole name is", "are not in order", "names outside of its range"
 # fmt: off
-# The bytes of an index -> what is found.
+# The bytes of an index -> what the message has to contain.
 WRITTEN: dict[str, tuple[Callable[[Bundle], bytes], str]] = {
     "nothing":                      (lambda b: b"", "0 bytes"),
     "a flipped bit":                (_edited(lambda c: c.__setitem__(1000, c[1000] ^ 4)), "with crc32c"),
     "a flipped length":             (_edited(lambda c: c.__setitem__(2, c[2] ^ 1)), "with crc32c"),
     "a flipped type":               (_edited(lambda c: c.__setitem__(-48 - 5 - 26, 1)), "with crc32c"),
     "another type":                 (lambda b: _with_block(block(b.messages()), 1), "compressed (type 1)"),
-    "a type nobody knows":          (lambda b: _with_block(block(b.messages()), 77), "compressed (type 77)"),
+    "an unknown type":          (lambda b: _with_block(block(b.messages()), 77), "compressed (type 77)"),
     "cut off":                      (lambda b: b.index()[:-1], CUT),
     "cut off before the footer":    (lambda b: b.index()[:-48], CUT),
     "a footer and nothing else":    (lambda b: b.index()[-48:], FOOTER),
@@ -230,15 +230,15 @@ WRITTEN: dict[str, tuple[Callable[[Bundle], bytes], str]] = {
 
 
 @pytest.mark.parametrize("what", WRITTEN)
-def test_bytes_of_an_index(what: str, release: Path, refused: Refused) -> None:
+def test_index_bytes_are_refused(what: str, release: Path, refused: Refused) -> None:
     make, found = WRITTEN[what]
     bundle = read_for_change(release)
     bundle.write(make(bundle))
     expect(refused(release), [INDEX, found])
 
 
-def test_that_several_blocks_are_read(release: Path) -> None:
-    """The keys that places are for lie between the names: LevelDB makes them short."""
+def test_several_blocks_are_read(release: Path) -> None:
+    """LevelDB shortens the key of a block: it only has to be between two names."""
     bundle = read_for_change(release)
     with read_checkpoint(release) as checkpoint:
         before = {name: weight.read().tobytes() for name, weight in checkpoint.weights.items()}
@@ -254,7 +254,7 @@ def test_that_several_blocks_are_read(release: Path) -> None:
 
 
 # fmt: off
-# What the index of blocks says of two, where there is one of so many bytes.
+# The places of two blocks, in a table with one block of this size.
 PLACES: dict[str, Callable[[int], tuple[bytes, bytes]]] = {
     "one block twice":      lambda size: (varint(0) + varint(size), varint(0) + varint(size)),
     "a block of petabytes": lambda size: (varint(0) + varint(1 << 50), varint(size) + varint(1)),
@@ -266,7 +266,7 @@ PLACES: dict[str, Callable[[int], tuple[bytes, bytes]]] = {
 
 
 @pytest.mark.parametrize("what", PLACES)
-def test_places_of_blocks(what: str, release: Path, refused: Refused) -> None:
+def test_block_places_are_refused(what: str, release: Path, refused: Refused) -> None:
     bundle = read_for_change(release)
     content, about = sealed(block(bundle.messages())), sealed(block([]))
     first, second = PLACES[what](len(content) - 5)
@@ -300,7 +300,7 @@ def _sparse(name: str) -> Callable[[Path], object]:
 
 
 # fmt: off
-# The files themselves -> what the message says.
+# A change of the files -> what the message has to contain.
 FILES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "noise":                  (lambda f: (f / INDEX).write_bytes(NOISE), [INDEX, "was it cut off?"]),
     "no values":              (lambda f: (f / VALUES).unlink(), [INDEX, f"no {VALUES} in its folder"]),
@@ -322,21 +322,21 @@ FILES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 
 
 @pytest.mark.parametrize("what", FILES)
-def test_files_of_a_checkpoint(what: str, release: Path, refused: Refused) -> None:
+def test_checkpoint_files_are_refused(what: str, release: Path, refused: Refused) -> None:
     change, found = FILES[what]
     change(release)
     expect(refused(release), found)
 
 
-def test_that_an_optimizer_is_not_read(release: Path) -> None:
-    """Its state is twice the size of the model: values that are damaged there are nobody's."""
+def test_an_optimizer_is_not_read(release: Path) -> None:
+    """The state of an optimizer is twice the size of the model: damage in it does not matter."""
     _flipped(12_930)(release)  # in global_step
     with read_checkpoint(release) as checkpoint:
         assert [tensor.name for tensor in checkpoint.dropped] == ["global_step"]
         checkpoint.check_values()
 
 
-def test_that_each_read_of_wrong_values_is_refused(release: Path) -> None:
+def test_wrong_values_are_refused_at_each_read(release: Path) -> None:
     _flipped(12_700)(release)
     with read_checkpoint(release) as checkpoint:
         for _ in range(2):

@@ -145,9 +145,9 @@ def _dtype(dataset: Any) -> tuple[str, bool]:
     """Return the name of a dataset's dtype, and whether it is stored in little-endian order."""
     kind = dataset.get_type()
     if isinstance(kind, h5t.TypeOpaqueID) and kind.get_size() == 2:
-        # HDF5 has no bfloat16: Keras stores two opaque bytes and says so in an attribute.
-        said = Dataset(dataset).attrs.get("dtype")
-        return ("bfloat16" if isinstance(said, str) and said == "bfloat16" else "void16"), True
+        # HDF5 has no bfloat16: Keras stores two opaque bytes, and the name of the dtype in an attribute.
+        name = Dataset(dataset).attrs.get("dtype")
+        return ("bfloat16" if isinstance(name, str) and name == "bfloat16" else "void16"), True
     for bits in (16, 32, 64):
         for order in ("LE", "BE"):
             if kind.equal(getattr(h5t, f"IEEE_F{bits}{order}")):
