@@ -95,7 +95,7 @@ def repositories(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) ->
     for kind, head in HEADS.items():
         made[kind] = _repository(parent / kind, vocabulary, kind), head.auto
     made["text_normalization"] = (
-        _repository(parent / "text.normalization-1", vocabulary, None, text_normalization="uncased"),
+        _repository(parent / "text.normalization-1", vocabulary, None, normalize="uncased"),
         "AutoModel",
     )
     return made
@@ -181,7 +181,7 @@ def test_the_text_rules_are_those_of_the_repository(loaded_elsewhere: tuple[Path
 
 def test_what_needs_the_package_says_so(loaded_elsewhere: tuple[Path, dict[str, Any]]) -> None:
     assert loaded_elsewhere[1]["from_preset"] == (
-        "from_preset reads with albert-hub-bridge: pip install albert-hub-bridge"
+        "from_preset needs albert-hub-bridge: pip install albert-hub-bridge"
     )
 
 
