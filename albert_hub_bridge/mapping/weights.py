@@ -2,7 +2,7 @@
 
 Dialects: `keras` is the dataset in KerasHub's `model.weights.h5` (of a head: `task.weights.h5`), `albert_hub` the parameter
 of `AlbertHubModel`, `albert` the parameter of transformers' `AlbertModel`. Shapes, both directions, parameter counts and
-the documentation in `conversion/README.md` are derived from these rows and nothing else.
+the documentation in `docs/reference/weights.md` are derived from these rows and nothing else.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def parameter_count(architecture: Architecture) -> int:
 
 
 def weights_as_markdown() -> str:
-    """Render the table for `conversion/README.md`, which a test compares."""
+    """Render the table for `docs/reference/weights.md`. A test compares it."""
     lines = [
         "| KerasHub dataset | its axes | `AlbertHubModel` | transformers `AlbertModel` | their axes |",
         "|---|---|---|---|---|",

@@ -5,22 +5,31 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import typer
+from typer.models import ArgumentInfo
 
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.mapping import configs
 from albert_hub_bridge.mapping.configs import Constant, Ignored, Renamed, Rule
 from albert_hub_bridge.mapping.weights import weights_as_markdown
 from conversion.coverage import coverage_as_markdown
-from tests.docs.blocks import DOCS
+from tests.docs.blocks import DOCS, ROOT
 
 
-REFERENCE = DOCS / "reference"
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PACKAGE, REFERENCE = ROOT / "albert_hub_bridge", DOCS / "reference"
 
 _TABLES = {
     "`config.json` of a KerasHub preset (the `config` object)": configs.KERAS,
@@ -65,39 +74,94 @@ def _default(value: Any) -> str:
 
 
 def command_line_as_markdown() -> str:
-    """Render the arguments and options of every command."""
-    group: Any = typer.main.get_command(app)
-    return "\n\n".join(
-        "\n".join([f"## {name}", "", _one_line(command.help), "", *_usage(name, command), "", *_parameters(command)])
-        for name, command in group.commands.items()
-    )
+    """Render the arguments and options of every command, from the signatures of `cli.py`."""
+    sections = []
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__.replace("_", "-")
+        parameters = _parameters(command.callback)
+        arguments = [f"`{shown}`" for shown, *_ in parameters if not shown.startswith("-")]
+        usage = f"`albert-hub-bridge {name}` {' '.join(arguments)}".strip()
+        rows = [f"| `{shown}` | {meaning} | {default} |" for shown, meaning, default in parameters]
+        head = ["| parameter | what it is | default |", "|---|---|---|"] if rows else []
+        sections.append("\n".join([f"## {name}", "", _one_line(command.callback.__doc__), "", usage, "", *head, *rows]))
+    return "\n\n".join(sections)
 
 
-def _usage(name: str, command: Any) -> list[str]:
-    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
-    words = [parameter.name.upper() if parameter.required else f"[{parameter.name.upper()}]" for parameter in arguments]
-    return ["```text", " ".join(["albert-hub-bridge", name, *words, "[OPTIONS]"]), "```"]
-
-
-def _parameters(command: Any) -> list[str]:
-    lines = ["| parameter | what it is | default |", "|---|---|---|"]
-    for parameter in command.params:
-        if parameter.name == "help":
-            continue
-        argument = parameter.param_type_name == "argument"
-        name = parameter.name.upper() if argument else parameter.opts[0]
-        flag = getattr(parameter, "is_flag", False)
-        choices = [f"`{getattr(choice, 'value', choice)}`" for choice in getattr(parameter.type, "choices", ())]
-        values = "" if argument or flag else f" {parameter.metavar or ''}".rstrip()
+def _parameters(callback: Callable[..., Any]) -> list[tuple[str, str, str]]:
+    """Return the name, the meaning and the default of every parameter of a command."""
+    hints = get_type_hints(callback, include_extras=True)
+    rows = []
+    for parameter in inspect.signature(callback).parameters.values():
+        kind, info = get_args(hints[parameter.name])[:2]
+        if isinstance(info, ArgumentInfo):
+            shown = parameter.name.upper()
+        else:
+            declared = (info.default, *(info.param_decls or ()))  # typer takes the first flag for a default
+            flags = [flag for flag in declared if isinstance(flag, str) and flag.startswith("--")]
+            shown = flags[0] if flags else f"--{parameter.name.replace('_', '-')}"
+            shown += f" {info.metavar}" if info.metavar else ""
+        choices = [f"`{choice}`" for choice in _choices(kind)]
         allowed = f" One of {', '.join(choices)}." if choices else ""
+        required = parameter.default is inspect.Parameter.empty
         default = getattr(parameter.default, "value", parameter.default)
-        shown = "required" if parameter.required else "" if flag or default is None else f"`{default}`"
-        lines.append(f"| `{name}{values}` | {_one_line(parameter.help)}{allowed} | {shown} |")
-    return lines
+        said = "required" if required else "" if default in (None, False) else f"`{default}`"
+        rows.append((shown, _one_line(info.help) + allowed, said))
+    return rows
+
+
+def _choices(kind: Any) -> list[str]:
+    """Return the values of an enumeration or a `Literal`, also one that may be None."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return [member.value for member in kind]
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [choice for part in get_args(kind) for choice in _choices(part)]
 
 
 def _one_line(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def rooms_as_markdown() -> str:
+    """Render the rooms, in the order of the import contract, each with the first line of its docstring."""
+    rows = [f"| `{_as_path(part)}` | {_summary(_module_file(part))} |" for part in _layers()]
+    return "\n".join(["| room | what it is for |", "|---|---|", *rows])
+
+
+def modules_as_markdown() -> str:
+    """Render every module with the first line of its docstring, in the order of the import contract."""
+    sections = []
+    for part in _layers():
+        files = sorted((PACKAGE / part).rglob("*.py"))
+        rows = [
+            f"| `{file.relative_to(PACKAGE).as_posix()}` | {_summary(file)} |"
+            for file in files
+            if file.name != "__init__.py"
+        ]
+        if rows:
+            sections.append("\n".join([f"### {part}", "", "| module | what it is for |", "|---|---|", *rows]))
+    return "\n\n".join(sections)
+
+
+def _layers() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return list(project["tool"]["importlinter"]["contracts"][0]["layers"])
+
+
+def _module_file(part: str) -> Path:
+    folder = PACKAGE / part
+    return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+
+
+def _as_path(part: str) -> str:
+    return f"{part}/" if (PACKAGE / part).is_dir() else f"{part}.py"
+
+
+def _summary(file: Path) -> str:
+    """Return the first paragraph of a module's docstring."""
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return _one_line(docstring.split("\n\n")[0])
 
 
 # Name of a generated part, its page, and what makes it.
@@ -105,6 +169,8 @@ GENERATED: dict[str, tuple[Path, Callable[[], str]]] = {
     "weights": (REFERENCE / "weights.md", weights_as_markdown),
     "configuration": (REFERENCE / "configuration.md", configuration_as_markdown),
     "command line": (REFERENCE / "command-line.md", command_line_as_markdown),
+    "rooms": (DOCS / "architecture.md", rooms_as_markdown),
+    "modules": (DOCS / "architecture.md", modules_as_markdown),
     "coverage": (REFERENCE / "coverage.md", coverage_as_markdown),
 }
 
