@@ -41,7 +41,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_albert_hub import AlbertHubConfig
-from .dense import dense, feed_forward
+from .fast_linear import fast_linear, feed_forward
 from .packing import PackedRow
 
 
@@ -114,7 +114,7 @@ class AlbertHubAttention(nn.Module):
         """
         asking = hidden_states if asking is None else asking
         query, key, value = (
-            dense(projection, states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            fast_linear(projection, states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection, states in (
                 (self.query_dense, asking),
                 (self.key_dense, hidden_states),
@@ -132,7 +132,7 @@ class AlbertHubAttention(nn.Module):
             sequences = zip(query.split(queries, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
             attended = torch.cat([attend(self, *sequence, None, **kwargs)[0] for sequence in sequences], dim=1)
             probabilities = None
-        return dense(self.output_dense, attended.flatten(-2)), probabilities
+        return fast_linear(self.output_dense, attended.flatten(-2)), probabilities
 
 
 class AlbertHubLayer(GradientCheckpointingLayer):
@@ -338,7 +338,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             mask = self._attention_mask(embeddings, attention_mask, packed_positions)
         else:
             embeddings, kwargs["lengths"] = row.pack(embeddings), row.lengths
-        hidden_states = dense(self.embeddings_projection, embeddings)
+        hidden_states = fast_linear(self.embeddings_projection, embeddings)
         repetitions = self.config.num_layers // self.config.num_groups
         *layers, last = (layer for group in self.transformer_layers for _ in range(repetitions) for layer in group)
         for layer in layers:
@@ -349,7 +349,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             hidden_states = last(hidden_states, mask, None, **kwargs)
             hidden_states = hidden_states if row is None else row.unpack(hidden_states)
 
-        pooled = None if self.pooled_dense is None else torch.tanh(dense(self.pooled_dense, hidden_states[:, 0]))
+        pooled = None if self.pooled_dense is None else torch.tanh(fast_linear(self.pooled_dense, hidden_states[:, 0]))
         if positions == "visible" and _is_padding_mask(attention_mask):
             hidden_states = hidden_states.masked_fill(attention_mask.unsqueeze(-1) == 0, 0.0)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
@@ -496,8 +496,10 @@ class AlbertHubMaskedLMHead(nn.Module):
 
     def forward(self, sequence_output: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq vocabulary"]:
         """Transform back to the width of embeddings, and compare with all of them."""
-        embeddings = self.intermediate_layer_norm(dense(self.intermediate_dense, sequence_output, self.activation))
-        return dense(self.decoder, embeddings)
+        embeddings = self.intermediate_layer_norm(
+            fast_linear(self.intermediate_dense, sequence_output, self.activation)
+        )
+        return fast_linear(self.decoder, embeddings)
 
 
 class _WithMaskedLMHead(AlbertHubPreTrainedModel):

@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.activations import ACT2FN
 
-from albert_hub_bridge.model import dense as module
-from albert_hub_bridge.model.dense import dense, feed_forward
+from albert_hub_bridge.model import fast_linear as module
+from albert_hub_bridge.model.fast_linear import fast_linear, feed_forward
 
 
 pytestmark = pytest.mark.skipif(not module._DTYPES, reason="torch has no oneDNN on this machine")
@@ -54,7 +54,7 @@ def test_gives_what_the_module_gives(
     activation = None if name is None else ACT2FN[name]
     expected = linear(states) if activation is None else activation(linear(states))
     # Sums of 24 products of numbers near 1, added in another order: a few units of 6e-8.
-    torch.testing.assert_close(dense(linear, states, activation), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(fast_linear(linear, states, activation), expected, atol=1e-6, rtol=0)
     assert computed_by_onednn == [("gelu", "tanh") if name == "gelu_pytorch_tanh" else ("none", "")]
 
 
@@ -77,7 +77,7 @@ def test_feeds_forward_through_what_stands_for_a_layer() -> None:
 
 def test_takes_states_that_are_not_contiguous(computed_by_onednn: list[tuple[str, str]]) -> None:
     linear, states = _linear(), torch.randn(4, 24, 3).transpose(1, 2)[:, 1]
-    torch.testing.assert_close(dense(linear, states), linear(states), atol=1e-6, rtol=0)
+    torch.testing.assert_close(fast_linear(linear, states), linear(states), atol=1e-6, rtol=0)
     assert computed_by_onednn
 
 
@@ -87,7 +87,7 @@ def test_bfloat16_is_rounded_once(computed_by_onednn: list[tuple[str, str]]) -> 
     activation = ACT2FN["gelu_pytorch_tanh"]
     exact = activation(nn.functional.linear(states.double(), linear.weight.double(), linear.bias.double()))
     # Half a unit in the last of eight bits.
-    torch.testing.assert_close(dense(linear, states, activation).double(), exact, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(fast_linear(linear, states, activation).double(), exact, rtol=2**-8, atol=1e-6)
     assert computed_by_onednn
 
 
@@ -187,7 +187,7 @@ def test_the_module_itself_is_called_where_more_hangs_on_it(
 ) -> None:
     linear = make()
     with context():
-        expected, found = linear(states), dense(linear, states)
+        expected, found = linear(states), fast_linear(linear, states)
     assert not computed_by_onednn
     assert found.requires_grad == expected.requires_grad
     if states.device.type != "meta":
@@ -210,7 +210,7 @@ def _tanh_gelu_wrapped() -> nn.Module:
 @pytest.mark.parametrize("make", [_tanh_gelu_hooked, _tanh_gelu_wrapped], ids=["hook", "wrapped"])
 def test_the_activation_itself_is_called_where_more_hangs_on_it(make: Callable[[], nn.Module]) -> None:
     first, activation, second, states = _linear(), make(), nn.Linear(40, 24), torch.randn(3, 24)
-    torch.testing.assert_close(dense(first, states, activation), activation(first(states)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(fast_linear(first, states, activation), activation(first(states)), atol=1e-6, rtol=0)
     expected = second(activation(first(states)))
     torch.testing.assert_close(feed_forward(first, activation, second, states), expected, atol=1e-6, rtol=0)
 
@@ -236,30 +236,30 @@ def test_derivatives_go_forward_without_gradients_too() -> None:
 
 def test_operations_are_counted() -> None:
     with FlopCounterMode(display=False) as counter:
-        dense(_linear(), torch.randn(3, 24))
+        fast_linear(_linear(), torch.randn(3, 24))
     assert counter.get_total_flops() == 2 * 3 * 24 * 40
 
 
 def test_a_default_device_is_no_reason_to_do_without(computed_by_onednn: list[tuple[str, str]]) -> None:
     with torch.device("cpu"):
-        dense(_linear(), torch.randn(3, 24))
+        fast_linear(_linear(), torch.randn(3, 24))
     assert computed_by_onednn
 
 
 def test_a_dtype_that_does_not_fit_is_refused_as_the_module_refuses_it() -> None:
     with pytest.raises(RuntimeError, match="same dtype"):
-        dense(_linear(), torch.ones(3, 24, dtype=torch.bfloat16))
+        fast_linear(_linear(), torch.ones(3, 24, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("name", ["models.my model (1)", "models.модель", "models.a+b"])
 def test_a_repository_that_carries_it_may_have_any_name(name: str) -> None:
-    spec = importlib.util.spec_from_file_location(f"{name}.dense", module.__file__)
+    spec = importlib.util.spec_from_file_location(f"{name}.fast_linear", module.__file__)
     assert spec is not None
     assert spec.loader is not None
     copy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(copy)
     linear, states = _linear(), torch.randn(3, 24)
-    torch.testing.assert_close(copy.dense(linear, states), linear(states), atol=1e-6, rtol=0)
+    torch.testing.assert_close(copy.fast_linear(linear, states), linear(states), atol=1e-6, rtol=0)
 
 
 def test_exported_programs_have_torch_s_own_operator() -> None:
@@ -269,7 +269,7 @@ def test_exported_programs_have_torch_s_own_operator() -> None:
             self.linear = _linear()
 
         def forward(self, states: torch.Tensor) -> torch.Tensor:
-            return dense(self.linear, states)
+            return fast_linear(self.linear, states)
 
     program = torch.export.export(Model(), (torch.ones(3, 24),))
     assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == ["aten.linear.default"]
@@ -284,7 +284,7 @@ def test_a_compiled_graph_asks_onednn_too() -> None:
         graphs.append(graph)
         return graph
 
-    compiled = torch.compile(lambda states: dense(linear, states), fullgraph=True, backend=keep)
+    compiled = torch.compile(lambda states: fast_linear(linear, states), fullgraph=True, backend=keep)
     torch.testing.assert_close(compiled(states), linear(states), atol=1e-6, rtol=0)
     assert ["onednn_linear" in str(node.target) for node in graphs[0].graph.nodes if node.op == "call_function"] == [
         True

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         raise
 
 
-def dense(
+def fast_linear(
     linear: nn.Module, states: Float[Tensor, "*batch in"], activation: nn.Module | None = None
 ) -> Float[Tensor, "*batch out"]:
     """Return `activation(linear(states))`, computed by oneDNN where that gives the same and is faster.
@@ -64,7 +64,7 @@ def feed_forward(
     """
     if _is_plain(activation, GELUTanh) and _onednn_may_compute(first, states) and _onednn_may_compute(second, states):
         return _onednn_feed_forward(states, first.weight, first.bias, second.weight, second.bias)
-    return dense(second, dense(first, states, activation))
+    return fast_linear(second, fast_linear(first, states, activation))
 
 
 def _dtypes_of_onednn() -> tuple[torch.dtype, ...]:
