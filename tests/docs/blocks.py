@@ -24,7 +24,9 @@ DOCS = ROOT / "docs"
 RUN = ("bash", "console", "python")
 LANGUAGES = (*RUN, "text")  # text is for the eye: messages, trees
 
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 _COMMENT = re.compile(r"<!-- (?P<key>not run|exit code): (?P<value>[^\n]+) -->\n+ *$")
 
 # What differs from run to run and from machine to machine.

@@ -1,6 +1,6 @@
 """Write what the pages show again: the output of commands, and the generated parts.
 
-Run: `python -m tests.docs.rewrite`, and read the difference before you commit it.
+Run: `python -m tests.docs.rewrite [PAGE ...]`, such as docs/architecture.md. Read the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from tests.docs.tables import GENERATED, write_part
 
 
 def main() -> None:
-    """Rewrite the pages that are named, or all of them and the generated parts."""
+    """Rewrite the pages that are named, or all."""
     named = sys.argv[1:]
-    if not named:
-        for name in GENERATED:
+    for name, (page, _) in GENERATED.items():
+        if not named or page_name(page) in named:
             write_part(name)
     with tempfile.TemporaryDirectory() as parent, page_runner(Path(parent)) as runner:
         for page in pages():

@@ -30,6 +30,7 @@ else:
     import tomli as tomllib
 
 PACKAGE, REFERENCE = ROOT / "albert_hub_bridge", DOCS / "reference"
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 _TABLES = {
     "`config.json` of a KerasHub preset (the `config` object)": configs.KERAS,
@@ -145,8 +146,7 @@ def modules_as_markdown() -> str:
 
 
 def _layers() -> list[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    return list(project["tool"]["importlinter"]["contracts"][0]["layers"])
+    return list(PROJECT["tool"]["importlinter"]["contracts"][0]["layers"])
 
 
 def _module_file(part: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -28,14 +27,18 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageRunner]:
     "name", [name for name, page in PAGES.items() if any(not block.reason for block in read_blocks(page.read_text()))]
 )
 def test_blocks_run_and_print_what_the_page_shows(name: str, runner: PageRunner) -> None:
-    for step in runner.run(PAGES[name]):
-        place = f"{name}:{step['line']}: {step['code']}\n{step['output']}"
-        assert step["exit"][0] == step["exit"][1], place
-        assert not step["shown"].strip() or is_shown(step["shown"], step["output"]), place
+    failures = [
+        f"{name}:{step['line']}: {step['code']}\nexit codes expected and found: {step['exit']}\n{step['output']}"
+        for step in runner.run(PAGES[name])
+        if step["exit"][0] != step["exit"][1] or (step["shown"].strip() and not is_shown(step["shown"], step["output"]))
+    ]
+    assert not failures, "\n".join(failures)
 
 
 def test_blocks_that_do_not_run_are_counted() -> None:
-    assert sum(block.reason is not None for page in PAGES.values() for block in read_blocks(page.read_text())) == NOT_RUN
+    assert (
+        sum(block.reason is not None for page in PAGES.values() for block in read_blocks(page.read_text())) == NOT_RUN
+    )
 
 
 @pytest.mark.parametrize("name", PAGES)

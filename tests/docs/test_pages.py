@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from albert_hub_bridge import convert
 from conversion.sample import write_sample_preset
 from tests.conftest import FIXTURES
 from tests.docs.blocks import DOCS, ROOT, page_name, pages
-from tests.docs.tables import GENERATED, PACKAGE, generated_part
+from tests.docs.tables import GENERATED, PACKAGE, PROJECT, generated_part
 
 
 # CHANGELOG.md tells of the past.
@@ -62,7 +61,11 @@ def test_every_file_of_every_layout_is_named(tmp_path: Path) -> None:
     convert(tmp_path / "preset", tmp_path / "keras", to="keras", max_shard_size="40KB")
     convert(tmp_path / "preset", tmp_path / "albert_hub", to="albert_hub")
     convert(
-        tmp_path / "preset", tmp_path / "transformers", to="transformers", max_shard_size="40KB", sentence_transformers="mean"
+        tmp_path / "preset",
+        tmp_path / "transformers",
+        to="transformers",
+        max_shard_size="40KB",
+        sentence_transformers="mean",
     )
     folders = [path for path in tmp_path.iterdir() if path.is_dir()]
     names = {path.relative_to(folder).as_posix() for folder in folders for path in folder.rglob("*") if path.is_file()}
@@ -71,6 +74,15 @@ def test_every_file_of_every_layout_is_named(tmp_path: Path) -> None:
             files = [name for name in archive.namelist() if not name.endswith("/")]
         names |= {re.sub(r"^(base|adapter)/", "", name) for name in files}
     assert not sorted(name for name in names if not any(pattern.fullmatch(name) for pattern in patterns))
+
+
+def test_every_row_of_the_layouts_is_named() -> None:
+    text = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
+    for layout in ("keras", "hub"):
+        module = pytest.importorskip(
+            f"albert_hub_bridge.layouts.{layout}.files", reason="the layouts have no tables yet"
+        )
+        assert not [name for row in module.FILES for name in row.names if f"`{name}`" not in text]
 
 
 def test_the_site_loads_nothing_from_elsewhere() -> None:
@@ -91,7 +103,6 @@ def test_the_site_has_every_page() -> None:
 
 
 def test_the_extra_is_pinned() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
-    wanted = {re.split(r"[\[>]", requirement)[0] for requirement in project["optional-dependencies"]["docs"]}
+    wanted = {re.split(r"[\[>]", requirement)[0] for requirement in PROJECT["project"]["optional-dependencies"]["docs"]}
     assert wanted <= set(pinned)
