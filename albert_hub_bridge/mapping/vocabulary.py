@@ -27,7 +27,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
     TextNormalization,
     baked_normalization,
     handle_spaces,
-    rule_normalizer,
+    text_normalizer,
 )
 from albert_hub_bridge.text import first_few, shown
 
@@ -83,7 +83,7 @@ def _with_rules(before: Mapping[str, str], rules: TextNormalization) -> dict[str
         before = {sequence: text for sequence, text in before.items() if len(sequence) == 1}
     longest = max(map(len, before), default=1)
     # Quotes are replaced in the text as it was typed; the other rules then work on each character alone.
-    alone = rule_normalizer(replace(rules, replace_quotes=False))
+    alone = text_normalizer(replace(rules, replace_quotes=False))
     ruled = {character: alone.normalize_str(character) for character in _characters()}
     after: dict[str, str] = {}
     for character, text in ruled.items():
@@ -268,7 +268,7 @@ def _read_normalization(tokenizer: Tokenizer, spec: Any) -> TextNormalization:
     rules = TextNormalization()
     for rule in fields(TextNormalization):
         one = TextNormalization(**{rule.name: True})
-        parts = _steps(rule_normalizer(one))
+        parts = _steps(text_normalizer(one))
         if steps[: len(parts)] == parts:
             rules, steps = rules | one, steps[len(parts) :]
     if steps and steps[0]["type"] == "Precompiled":
