@@ -52,6 +52,15 @@ def test_links_between_files_lead_somewhere(name: str) -> None:
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_make_targets_and_extras_that_a_page_names_exist(name: str) -> None:
+    text = DOCUMENTS[name].read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= set(targets)
+    extras = re.findall(r"'\.\[([a-z,]+)\]'|extra `([a-z]+)`", text)
+    assert {extra for pair in extras for extra in pair if extra} <= set(PROJECT["project"]["optional-dependencies"])
+
+
 def test_every_file_of_every_layout_is_named(tmp_path: Path) -> None:
     patterns = [
         re.compile(re.escape(name).replace(r"\#", "[0-9]").replace(r"\*", "[^/]*"))
