@@ -1,4 +1,4 @@
-"""What goes through, in which direction: the table in README.md, made by converting what real libraries wrote.
+"""What goes through, in which direction: the table in docs/reference/coverage.md, made by converting the fixtures.
 
 Run: `python -m conversion.coverage`, which prints it. A test compares.
 """
