@@ -475,25 +475,25 @@ def test_without_keras_hub_our_model_computes_the_preset(
     assert "(keras_hub is not installed)" in report.source_engine
 
 
-def test_the_report_says_who_says_what_the_text_rules_are(sample: Path, tmp_path: Path) -> None:
+def test_report_names_the_origin_of_the_text_normalization(sample: Path, tmp_path: Path) -> None:
     assert (
         convert(sample, tmp_path / "transformers", to="transformers").text_normalization_from
         == "KerasHub has no others"
     )
     assert (
         convert(sample, tmp_path / "repaired", to="transformers", normalize="uncased").text_normalization_from
-        == "asked for"
+        == "the option normalize"
     )
 
-    def told_by(folder: Path) -> str:
+    def origin(folder: Path) -> str:
         vocabulary = inspect(folder).vocabulary
         assert vocabulary is not None
         return vocabulary.text_normalization_from
 
-    assert told_by(tmp_path / "repaired") == "tokenizer_config.json"
+    assert origin(tmp_path / "repaired") == "tokenizer_config.json"
     convert(tmp_path / "repaired", tmp_path / "keras", to="keras")
-    assert told_by(tmp_path / "keras") == "the vocabulary itself"
+    assert origin(tmp_path / "keras") == "the vocabulary itself"
     (tmp_path / "repaired" / "tokenizer_config.json").unlink()
-    assert told_by(tmp_path / "repaired") == "what AlbertTokenizer does by default; tokenizer_config.json does not say"
+    assert origin(tmp_path / "repaired") == "what AlbertTokenizer does by default; tokenizer_config.json does not say"
     (tmp_path / "repaired" / "spiece.model").unlink()
-    assert told_by(tmp_path / "repaired") == "tokenizer.json"
+    assert origin(tmp_path / "repaired") == "tokenizer.json"
