@@ -19,7 +19,7 @@ from albert_hub_bridge.commands.reports import Conversion, Inspection
 from albert_hub_bridge.errors import AlbertHubBridgeError
 from albert_hub_bridge.hubs.published import PublishedPreset
 from albert_hub_bridge.lora.convert import AdapterConversion
-from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
+from albert_hub_bridge.mapping.configs import STORED_ELSEWHERE
 from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.provenance.record import VocabularySummary
 from albert_hub_bridge.text import first_few, one_line, printable
@@ -129,25 +129,24 @@ def _(report: Verification) -> None:
         "source": escape(f"{report.source}, computed by {report.source_engine}"),
         "target": escape(f"{report.target}, computed by {report.target_engine}"),
     }
-    for name, part in report.parts.items():
-        lines = [f"[{_COLORS[part.outcome]}]{part.outcome}[/]" + (f": {escape(part.said)}" if part.figure else "")]
-        lines += [f"[red]{escape(failure)}[/]" for failure in part.failures[:_MAX_FAILURES]]
-        if more := len(part.failures[_MAX_FAILURES:]):
+    for name, check in report.checks.items():
+        summary = f": {escape(check.describe())}" if check.summary else ""
+        lines = [f"[{_COLORS[check.outcome]}]{check.outcome}[/]{summary}"]
+        lines += [f"[red]{escape(failure)}[/]" for failure in check.failures[:_MAX_FAILURES]]
+        if more := len(check.failures[_MAX_FAILURES:]):
             lines.append(f"[red]and {more} more[/]")
-        lines += [f"[yellow]not measured: {escape(what)}[/]" for what in part.not_measured]
+        lines += [f"[yellow]not measured: {escape(what)}[/]" for what in check.not_measured]
         facts[name] = "\n".join(lines)
     out.print(_two_columns(facts))
     _print_notes(report.notes)
     if report.first_difference is not None:
         first = {f"first text with other ids, {k}": escape(repr(v)) for k, v in report.first_difference.items()}
         out.print(_two_columns(first))
-    if report.vocabularies[0] != report.vocabularies[1]:
-        out.print("[bold red]FAILED: only one side has a vocabulary.[/]")
-    elif report.passed:
+    if report.passed:
         out.print("[bold green]PASSED: source and target match.[/]")
     else:
-        failed = [name for name, part in report.parts.items() if part.outcome == "failed"]
-        out.print(f"[bold red]FAILED: source and target differ ({', '.join(failed)}).[/]")
+        failed = ", ".join(report.failed_checks)
+        out.print(f"[bold red]FAILED: source and target differ. Failed checks: {failed}.[/]")
 
 
 @_print.register
@@ -194,9 +193,9 @@ def print_published(presets: Mapping[str, PublishedPreset]) -> None:
     """Print the published checkpoints."""
     for name, preset in presets.items():
         size = f"{preset.parameters:,} parameters, {4 * preset.parameters / 1e6:,.0f} MB in float32"
-        out.print(f"[bold]{name}[/]  {preset.layers} layers of width {preset.width}, {size}")
+        out.print(f"[bold]{name}[/]  {preset.num_layers} layers of width {preset.hidden_dim}, {size}")
         out.print(f"  kaggle://{preset.kaggle}  (KerasHub preset; its tokenizer does not lower-case)")
-        out.print(f"  hf://{preset.transformers}  (official transformers repository; its tokenizer lower-cases)")
+        out.print(f"  hf://{preset.hugging_face}  (official transformers repository; its tokenizer lower-cases)")
 
 
 def _print_losses(report: Inspection | Conversion | AdapterConversion) -> None:
@@ -205,7 +204,7 @@ def _print_losses(report: Inspection | Conversion | AdapterConversion) -> None:
         for tensor in report.dropped:
             out.print(f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}")
     inspected = report.source if isinstance(report, Conversion) else report
-    if ignored := [key.key for key in inspected.ignored if key.reason not in SAID_ELSEWHERE]:
+    if ignored := [key.key for key in inspected.ignored if key.reason not in STORED_ELSEWHERE]:
         names = ", ".join(dict.fromkeys(ignored))
         out.print(f"[dim]Settings that were not converted (--json shows the reasons): {escape(names)}.[/]")
     _print_notes(report.notes)

@@ -1,4 +1,4 @@
-"""The table of supported conversions in README.md, made by converting the fixtures that real libraries wrote.
+"""What goes through, in which direction: the table in docs/reference/coverage.md, made by converting the fixtures.
 
 `python -m conversion.coverage` prints it. A test compares it with README.md.
 """

@@ -16,7 +16,7 @@ from albert_hub_bridge.commands.reports import Conversion
 from albert_hub_bridge.commands.summary import summarize, summarize_vocabulary
 from albert_hub_bridge.disk.atomic import check_target, new_folder
 from albert_hub_bridge.errors import SourceError, TargetError
-from albert_hub_bridge.hubs.common import Source
+from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.hub.remote_code import add_code
 from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling, encoder_of, write_sentence_transformers
 from albert_hub_bridge.layouts.keras.preset import with_heads_of_keras, with_pooler
@@ -132,7 +132,7 @@ def _resolve_target(target: str | Path, overwrite: bool) -> tuple[Path, Callable
     return folder, is_replaceable
 
 
-def _resolve_source(source: str | Path, target: Path) -> Source:
+def _resolve_source(source: str | Path, target: Path) -> LocalSource:
     pulled = pull(source)
     if target.resolve() == pulled.folder.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")

@@ -18,7 +18,7 @@ from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
 from albert_hub_bridge.disk.durable import naming, write_file
 from albert_hub_bridge.errors import ConfigurationError, Problem
-from albert_hub_bridge.hubs.common import Source
+from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
 from albert_hub_bridge.provenance.integrity import changed_files
 from albert_hub_bridge.provenance.model_card import render_card, written_by_hand
@@ -56,7 +56,7 @@ class Digests:
 
 
 def make_record(
-    source: Source, converted: Checkpoint, report: Conversion, digests: Digests, command: str
+    source: LocalSource, converted: Checkpoint, report: Conversion, digests: Digests, command: str
 ) -> ConversionRecord:
     """Return the record of a conversion. It contains nothing that would differ the next time.
 

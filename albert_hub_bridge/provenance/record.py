@@ -16,10 +16,10 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 from albert_hub_bridge.checkpoint import Layout, SourceLayout
 from albert_hub_bridge.disk.json_files import json_bytes, read_json
 from albert_hub_bridge.errors import ConfigurationError, Problem
-from albert_hub_bridge.hubs.common import Source
+from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling
 from albert_hub_bridge.mapping.heads import HeadKind
-from albert_hub_bridge.text import shown
+from albert_hub_bridge.text import short_repr
 
 
 RECORD, CARD, PICTURE = "conversion.json", "README.md", "parity.png"
@@ -261,10 +261,10 @@ def _read(kind: Any, content: dict[str, Any], where: str, problems: list[Problem
         try:
             setattr(made, name, _read_inner(expected, content[name], where + name, problems))
         except StrictDataclassFieldValidationError:
-            detail = f"expected {_described(expected)}, found {shown(content[name])}"
+            detail = f"expected {_described(expected)}, found {short_repr(content[name])}"
             problems.append(Problem("wrong type", where + name, detail))
     problems += [
-        Problem("unknown key", where + name, f"expected no such key, found {shown(value)}")
+        Problem("unknown key", where + name, f"expected no such key, found {short_repr(value)}")
         for name, value in content.items()
         if name not in types
     ]
@@ -298,6 +298,6 @@ def _described(kind: Any) -> str:
     return kind.__name__ if not get_args(kind) else re.sub(r"\b(?:\w+\.)+", "", str(kind))
 
 
-def public_handle(source: Source) -> str:
+def public_handle(source: LocalSource) -> str:
     """Return the name of a source for publication: of a folder only its last part, because its path is private."""
     return source.handle if "://" in source.handle else source.folder.resolve().name

@@ -17,7 +17,7 @@ from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.disk.atomic import new_folder
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.registry import is_written_file, read_checkpoint, write_checkpoint
-from albert_hub_bridge.mapping.weights import parameter_count, weights_as_markdown
+from albert_hub_bridge.mapping.weights import parameter_count
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.provenance.record import GoldenNumbers, read_record
 from conversion import recipes
@@ -26,6 +26,7 @@ from conversion.coverage import coverage_as_markdown
 from conversion.recipes import Entry, convert_entry, golden_difference, read_entries
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
 from tests.conftest import KerasPreset
+from tests.docs.tables import generated_part
 from tests.servers.hub_server import HubServer
 from tests.servers.hub_store import card_problems
 from tests.servers.kaggle_server import KaggleServer
@@ -35,7 +36,7 @@ from tests.servers.local_server import client_environment, run_client
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_readmes_tables_are_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coverage_page_is_what_converts(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints: dict[tuple[Any, ...], Checkpoint] = {}
 
     def read_once(*arguments: Any) -> nullcontext[Checkpoint]:
@@ -45,10 +46,8 @@ def test_the_readmes_tables_are_what_is_done(monkeypatch: pytest.MonkeyPatch) ->
         return nullcontext(checkpoints[arguments])
 
     monkeypatch.setattr("albert_hub_bridge.commands.convert.read_checkpoint", read_once)
-    readme = (ROOT / "conversion" / "README.md").read_text(encoding="utf-8")
-    assert weights_as_markdown() in readme
     with ExitStack() as resources:
-        assert coverage_as_markdown() in readme
+        assert coverage_as_markdown() == generated_part("coverage")
 
 
 def test_entries_are_the_published_checkpoints() -> None:
