@@ -373,7 +373,7 @@ def test_verify_compares_what_can_be_compared(sample: Path, keras_preset: KerasP
 
 
 def test_packed_inputs_have_two_segments_and_what_both_sides_can_take() -> None:
-    packed = pack([[7, 8, 9], [10, 11, 12, 13, 14]], {"pad": 0, "cls": 2, "sep": 3}, num_segments=2, longest=6)
+    packed = pack([[7, 8, 9], [10, 11, 12, 13, 14]], {"pad": 0, "cls": 2, "sep": 3}, num_segments=2, max_length=6)
     assert packed["token_ids"].tolist() == [[2, 7, 8, 9, 3, 0], [2, 10, 11, 12, 13, 3]]
     assert packed["segment_ids"].tolist() == [[0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1]]
     assert packed["padding_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]
