@@ -36,7 +36,7 @@ _PUBLIC = {
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = sorted(_MODULES)
+__all__ = list(_MODULES)
 
 if TYPE_CHECKING:  # type checkers do not read the table; a test compares the two
     from albert_hub_bridge.commands.check import check as check  # noqa: I001 (one import for each module)

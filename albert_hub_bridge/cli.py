@@ -112,8 +112,8 @@ DropHead = Annotated[
 SentenceTransformers = Annotated[
     Pooling | None,
     typer.Option(
-        help="Also make the repository a model for sentence-transformers. mean: the vector of a text is the mean of its "
-        "tokens' states. cls: the state of its first token.",
+        help="Also make the repository a model for sentence-transformers. mean: the vector of a text is the mean of "
+        "its tokens' states. cls: the state of its first token.",
         show_default=False,
     ),
 ]
@@ -210,7 +210,7 @@ def verify(
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
-    """Verify that two folders contain the same model; or check the files of one folder against its `conversion.json`."""
+    """Verify that two folders contain the same model; or check one folder against its `conversion.json`."""
     report: FilesCheck | Verification
     recorded = False
     with errors_as_messages(as_json):

@@ -68,6 +68,7 @@ def progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def print_json(content: dict[str, Any]) -> None:
+    """Print JSON to the standard output."""
     json.dump(content, sys.stdout, indent=2, default=str)  # in ASCII, so that it cannot control the terminal
     sys.stdout.write("\n")
 
@@ -167,14 +168,16 @@ def _(report: FilesCheck) -> None:
 def _vocabulary_facts(vocabulary: VocabularySummary) -> dict[str, str]:
     inside = " (in the vocabulary)" if vocabulary.normalization_in_vocabulary else ""
     normalization = f"{vocabulary.text_normalization}{inside} ({vocabulary.text_normalization_from})"
+    length = vocabulary.sequence_length or "not defined"
     return {
         "text normalization": escape(normalization),
         "vocabulary": escape(f"{vocabulary.pieces:,} pieces, normalization {vocabulary.normalization}"),
-        "packing": f"sequence length {vocabulary.sequence_length or 'not defined'}, pairs truncated {vocabulary.truncate}",
+        "packing": f"sequence length {length}, pairs truncated {vocabulary.truncate}",
     }
 
 
 def print_recorded(target: str) -> None:
+    """Print that a verification was recorded in its target."""
     out.print(f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]")
 
 
@@ -187,6 +190,7 @@ def print_url(url: str, as_json: bool = False) -> None:
 
 
 def print_published(presets: Mapping[str, PublishedPreset]) -> None:
+    """Print the published checkpoints."""
     for name, preset in presets.items():
         size = f"{preset.parameters:,} parameters, {4 * preset.parameters / 1e6:,.0f} MB in float32"
         out.print(f"[bold]{name}[/]  {preset.num_layers} layers of width {preset.hidden_dim}, {size}")

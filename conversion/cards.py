@@ -1,7 +1,8 @@
 """The model cards of the published checkpoints before their conversion: `python -m conversion.cards` writes them.
 
 They are rendered from `checkpoints.toml` with the template of every card, and contain only what is known without the
-files. The recipes write the complete card into the folder that they make. A test compares `model_cards` with this module.
+files. The recipes write the complete card into the folder that they make. A test compares `model_cards` with this
+module.
 """
 
 from __future__ import annotations

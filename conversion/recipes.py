@@ -165,7 +165,9 @@ def convert_entry(entry: Entry, source: str | Path, target: Path, to: Layout, ov
 
 
 def verify_entry(entry: Entry, source: str | Path, target: Path) -> None:
-    """Compare source and target, and both with the golden numbers if the entry has them; record it in the target's card.
+    """Compare source and target, and both with the golden numbers if the entry has them.
+
+    The result is recorded in the target's card.
 
     Raises:
         ConfigurationError: The source is not this entry.

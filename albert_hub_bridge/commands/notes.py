@@ -28,8 +28,8 @@ def _changed_dtype(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
 def _keras_notes(target: Checkpoint) -> Iterator[str]:
     if target.tokenizer is not None and target.tokenizer.truncate == "longest_first":
         yield (
-            "If a pair of texts is too long, and the number of pieces that fit is odd, KerasHub (round_robin) keeps one "
-            "piece more of the first text, and transformers (longest_first) of the longer or the second text."
+            "If a pair of texts is too long, and an odd number of pieces fits, KerasHub (round_robin) keeps one piece "
+            "more of the first text, and transformers (longest_first) of the longer or the second text."
         )
     if not target.has_pooler:
         yield "KerasHub needs a pooler, and the source has none: pooled_output will be zeros."
@@ -48,17 +48,17 @@ def _unused_pooler(target: Checkpoint, to: Layout) -> Iterator[str]:
 
 
 def _changed_epsilon(target: Checkpoint, to: Layout) -> Iterator[str]:
-    head = target.head
-    if head is None or head.kind not in ("masked_lm", "pretraining") or to == "albert_hub":
+    if (epsilon := target.head_epsilon) is None or to == "albert_hub":
         return
-    epsilon = KERAS_EPSILON if to == "keras" else target.architecture.layer_norm_epsilon
-    if epsilon == head.layer_norm_epsilon:
+    library, forced = "transformers", target.architecture.layer_norm_epsilon
+    if to == "keras":
+        library, forced = "KerasHub", KERAS_EPSILON
+    if forced == epsilon:
         return
     from albert_hub_bridge.verification.engines.albert_hub import epsilon_effect
 
-    library = "KerasHub" if to == "keras" else "transformers"
+    effect = epsilon_effect(target, forced, SAMPLE_TEXTS)
     yield (
-        f"The layer norm of the masked-LM head has epsilon {head.layer_norm_epsilon:g}, and in {library} it is "
-        f"{epsilon:g}. This changes the scores of the sample texts by up to {epsilon_effect(target, epsilon, SAMPLE_TEXTS):.1e}. "
-        "The albert_hub layout keeps the epsilon."
+        f"The layer norm of the masked-LM head has epsilon {epsilon:g}, and in {library} it is {forced:g}. "
+        f"This changes the scores of the sample texts by up to {effect:.1e}. The albert_hub layout keeps the epsilon."
     )

@@ -181,5 +181,6 @@ def required_record(folder: Path) -> ConversionRecord:
 
 
 def missing_record(folder: Path) -> ConfigurationError:
+    """Return the error for a folder without a record."""
     problem = Problem("missing", RECORD, "expected the record of a conversion, found none")
     return ConfigurationError(folder / RECORD, "record", [problem], "Make the folder with albert-hub-bridge convert.")

@@ -15,7 +15,8 @@ def summarize_vocabulary(tokenizer: TokenizerSpec, layout: SourceLayout) -> Voca
 
     Args:
         tokenizer: Of a checkpoint.
-        layout: That it was read from or is written to. In the keras layout every normalization is part of the vocabulary.
+        layout: That it was read from or is written to. In the keras layout every normalization is part of the
+            vocabulary.
     """
     own, _, inside = tokenizer.vocabulary.normalization.partition(AFTER)
     has_own_rules_only = tokenizer.normalization == TextNormalization()

@@ -1,7 +1,7 @@
 """Model cards: what was converted, what was measured and what is missing.
 
-A card is rendered from `conversion.json` alone, so it can be rendered again. Text that users write between the two marks
-at its end stays.
+A card is rendered from `conversion.json` alone, so it can be rendered again. Text that users write between the two
+marks at its end stays.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassFieldValidationError
@@ -219,7 +220,7 @@ class _Verification:
     texts: int
     source_engine: str
     target_engine: str
-    parts: dict[str, dict[str, Any]]
+    checks: dict[str, dict[str, Any]]
     max_abs_difference: dict[str, int | float | None]
     layer_differences: list[int | float | None]
     tolerance: int | float
@@ -287,8 +288,14 @@ def _types(kind: Any) -> dict[str, Any]:
 
 
 def _described(kind: Any) -> str:
-    name = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
-    return re.sub(r"\b(?:\w+\.)+", "", name)
+    """Return a type in words: `str`, `int or none`, `one of keras, google`, `dict[str, FileDigest]`."""
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_described, get_args(kind)))
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if kind is NoneType:
+        return "none"
+    return kind.__name__ if not get_args(kind) else re.sub(r"\b(?:\w+\.)+", "", str(kind))
 
 
 def public_handle(source: LocalSource) -> str:
