@@ -333,7 +333,9 @@ def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary:
 
 @pytest.mark.parametrize("to", ["keras", "transformers"])
 def test_layouts_that_need_no_code_take_none(to: Any, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=f"Code goes with the albert_hub layout only, and {to} was asked for"):
+    with pytest.raises(
+        TargetError, match=f"Only the albert_hub layout can include code, and the target's layout is {to}"
+    ):
         convert(tmp_path / "sample", tmp_path / "target", to=to, include_code=True)
     arguments = ["convert", str(tmp_path / "sample"), str(tmp_path / "target"), "--to", to, "--include-code"]
     result = CliRunner().invoke(app, arguments)

@@ -269,7 +269,7 @@ def test_missing_weights_say_what_is_there_instead(preset: Path) -> None:
 def test_a_vocabulary_that_is_larger_than_the_embedding_is_refused(vocabulary: bytes, tmp_path: Path) -> None:
     small = Architecture(**{**asdict(SAMPLE_ARCHITECTURE), "vocabulary_size": 50})
     write_preset(random_checkpoint(small, vocabulary), tmp_path)
-    with pytest.raises(VocabularyError, match="expected at most 50 pieces, as the token embedding has rows, found"):
+    with pytest.raises(VocabularyError, match="expected at most 50 pieces, the rows of the token embedding, found"):
         read_preset(tmp_path)
 
 
