@@ -1,8 +1,8 @@
 """Time conversions as whole processes, with peak memory, next to `cp` of the same bytes and to KerasHub.
 
-Run `make bench`, or `python -m benchmarks.convert --sizes base --repeat 5`. All commands run in turn, with the files in
-the page cache, and the best repeat counts. This process stays small, because the kernel never reports a lower peak for a
-child than for its parent.
+Run `make bench`, or `python -m benchmarks.convert --sizes base --repeat 5`. All commands run in turn with the files
+in the page cache, and the best repeat counts. This process stays small, because the kernel never reports a lower peak
+for a child than for its parent.
 """
 
 from __future__ import annotations

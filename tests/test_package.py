@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import zipfile
@@ -72,6 +73,17 @@ config = AutoConfig.for_model("albert_hub")
 print(type(config).__name__, MODEL_MAPPING[type(config)].__name__, TOKENIZER_MAPPING[type(config)].__name__)
 """
     assert _run(imports + code).split() == ["AlbertHubConfig", "AlbertHubModel", "AlbertHubTokenizer"]
+
+
+def test_type_checkers_see_every_public_name_in_its_module() -> None:
+    tree = ast.parse(Path(albert_hub_bridge.__file__).read_text(encoding="utf-8"))
+    (block,) = [each for each in tree.body if isinstance(each, ast.If) and ast.unparse(each.test) == "TYPE_CHECKING"]
+    seen = {}
+    for statement in block.body:
+        assert isinstance(statement, ast.ImportFrom)
+        assert all(alias.asname == alias.name for alias in statement.names)
+        seen[str(statement.module)] = tuple(alias.name for alias in statement.names)
+    assert seen == {f"albert_hub_bridge.{module}": names for module, names in albert_hub_bridge._PUBLIC.items()}
 
 
 @pytest.mark.parametrize("name", albert_hub_bridge.__all__)

@@ -10,7 +10,7 @@ from albert_hub_bridge.checkpoint import Checkpoint, Layout, Progress, SourceLay
 from albert_hub_bridge.disk.json_files import read_json
 from albert_hub_bridge.disk.regular_files import check_files
 from albert_hub_bridge.errors import SourceError
-from albert_hub_bridge.hubs.common import Source
+from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.source import pull_source
 from albert_hub_bridge.layouts.configuration import Configuration
 from albert_hub_bridge.layouts.google import release as google_checkpoint
@@ -37,11 +37,11 @@ def is_written_file(name: str) -> bool:
     return is_checkpoint_file(name) and name not in repository_text.READ_ONLY
 
 
-def pull(source: str | Path) -> Source:
+def pull(source: str | Path) -> LocalSource:
     """Return the folder of a source, of which a hub's client downloads what is needed first.
 
     Raises:
-        SourceError: As `stores.hub.pull_source`.
+        SourceError: As `pull_source`.
     """
     return pull_source(source, needed_files)
 

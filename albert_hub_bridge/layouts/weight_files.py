@@ -27,7 +27,7 @@ import numpy as np
 from albert_hub_bridge.checkpoint import Checkpoint, Progress
 from albert_hub_bridge.disk.durable import naming, read_back_wrong, to_disk, write_all
 from albert_hub_bridge.errors import TargetError
-from albert_hub_bridge.formats.blocks import ContiguousCopier, _blocks
+from albert_hub_bridge.formats.blocks import ContiguousCopier, row_blocks
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, are_finite, not_finite
 from albert_hub_bridge.mapping.weights import Dialect, WeightRule
 
@@ -114,7 +114,7 @@ def _read_back(plan: WeightFilePlan, checkpoint: Checkpoint, dialect: Dialect) -
 def _contents(plan: WeightFilePlan, checkpoint: Checkpoint, dialect: Dialect) -> Iterator[tuple[int, np.ndarray]]:
     """Return what a file should have, with its offsets, from its beginning to its end."""
     frame = [(offset, np.frombuffer(piece, np.uint8)) for offset, piece in plan.frame.items()]
-    values = (part for rule, offset in plan.values for part in _blocks(_values(checkpoint, rule, dialect), offset))
+    values = (part for rule, offset in plan.values for part in row_blocks(_values(checkpoint, rule, dialect), offset))
     return heapq.merge(sorted(frame, key=itemgetter(0)), values, key=itemgetter(0))
 
 
@@ -171,7 +171,7 @@ class ParallelWriter:
 
     def fill(self, array: np.ndarray, offset: int) -> bool:
         """Write one array at an offset, and tell whether all is finite; raises what writing raises, such as OSError."""
-        return all(self._pool.map(self._write, _blocks(array, offset)))
+        return all(self._pool.map(self._write, row_blocks(array, offset)))
 
     def _write(self, part: tuple[int, np.ndarray]) -> bool:
         offset, block = part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from albert_hub_bridge.disk.checksums import sha256_of
 from albert_hub_bridge.errors import CheckpointError, SourceError
 from albert_hub_bridge.layouts.registry import check_own_files, read_checkpoint
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
-from albert_hub_bridge.provenance.record import CARD, PICTURE, RECORD, made_by, read_record
+from albert_hub_bridge.provenance.record import CARD, PICTURE, RECORD, ConversionRecord, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +47,16 @@ class FilesCheck:
         return {"passed": self.passed, **asdict(self)}
 
 
-def changed_files(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
+def changed_files(folder: Path, record: ConversionRecord) -> dict[str, str]:
     """Compare a folder with its record.
 
     Returns:
         What happened, "changed", "missing" or "new", by the name of each file that is not as it was made.
     """
-    made, found = record["target"]["files"], file_list(folder)
+    made, found = record.target.files, file_list(folder)
     changes = {name: "missing" for name in made if name not in found}
     changes |= {name: "new" for name in found if name not in made}
-    changes |= {name: "changed" for name in found if name in made and found[name]["sha256"] != made[name]["sha256"]}
+    changes |= {name: "changed" for name in found if name in made and found[name]["sha256"] != made[name].sha256}
     return dict(sorted(changes.items()))
 
 
@@ -72,12 +72,12 @@ def check_files(folder: Path) -> FilesCheck | None:
     record = read_record(folder)
     if record is None:
         return None
-    changes, made = changed_files(folder, record), set(record["target"]["files"])
-    if (picture := record["picture"]) is not None:
+    changes, made = changed_files(folder, record), set(record.target.files)
+    if (picture := record.picture) is not None:
         file, made = folder / PICTURE, {*made, PICTURE}
         if not file.is_file():
             changes[PICTURE] = "missing"
-        elif sha256_of(file) != picture["sha256"]:
+        elif sha256_of(file) != picture.sha256:
             changes[PICTURE] = "changed"
     # A hub's own files, which every download of it has, are no news.
     known = {*made, *changes, RECORD, CARD, ".gitattributes"}
@@ -85,7 +85,7 @@ def check_files(folder: Path) -> FilesCheck | None:
     others = [
         path.as_posix() for path in found if path.as_posix() not in known and path.parts[0] not in (".git", ".cache")
     ]
-    tensors = record["target"]["tensors"]
+    tensors = record.target.tensors
     try:
         with read_checkpoint(folder) as checkpoint:
             held = tensor_list(checkpoint)
@@ -94,4 +94,4 @@ def check_files(folder: Path) -> FilesCheck | None:
             raise
         held = {}  # what was changed is why
     different = sorted(name for name in {**tensors, **held} if tensors.get(name) != held.get(name)) if held else []
-    return FilesCheck(str(folder), made_by(record), len(made), len(tensors), changes, different, others)
+    return FilesCheck(str(folder), record.made_by, len(made), len(tensors), changes, different, others)

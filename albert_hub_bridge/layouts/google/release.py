@@ -13,7 +13,7 @@ from albert_hub_bridge.disk.json_files import read_json
 from albert_hub_bridge.errors import Problem, SourceError, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, transposed
 from albert_hub_bridge.formats.sentencepiece import read_vocabulary
-from albert_hub_bridge.formats.tensor_bundle import Values, read_bundle
+from albert_hub_bridge.formats.tensor_bundle import read_bundle
 from albert_hub_bridge.layouts.configuration import Configuration, read_configuration
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT
@@ -130,16 +130,11 @@ def _index(folder: Path) -> Path:
 
 def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTensor]]:
     """Return the variables under transformers' names, and those of the optimizer."""
-    try:
-        variables = read_bundle(file)
-    except ValueError as error:
-        detail = f"expected a TensorFlow checkpoint, found {error}"
-        raise WeightsError(file, "weights", [Problem("not a checkpoint", file.name, detail)]) from error
     found: dict[str, LazyTensor] = {}
     dropped, twice = [], []
-    for name, variable in variables.items():
+    for name, tensor in read_bundle(file).items():
         if _TRAINING.search(name):
-            dropped.append(DroppedTensor(name, variable.shape, "the optimizer's state"))
+            dropped.append(DroppedTensor(name, tensor.shape, "the optimizer's state"))
             continue
         todays = name
         for pattern, replacement in _NAMES:
@@ -147,8 +142,7 @@ def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTens
         todays = todays.replace("/", ".")
         if todays in found:
             twice.append(Problem("twice", name, f"expected one variable that is {todays}, found another before"))
-        weight = LazyTensor(variable.shape, variable.dtype, Values(name, variable))
-        found[todays] = transposed(weight) if name.endswith("/kernel") else weight
+        found[todays] = transposed(tensor) if name.endswith("/kernel") else tensor
     if twice:
         raise WeightsError(file, "weights", twice)
     return found, dropped

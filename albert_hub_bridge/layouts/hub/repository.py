@@ -26,7 +26,7 @@ from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT, ALBERT_HUB, IgnoredKey, Renamed, write_keys
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, Head, HeadKind, kind_of_class
 from albert_hub_bridge.mapping.weights import ENCODERS, POOLER, Dialect, TorchDialect, head_rules, weight_rules
-from albert_hub_bridge.text import shown
+from albert_hub_bridge.text import short_repr
 
 
 CONFIG = "config.json"
@@ -183,7 +183,9 @@ def _kind_of_head(file: Path, names: set[str], dialect: Dialect, drop_head: bool
     """
     classes = read_json(file).get("architectures")
     if classes is not None and (not isinstance(classes, list) or not all(isinstance(name, str) for name in classes)):
-        problem = Problem("refused value", "architectures", f"expected a list of classes, found {shown(classes)}")
+        problem = Problem(
+            "unsupported value", "architectures", f"expected a list of classes, found {short_repr(classes)}"
+        )
         raise ConfigurationError(file, "configuration", [problem])
     named = kind_of_class(classes[0]) if classes else None
     present = [kind for kind in HEADS if {rule.name(dialect) for rule in head_rules(kind)} & names]
@@ -216,7 +218,7 @@ def _read_head(kind: HeadKind, configuration: Configuration, file: Path) -> Head
         named = {str(index) for index in labels} == {str(index) for index in range(len(labels))}
         if not labels or not named or not all(isinstance(label, str | int) for label in labels.values()):
             detail = f"expected a text for each of 0, 1, 2, ..., found {dict(labels)!r}"
-            raise ConfigurationError(file, "configuration", [Problem("refused value", "id2label", detail)])
+            raise ConfigurationError(file, "configuration", [Problem("unsupported value", "id2label", detail)])
         if count is not None and count != len(labels):
             problem = Problem("contradiction", "num_labels", f"expected {len(labels)}, as id2label has, found {count}")
             raise ConfigurationError(file, "configuration", [problem])
@@ -228,7 +230,7 @@ def _read_head(kind: HeadKind, configuration: Configuration, file: Path) -> Head
     elif count is not None:
         if count == 0:
             detail = f"expected at least 1, for a {HEADS[kind].description}, found 0"
-            raise ConfigurationError(file, "configuration", [Problem("refused value", "num_labels", detail)])
+            raise ConfigurationError(file, "configuration", [Problem("unsupported value", "num_labels", detail)])
         head = replace(head, num_labels=count)
     return head
 

@@ -19,7 +19,13 @@ from albert_hub_bridge.formats.sentencepiece import fitting_vocabulary, read_voc
 from albert_hub_bridge.layouts.configuration import read_fields
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.configs import IgnoredKey
-from albert_hub_bridge.mapping.vocabulary import added_tokens, check_ids, check_tokens, pieces_of, proto_from_tokenizer
+from albert_hub_bridge.mapping.tokenizer_json import (
+    added_tokens,
+    check_ids,
+    check_tokens,
+    pieces_of,
+    proto_from_tokenizer,
+)
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import (
     MASK,
@@ -178,7 +184,7 @@ def _unusable(file: Path, error: ValueError) -> VocabularyError:
         copy = f"Or convert a copy of the folder without {file.name}: the result has no tokenizer then."
     elif file.name == TOKENIZER_CONFIG:
         copy = f"Or convert a copy of the folder in which {file.name} does not name those tokens."
-    advice = f"{VocabularyError.usual_advice} {copy}"
+    advice = f"{VocabularyError.default_advice} {copy}"
     return VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)], advice)
 
 

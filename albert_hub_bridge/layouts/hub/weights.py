@@ -12,7 +12,7 @@ from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.disk.json_files import read_json, write_json
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.flax import read_flax
-from albert_hub_bridge.formats.hdf5 import read_tensorflow
+from albert_hub_bridge.formats.hdf5 import read_datasets
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
 from albert_hub_bridge.formats.pytorch import read_pytorch, refuse_pickle
 from albert_hub_bridge.formats.safetensors import plan_header, read_safetensors
@@ -73,7 +73,7 @@ def open_weights(folder: Path, resources: ExitStack, allow_pickle: bool = False)
 _READERS: dict[str, Callable[[Path, ExitStack], dict[str, LazyTensor]]] = {
     WEIGHTS: read_safetensors,
     "pytorch_model.bin": read_pytorch,
-    "tf_model.h5": read_tensorflow,
+    "tf_model.h5": read_datasets,
     "flax_model.msgpack": read_flax,
 }
 _SUFFIXES = {".safetensors", ".bin", ".h5", ".msgpack"}

@@ -60,7 +60,7 @@ from albert_hub_bridge.mapping.vocabulary import bake_normalization
 from albert_hub_bridge.mapping.weights import POOLER, head_rules, parameter_count, weight_rules
 from albert_hub_bridge.model.architecture import DEFAULTS, Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization
-from albert_hub_bridge.text import shown
+from albert_hub_bridge.text import short_repr
 
 
 METADATA, PREPROCESSING = "metadata.json", "preprocessor.json"
@@ -170,7 +170,7 @@ def _backbone(file: Path) -> dict[str, Any]:
     found = backbone.get("class_name") if isinstance(backbone, dict) else None
     if found != "AlbertBackbone":
         raise SourceError(
-            f"{file} describes another model: expected an AlbertBackbone, found {shown(found)[:200]}. "
+            f"{file} describes another model: expected an AlbertBackbone, found {short_repr(found)[:200]}. "
             "This package only converts ALBERT."
         )
     keys = backbone.get("config")
@@ -224,7 +224,7 @@ def unsupported_by_keras(architecture: Architecture, head: Head | None) -> list[
     ]
     if head is not None and not HEADS[head.kind].keras:
         lacking = "sentence-order head" if head.kind == "pretraining" else HEADS[head.kind].description
-        problems.append(Problem("no place", "head", f"KerasHub's ALBERT has no {lacking}"))
+        problems.append(Problem("unsupported", "head", f"KerasHub's ALBERT has no {lacking}"))
     return problems
 
 

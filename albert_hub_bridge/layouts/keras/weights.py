@@ -54,7 +54,7 @@ def check_policy(file: Path, policy: Any) -> None:
         if name != "DTypePolicy" and (name, mode) != ("QuantizedDTypePolicy", "int8"):
             detail = f"expected DTypePolicy, or QuantizedDTypePolicy of mode int8, found {name}"
             detail += f" of mode {mode}" if mode is not None else ""
-            raise ConfigurationError(file, "configuration", [Problem("refused value", "dtype", detail)])
+            raise ConfigurationError(file, "configuration", [Problem("unsupported value", "dtype", detail)])
 
 
 def weights_among(names: Iterable[str]) -> list[str]:

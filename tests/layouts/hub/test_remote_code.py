@@ -95,7 +95,7 @@ def repositories(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) ->
     for kind, head in HEADS.items():
         made[kind] = _repository(parent / kind, vocabulary, kind), head.auto
     made["text_normalization"] = (
-        _repository(parent / "text.normalization-1", vocabulary, None, text_normalization="uncased"),
+        _repository(parent / "text.normalization-1", vocabulary, None, normalize="uncased"),
         "AutoModel",
     )
     return made
@@ -180,9 +180,7 @@ def test_the_text_rules_are_those_of_the_repository(loaded_elsewhere: tuple[Path
 
 
 def test_what_needs_the_package_says_so(loaded_elsewhere: tuple[Path, dict[str, Any]]) -> None:
-    assert loaded_elsewhere[1]["from_preset"] == (
-        "from_preset reads with albert-hub-bridge: pip install albert-hub-bridge"
-    )
+    assert loaded_elsewhere[1]["from_preset"] == ("from_preset needs albert-hub-bridge: pip install albert-hub-bridge")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -320,7 +318,7 @@ def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary:
         file.write_text(json.dumps({**json.loads(file.read_text()), "auto_map": code}))
     report = convert(source, tmp_path / "target", to="albert_hub")
     reasons = [key.reason for key in report.source.ignored if key.key == "auto_map"]
-    assert reasons == ["names code, and that of a source is neither run nor carried over"] * 2
+    assert reasons == ["names code of the source, which is neither run nor converted"] * 2
     assert "Code of a source is neither run nor carried over: evil.py, modeling_albert_hub.py." in report.notes
     assert not list((tmp_path / "target").glob("*.py"))
     assert "auto_map" not in (tmp_path / "target" / "config.json").read_text()
@@ -335,7 +333,9 @@ def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary:
 
 @pytest.mark.parametrize("to", ["keras", "transformers"])
 def test_layouts_that_need_no_code_take_none(to: Any, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=f"Code goes with the albert_hub layout only, and {to} was asked for"):
+    with pytest.raises(
+        TargetError, match=f"Only the albert_hub layout can include code, and the target's layout is {to}"
+    ):
         convert(tmp_path / "sample", tmp_path / "target", to=to, include_code=True)
     arguments = ["convert", str(tmp_path / "sample"), str(tmp_path / "target"), "--to", to, "--include-code"]
     result = CliRunner().invoke(app, arguments)
