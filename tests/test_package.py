@@ -39,8 +39,8 @@ def test_converting_needs_neither_torch_nor_transformers_nor_keras(tmp_path: Pat
     code = """
 import sys
 from albert_hub_bridge.cli import app
-for source, target, to in (("sample", "transformers", "transformers"), ("transformers", "albert_hub", "albert_hub"), ("albert_hub", "keras", "keras")):
-    app(["convert", f"{sys.argv[1]}/{source}", f"{sys.argv[1]}/{target}", "--to", to], standalone_mode=False)
+for source, to in (("sample", "transformers"), ("transformers", "albert_hub"), ("albert_hub", "keras")):
+    app(["convert", f"{sys.argv[1]}/{source}", f"{sys.argv[1]}/{to}", "--to", to], standalone_mode=False)
 """
     loaded = _imported_after(code, str(tmp_path))
     assert (tmp_path / "keras" / "model.weights.h5").is_file()
