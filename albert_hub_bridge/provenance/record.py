@@ -219,7 +219,7 @@ class _Verification:
     texts: int
     source_engine: str
     target_engine: str
-    parts: dict[str, dict[str, Any]]
+    checks: dict[str, dict[str, Any]]
     max_abs_difference: dict[str, int | float | None]
     layer_differences: list[int | float | None]
     tolerance: int | float
