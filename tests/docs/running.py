@@ -47,7 +47,8 @@ class PageRunner:
         assert self._driver.stdout is not None
         print(json.dumps({"page": str(page), "folder": str(folder)}), file=self._driver.stdin, flush=True)
         answer = self._driver.stdout.readline()
-        assert answer.strip() not in ("", "null"), f"the process that ran {page} ended"
+        if answer.strip() in ("", "null"):
+            raise AssertionError(f"the process that ran {page} ended\n{(self._parent / 'messages.txt').read_text()}")
         return list(json.loads(answer))
 
 
@@ -59,7 +60,12 @@ def page_runner(parent: Path) -> Iterator[PageRunner]:
         parent: An empty folder.
     """
     _write_demo(parent / "demo")
-    with HubServer() as hub, KaggleServer() as kaggle, ModelScopeServer() as modelscope:
+    with (
+        HubServer() as hub,
+        KaggleServer() as kaggle,
+        ModelScopeServer() as modelscope,
+        (parent / "messages.txt").open("w") as messages,  # of the libraries
+    ):
         for _ in range(5):  # the published version is the fifth
             kaggle.add_model("keras/albert/keras/albert_base_en_uncased", _files(parent / "demo" / "preset"))
         hub.add_repo("albert/albert-base-v2", _files(parent / "uncased"))
@@ -77,6 +83,7 @@ def page_runner(parent: Path) -> Iterator[PageRunner]:
             [sys.executable, "-W", "ignore", "-m", "tests.docs.driver"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=messages,
             text=True,
             env=environment,
         )

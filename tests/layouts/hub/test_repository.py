@@ -303,7 +303,7 @@ def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(albert_folder:
         (albert_folder / "added_tokens.json").write_text(json.dumps(tokens))
         read_repository(albert_folder, "transformers").close()
     (albert_folder / "added_tokens.json").write_text('{"<new>": 80}')
-    message = r"added_tokens.json +.* tokens beyond its vocabulary, like '<new>'\n.* without added_tokens.json,"
+    message = r"added_tokens.json +.* tokens beyond its vocabulary, such as '<new>'\n.* without added_tokens.json,"
     with pytest.raises(VocabularyError, match=message):
         read_repository(albert_folder, "transformers")
 
