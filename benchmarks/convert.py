@@ -28,12 +28,12 @@ MAKE_SOURCES = """
 import sys
 from pathlib import Path
 from albert_hub_bridge.disk.atomic import new_folder
-from albert_hub_bridge.layouts.registry import is_known_file, write_checkpoint
+from albert_hub_bridge.layouts.registry import is_written_file, write_checkpoint
 from conversion.recipes import read_entries
 from conversion.sample import random_checkpoint, train_vocabulary
 entry = read_entries("keras")[sys.argv[1]]
 for layout in ("keras", "transformers"):
-    with new_folder(Path(sys.argv[2]) / layout, True, is_known_file) as draft:
+    with new_folder(Path(sys.argv[2]) / layout, True, is_written_file) as draft:
         write_checkpoint(random_checkpoint(entry.architecture, train_vocabulary(), std=0.02), draft, layout)
 """
 

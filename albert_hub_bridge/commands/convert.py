@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from albert_hub_bridge.checkpoint import Layout, Progress, SourceLayout, TokenizerSpec
+from albert_hub_bridge.checkpoint import Layout, Progress
 from albert_hub_bridge.commands.notes import conversion_notes
 from albert_hub_bridge.commands.options import Normalize, parse_size
 from albert_hub_bridge.commands.recording import make_record
@@ -19,17 +19,11 @@ from albert_hub_bridge.disk.atomic import check_target, new_folder
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
-from albert_hub_bridge.layouts.hub.remote_code import add_code
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling, encoder_of, write_sentence_transformers
-from albert_hub_bridge.layouts.keras.preset import with_heads_of_keras, with_pooler
+from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling, encoder_of
+from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, with_pooler
 from albert_hub_bridge.layouts.registry import is_written_file, pull, read_checkpoint, write_checkpoint
-from albert_hub_bridge.mapping.vocabulary import bake_normalization
-from albert_hub_bridge.model.sentencepiece_unigram import (
-    NAMED_NORMALIZATIONS,
-    TextNormalization,
-    build_tokenizer,
-    parse_vocabulary,
-)
+from albert_hub_bridge.layouts.tokenize import tokenize
+from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
 from albert_hub_bridge.provenance.model_card import render_card, written_by_hand
 from albert_hub_bridge.provenance.record import CARD, PICTURE, RECORD, public_handle, record_bytes
@@ -131,7 +125,8 @@ def convert(
             converted = encoder_of(converted, source, drop_head)
         changed, rules, normalization_from = None, None, None
         if checkpoint.tokenizer is not None and converted.tokenizer is not None:
-            before, after = _ids(checkpoint.tokenizer, checkpoint.layout), _ids(converted.tokenizer, to)
+            before = tokenize(checkpoint.tokenizer, checkpoint.layout, SAMPLE_TEXTS)
+            after = tokenize(converted.tokenizer, to, SAMPLE_TEXTS)
             changed = sum(one != other for one, other in zip(before, after, strict=True))
             said = summarize_vocabulary(converted.tokenizer)
             rules, normalization_from = said.text_normalization, said.text_normalization_from
@@ -153,13 +148,18 @@ def convert(
         by_hand = written_by_hand(folder)
         # The source's files and the tensors are hashed while the target is written.
         with new_folder(folder, overwrite, is_known) as staging, ThreadPoolExecutor(2) as beside:
-            source_files = beside.submit(file_list, origin)
+            names = checkpoint.source.names if checkpoint.source is not None else None
+            source_files = beside.submit(file_list, origin, names)
             tensors = beside.submit(tensor_list, with_pooler(converted) if to == "keras" else converted)
-            sums = write_checkpoint(converted, staging, to, progress, max_shard_bytes)
-            if include_code:
-                add_code(staging, converted.head.kind if converted.head is not None else None)
-            if sentence_transformers is not None:
-                write_sentence_transformers(staging, sentence_transformers, converted.architecture.hidden_dim)
+            sums = write_checkpoint(
+                converted,
+                staging,
+                to,
+                progress,
+                max_shard_bytes,
+                include_code=include_code,
+                sentence_transformers=sentence_transformers,
+            )
             options = {
                 "to": to,
                 "normalize": None if normalize == "keep" else normalize,
@@ -172,7 +172,7 @@ def convert(
             }
             command = _command(public_handle(pulled), folder.name, options)
             summarized = summarize_vocabulary(converted.tokenizer) if converted.tokenizer is not None else None
-            target_sums = {"files": file_list(staging, known=sums), "tensors": tensors.result()}
+            target_sums = {"files": file_list(staging, precomputed=sums), "tensors": tensors.result()}
             record = make_record(pulled, source_files.result(), target_sums, converted, report, summarized, command)
             write_file(staging / RECORD, record_bytes(record))
             write_file(staging / CARD, render_card(record, folder.name, by_hand).encode())
@@ -190,14 +190,3 @@ def _command(source: str, target: str, options: Mapping[str, object]) -> str:
 
 def _is_known_with_papers(name: str) -> bool:
     return name in (RECORD, CARD, PICTURE) or is_written_file(name)
-
-
-def _ids(text: TokenizerSpec, layout: SourceLayout) -> list[list[int]]:
-    """Return what a layout's own library makes of the sample texts."""
-    processor = text.vocabulary.processor
-    if layout == "keras":  # which has no rules but those in the vocabulary
-        processor = parse_vocabulary(bake_normalization(text.proto, text.normalization)).processor
-    elif layout == "transformers" or text.normalization != TextNormalization():
-        pipeline = build_tokenizer(text.vocabulary, text.normalization)
-        return [row.ids for row in pipeline.encode_batch(SAMPLE_TEXTS, add_special_tokens=False)]
-    return [list(row) for row in processor.encode(list(SAMPLE_TEXTS))]

@@ -15,7 +15,7 @@ from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.commands.reports import Conversion, VocabularySummary
 from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
-from albert_hub_bridge.disk.durable import naming
+from albert_hub_bridge.disk.durable import add_filename
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.hubs.common import Source
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
@@ -108,7 +108,7 @@ def write_record_files(folder: Path, record: dict[str, Any], location: str) -> N
         if drawn is not None:
             replace_file(picture, drawn)
             record["picture"] = {"bytes": len(drawn), "sha256": sha256_of(picture)}
-    with naming(folder / RECORD):
+    with add_filename(folder / RECORD):
         before = (folder / RECORD).read_bytes()
     if (content := record_bytes(record)) != before:
         replace_file(folder / RECORD, content)

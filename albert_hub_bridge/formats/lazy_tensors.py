@@ -99,20 +99,34 @@ def count_and_first(wrong: np.ndarray) -> tuple[int, tuple[int, ...]]:
 
 
 class TiedPair(NamedTuple):
-    """Two tensors that have to have the same values, and what is wrong where they have not."""
+    """Two tensors that must have the same values.
+
+    Args:
+        problem: What to report if they have not.
+        copy: The copy.
+        original: The tensor that is converted; None if it is missing.
+    """
 
     problem: Problem
-    one: LazyTensor
-    other: LazyTensor
+    copy: LazyTensor
+    original: LazyTensor | None
 
 
 def check_tied(file: Path, tied_pairs: Sequence[TiedPair]) -> None:
-    """Refuse a file in which copies are none. It reads them, so their shapes have to be known to be the table's.
+    """Refuse a file with a copy that differs from its original in any bit.
+
+    This reads the tensors, so their shapes must have been checked before.
+
+    Args:
+        file: The file, for the message.
+        tied_pairs: The copies with their originals.
 
     Raises:
-        WeightsError: There are such; all are listed.
+        WeightsError: A copy differs; all are listed.
     """
-    if problems := [copy.problem for copy in tied_pairs if not same_values(copy.one, copy.other)]:
+    if problems := [
+        pair.problem for pair in tied_pairs if pair.original is None or not same_values(pair.copy, pair.original)
+    ]:
         raise WeightsError(file, "weights", problems)
 
 
@@ -121,9 +135,10 @@ def transposed(weight: LazyTensor) -> LazyTensor:
     return LazyTensor(weight.shape[::-1], weight.dtype, lambda: weight.load().T)
 
 
-def same_values(one: LazyTensor, other: LazyTensor) -> bool:
-    """Tell whether two tensors are the same, which reads both."""
-    if (one.shape, one.dtype) != (other.shape, other.dtype):
+def same_values(first: LazyTensor, second: LazyTensor) -> bool:
+    """Return whether two tensors have the same shape, dtype and bits. This reads both."""
+    if (first.shape, first.dtype) != (second.shape, second.dtype):
         return False
-    ours, theirs = (np.ascontiguousarray(weight.load()) for weight in (one, other))
-    return ours.tobytes() == theirs.tobytes()  # NaN and -0.0 too must be themselves
+    values, others = first.load(), second.load()
+    bits = f"u{values.itemsize}"  # NaN and -0.0 must be the same, too
+    return values.dtype == others.dtype and np.array_equal(values.view(bits), others.view(bits))

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from albert_hub_bridge.checkpoint import DroppedTensor, Layout
 from albert_hub_bridge.disk.atomic import check_target, check_target_file, new_file, new_folder
-from albert_hub_bridge.disk.regular_files import check_files
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.lora.adapter import Adapter
@@ -190,7 +190,7 @@ def adapter_at(source: Path) -> bool:
         FileError: What would be read in the folder is not a regular file of it.
     """
     if source.is_dir():
-        check_files(source, lambda name: name in (CONFIG, WEIGHTS, OLD_WEIGHTS))
+        SourceFolder(source, lambda name: name in (CONFIG, WEIGHTS, OLD_WEIGHTS))  # refuses what is no regular file
     elif not source.is_file():
         raise SourceError(f"{source} is neither: expected a {KERAS_SUFFIX} file or a folder, found a pipe or a device.")
     if source.is_file():

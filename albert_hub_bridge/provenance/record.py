@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.disk.json_files import json_bytes, read_json
+from albert_hub_bridge.disk.strict_json import json_bytes, read_json
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.hubs.common import Source
 

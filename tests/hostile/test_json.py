@@ -439,6 +439,6 @@ def test_code_that_a_source_names_is_left_out_and_that_is_said(source: Callable[
     (folder / "hostile_module.py").write_text("raise SystemExit('run')")
     report = convert(folder, tmp_path / "target", to="albert_hub")
     assert "auto_map" in [ignored.key for ignored in report.source.ignored]
-    assert [note for note in report.notes if "neither run nor carried over: hostile_module.py" in note]
+    assert [note for note in report.notes if "neither run nor converted: hostile_module.py" in note]
     assert "auto_map" not in (tmp_path / "target" / "config.json").read_text()
     assert not (tmp_path / "target" / "hostile_module.py").exists()

@@ -234,7 +234,7 @@ def test_keras_hub_computes_what_the_writer_computed(name: str, source: Source, 
     report = convert(source(name), tmp_path / "keras", to="keras", allow_pickle=True, drop_head=no_place)
     if no_place:
         assert report.head == ("masked-LM head" if kind == "pretraining" else None)
-        assert [tensor for tensor in report.dropped if tensor.reason == "KerasHub has no place for it"]
+        assert [tensor for tensor in report.dropped if tensor.reason == "unsupported by KerasHub"]
     expected, found = _expected(recorded), _by_keras_hub(tmp_path / "keras", recorded)
     if theirs and kind in ("masked_lm", "pretraining"):  # another epsilon, which the report measures
         assert [note for note in report.notes if "has epsilon 1e-12" in note and "it is 1e-05" in note]

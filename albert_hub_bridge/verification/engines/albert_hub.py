@@ -9,7 +9,7 @@ import numpy as np
 
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.layouts.keras.preset import with_pooler
+from albert_hub_bridge.layouts.keras.compatibility import with_pooler
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, build_tokenizer
 from albert_hub_bridge.runtime.loading import load_model
 from albert_hub_bridge.verification.engines.common import pack

@@ -95,7 +95,7 @@ def repositories(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) ->
     for kind, head in HEADS.items():
         made[kind] = _repository(parent / kind, vocabulary, kind), head.auto
     made["text_normalization"] = (
-        _repository(parent / "text.normalization-1", vocabulary, None, text_normalization="uncased"),
+        _repository(parent / "text.normalization-1", vocabulary, None, normalize="uncased"),
         "AutoModel",
     )
     return made
@@ -295,7 +295,7 @@ def test_a_repository_with_code_becomes_a_preset_again(vocabulary: bytes, tmp_pa
     convert(source, tmp_path / "coded", to="albert_hub", include_code=True)
     assert verify(source, tmp_path / "coded").passed
     report = convert(tmp_path / "coded", tmp_path / "back", to="keras")
-    said = "Code of a source is neither run nor carried over: architecture.py, configuration_albert_hub.py, "
+    said = "Code of a source is neither run nor converted: architecture.py, configuration_albert_hub.py, "
     assert any(note.startswith(said) for note in report.notes)
     assert {key.key for key in report.source.ignored} >= {"auto_map"}
     result = verify(source, tmp_path / "back")
@@ -321,7 +321,7 @@ def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary:
     report = convert(source, tmp_path / "target", to="albert_hub")
     reasons = [key.reason for key in report.source.ignored if key.key == "auto_map"]
     assert reasons == ["names code, and that of a source is neither run nor carried over"] * 2
-    assert "Code of a source is neither run nor carried over: evil.py, modeling_albert_hub.py." in report.notes
+    assert "Code of a source is neither run nor converted: evil.py, modeling_albert_hub.py." in report.notes
     assert not list((tmp_path / "target").glob("*.py"))
     assert "auto_map" not in (tmp_path / "target" / "config.json").read_text()
     assert verify(source, tmp_path / "target").passed

@@ -25,7 +25,8 @@ from transformers import (
 from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, FileError, VocabularyError, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
-from albert_hub_bridge.layouts.hub.repository import read_repository, write_repository
+from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, parse_vocabulary
@@ -127,7 +128,7 @@ def test_a_bare_save_of_transformers_is_read(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     names = safetensors.torch.load_file(tmp_path / "model.safetensors")
     assert not any(name.startswith("albert.") for name in names)
-    with read_repository(tmp_path, "transformers") as checkpoint:
+    with read_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.architecture == SAMPLE_ARCHITECTURE
         assert checkpoint.dropped == []
         for rule in checkpoint.encoder_rules:
@@ -138,7 +139,7 @@ def test_old_buffers_are_listed(albert_folder: Path) -> None:
     tensors = safetensors.torch.load_file(albert_folder / "model.safetensors")
     tensors["albert.embeddings.position_ids"] = torch.arange(64).unsqueeze(0)
     safetensors.torch.save_file(tensors, albert_folder / "model.safetensors")
-    with read_repository(albert_folder, "transformers") as checkpoint:
+    with read_checkpoint(albert_folder) as checkpoint:
         assert [(tensor.name, tensor.shape) for tensor in checkpoint.dropped] == [
             ("albert.embeddings.position_ids", (1, 64))
         ]
@@ -153,7 +154,7 @@ def test_all_problems_of_the_weights_are_listed_at_once(albert_folder: Path) -> 
     tensors["albert.embeddings.LayerNorm.bias"] = torch.zeros(16, dtype=torch.int64)
     safetensors.torch.save_file(tensors, albert_folder / "model.safetensors")
     with pytest.raises(WeightsError) as error:
-        read_repository(albert_folder, "transformers")
+        read_checkpoint(albert_folder)
     assert str(error.value).splitlines() == [
         f"4 problems in the weights of {albert_folder / 'model.safetensors'}",
         "  wrong dtype  albert.embeddings.LayerNorm.bias  expected float32, bfloat16, float16, found I64",
@@ -181,7 +182,7 @@ def test_a_wrong_configuration_is_refused(
     change(content)
     (albert_folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(ConfigurationError, match=message):
-        read_repository(albert_folder, "transformers")
+        read_checkpoint(albert_folder)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +200,14 @@ def test_a_broken_file_is_named(
 ) -> None:
     (albert_folder / name).write_bytes(content)
     with pytest.raises(kind, match=message) as error:
-        read_repository(albert_folder, "transformers")
+        read_checkpoint(albert_folder)
     assert str(albert_folder / name) in str(error.value)
 
 
 def test_missing_weights_say_what_is_there_instead(albert_folder: Path) -> None:
     (albert_folder / "model.safetensors").rename(albert_folder / "model.bin")
     with pytest.raises(WeightsError, match=r"missing +model.safetensors +expected the weights, found model.bin"):
-        read_repository(albert_folder, "transformers")
+        read_checkpoint(albert_folder)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_text_rules_of_transformers_tokenizer_are_recognized(
     (albert_folder / "tokenizer_config.json").unlink()
     if keys is not None:
         (albert_folder / "tokenizer_config.json").write_text(json.dumps(keys))
-    with read_repository(albert_folder, "transformers") as checkpoint:
+    with read_checkpoint(albert_folder) as checkpoint:
         assert checkpoint.tokenizer is not None
         assert (checkpoint.tokenizer.normalization.name, checkpoint.tokenizer.sequence_length) == (rules, length)
 
@@ -252,7 +253,7 @@ def test_a_albert_hub_repository_without_tokenizer_settings_has_no_text_rules(
 ) -> None:
     write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path, "albert_hub")
     (tmp_path / "tokenizer_config.json").unlink()
-    with read_repository(tmp_path, "albert_hub") as checkpoint:
+    with read_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.tokenizer is not None
         assert checkpoint.tokenizer.normalization.name == "none"
 
@@ -271,14 +272,14 @@ def test_a_albert_hub_repository_without_tokenizer_settings_has_no_text_rules(
 def test_wrong_tokenizer_settings_are_refused(keys: dict[str, Any], message: str, albert_folder: Path) -> None:
     (albert_folder / "tokenizer_config.json").write_text(json.dumps(keys))
     with pytest.raises(ConfigurationError, match=message):
-        read_repository(albert_folder, "transformers")
+        read_checkpoint(albert_folder)
 
 
 def test_tokenizer_settings_of_old_writers_are_read_and_reported(albert_folder: Path) -> None:
     mask = {"content": "[MASK]", "lstrip": True, "__type": "AddedToken"}
     keys = {"mask_token": mask, "remove_space": True, "sp_model_kwargs": {}, "tokenizer_class": "AlbertTokenizer"}
     (albert_folder / "tokenizer_config.json").write_text(json.dumps(keys))
-    with read_repository(albert_folder, "transformers") as checkpoint:
+    with read_checkpoint(albert_folder) as checkpoint:
         assert {"sp_model_kwargs", "tokenizer_class"} <= {key.key for key in checkpoint.ignored}
 
 
@@ -292,7 +293,7 @@ def test_the_first_tokenizer_files_say_no_type(has_model: bool, albert_folder: P
     assert type(Tokenizer.from_file(str(albert_folder / "tokenizer.json")).model) is Unigram
     if not has_model:
         (albert_folder / "spiece.model").unlink()
-    with read_repository(albert_folder, "transformers") as checkpoint:
+    with read_checkpoint(albert_folder) as checkpoint:
         assert checkpoint.tokenizer is not None
         assert checkpoint.tokenizer.vocabulary.pieces == parse_vocabulary(vocabulary).pieces
 
@@ -301,11 +302,11 @@ def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(albert_folder:
     (albert_folder / "tokenizer.json").unlink()
     for tokens in ({}, {"[MASK]": 4}):  # transformers 2 always wrote the file
         (albert_folder / "added_tokens.json").write_text(json.dumps(tokens))
-        read_repository(albert_folder, "transformers").close()
+        read_checkpoint(albert_folder).close()
     (albert_folder / "added_tokens.json").write_text('{"<new>": 80}')
     message = r"added_tokens.json +.* tokens beyond its vocabulary, as '<new>'\n.* without added_tokens.json,"
     with pytest.raises(VocabularyError, match=message):
-        read_repository(albert_folder, "transformers")
+        read_checkpoint(albert_folder)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +334,7 @@ def test_tokens_with_other_ids_than_the_vocabularys_are_refused(
     before = json.loads(file.read_text()) if file.is_file() else {}
     file.write_text(json.dumps({**before, **changes}))
     with pytest.raises(VocabularyError, match=rf"{name} +.*{message}"):
-        read_repository(albert_folder, "transformers")
+        read_checkpoint(albert_folder)
 
 
 def test_what_transformers_4_says_of_its_tokens_is_read(albert_folder: Path) -> None:
@@ -344,11 +345,11 @@ def test_what_transformers_4_says_of_its_tokens_is_read(albert_folder: Path) -> 
     file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
     special = {"bos_token": "[CLS]", "mask_token": {"content": "[MASK]", "lstrip": True}}
     (albert_folder / "special_tokens_map.json").write_text(json.dumps(special))
-    with read_repository(albert_folder, "transformers") as checkpoint:
+    with read_checkpoint(albert_folder) as checkpoint:
         assert "added_tokens_decoder" in [key.key for key in checkpoint.ignored if key.reason in SAID_ELSEWHERE]
     (albert_folder / "special_tokens_map.json").write_text('{"mask_token": "[CLS]"}')
     with pytest.raises(ConfigurationError, match=r"special_tokens_map.json\n.*mask_token +expected '\[MASK\]', found"):
-        read_repository(albert_folder, "transformers")
+        read_checkpoint(albert_folder)
 
 
 @pytest.mark.parametrize("token", ["[MASK]>", {"content": "[MASK]>"}], ids=["text", "object"])
@@ -357,19 +358,19 @@ def test_the_mask_token_that_transformers_misspelt_is_mended(name: str, token: A
     file = albert_folder / name  # 2.2 wrote it into the one, and into both where it wrote what it had read
     before = json.loads(file.read_text()) if file.is_file() else {}
     file.write_text(json.dumps({**before, "mask_token": token}))
-    with read_repository(albert_folder, "transformers") as checkpoint:
+    with read_checkpoint(albert_folder) as checkpoint:
         note = "The mask token was '[MASK]>', as transformers 2.2 misspelt it: it is '[MASK]' now."
         assert note in checkpoint.notes
     file.write_text(json.dumps({**before, "mask_token": "[MASK]>>"}))
     with pytest.raises(ConfigurationError, match=rf"{name}\n.*mask_token +expected '\[MASK\]', found '\[MASK\]>>'"):
-        read_repository(albert_folder, "transformers")
+        read_checkpoint(albert_folder)
 
 
 def test_a_tokenizer_without_a_vocabulary_is_named(albert_folder: Path) -> None:
     (albert_folder / "spiece.model").unlink()
     (albert_folder / "tokenizer.json").unlink()
     (albert_folder / "added_tokens.json").write_text('{"<new>": 80}')
-    with read_repository(albert_folder, "transformers") as checkpoint:
+    with read_checkpoint(albert_folder) as checkpoint:
         note = "has no tokenizer, and what added_tokens.json, tokenizer_config.json says is lost."
         assert [each for each in checkpoint.notes if each.endswith(note)]
 
@@ -377,7 +378,7 @@ def test_a_tokenizer_without_a_vocabulary_is_named(albert_folder: Path) -> None:
 def test_a_model_without_a_head_may_have_no_labels(tmp_path: Path) -> None:
     AlbertModel(_albert_config(num_labels=0)).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["id2label"] == {}
-    with read_repository(tmp_path, "transformers") as checkpoint:
+    with read_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.head is None
 
 
@@ -388,7 +389,7 @@ def test_a_head_that_needs_no_labels_may_have_none(count: dict[str, int], tmp_pa
     config = json.loads(file.read_text())
     assert config["id2label"] == {}
     file.write_text(json.dumps({**config, **count}))
-    with read_repository(tmp_path, "transformers") as checkpoint:
+    with read_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.head is not None
         assert checkpoint.head.kind == "masked_lm"
 
@@ -405,7 +406,7 @@ def test_a_head_that_needs_no_labels_may_have_none(count: dict[str, int], tmp_pa
 def test_keys_that_transformers_2_wrote_are_read(keys: dict[str, Any], albert_folder: Path) -> None:
     file = albert_folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
-    read_repository(albert_folder, "transformers").close()
+    read_checkpoint(albert_folder).close()
 
 
 def test_what_the_vocabulary_and_the_packing_say_is_written(vocabulary: bytes, tmp_path: Path) -> None:
@@ -417,13 +418,13 @@ def test_what_the_vocabulary_and_the_packing_say_is_written(vocabulary: bytes, t
     write_repository(replace(checkpoint, tokenizer=text), tmp_path, "transformers")
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["pad_token_id"], config["bos_token_id"], config["eos_token_id"]) == (0, 2, 3)
-    with read_repository(tmp_path, "transformers") as found:
+    with read_checkpoint(tmp_path) as found:
         assert found.tokenizer == replace(text, normalization_from="tokenizer_config.json")
 
 
 def test_a_repository_without_a_vocabulary_is_read_and_said(tmp_path: Path) -> None:
     write_repository(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path, "albert_hub")
-    with read_repository(tmp_path, "albert_hub") as checkpoint:
+    with read_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.tokenizer is None
         assert "no tokenizer" in checkpoint.notes[0]
 
@@ -431,7 +432,7 @@ def test_a_repository_without_a_vocabulary_is_read_and_said(tmp_path: Path) -> N
 def test_what_our_model_saves_is_read(tmp_path: Path) -> None:
     model = AlbertHubModel(AlbertHubConfig(**asdict(SAMPLE_ARCHITECTURE)))
     model.save_pretrained(tmp_path)
-    with read_repository(tmp_path, "albert_hub") as checkpoint:
+    with read_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.architecture == Architecture(**asdict(SAMPLE_ARCHITECTURE))
         for rule in checkpoint.encoder_rules:
             np.testing.assert_array_equal(

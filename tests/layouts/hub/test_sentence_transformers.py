@@ -17,9 +17,9 @@ from albert_hub_bridge import card, convert, inspect
 from albert_hub_bridge.checkpoint import Layout
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, SourceError, TargetError
-from albert_hub_bridge.layouts.hub.repository import write_repository
-from albert_hub_bridge.layouts.hub.sentence_transformers import FILES, Pooling
-from albert_hub_bridge.layouts.hub.tokenizer import RepositoryLayout
+from albert_hub_bridge.layouts.hub.files import POOLING_FILES
+from albert_hub_bridge.layouts.hub.repository import RepositoryLayout, write_repository
+from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests.conftest import TEXTS
@@ -65,7 +65,7 @@ def test_it_writes_what_the_library_saves_and_the_library_computes_the_same(
     torch.testing.assert_close(found, _pooled(tmp_path / "ours", pooling), **CLOSE)
 
     model.save(str(tmp_path / "theirs"))
-    for name in FILES:
+    for name in POOLING_FILES:
         ours, theirs = (json.loads((tmp_path / who / name).read_text()) for who in ("ours", "theirs"))
         if "__version__" in theirs:  # ours is that of the oldest version that reads it
             assert ours.pop("__version__").keys() <= theirs.pop("__version__").keys()
@@ -79,7 +79,7 @@ def test_a_repository_without_these_files_is_pooled_as_the_library_does_by_defau
     layout: RepositoryLayout, preset: Path, tmp_path: Path
 ) -> None:
     assert convert(preset, tmp_path / "plain", to=layout).sentence_transformers is None
-    assert not any((tmp_path / "plain" / name).exists() for name in FILES)
+    assert not any((tmp_path / "plain" / name).exists() for name in POOLING_FILES)
     model = sentence_transformers.SentenceTransformer(str(tmp_path / "plain"), device="cpu")
     found = model.encode(TEXTS, convert_to_tensor=True)
     torch.testing.assert_close(found, _pooled(tmp_path / "plain", "mean"), **CLOSE)
@@ -89,7 +89,7 @@ def test_the_record_and_the_card_know_it(preset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     convert(preset, folder, to="albert_hub", sentence_transformers="cls")
     record = json.loads((folder / "conversion.json").read_text())
-    assert set(record["target"]["files"]) >= FILES
+    assert set(record["target"]["files"]) >= set(POOLING_FILES)
     assert record["sentence_transformers"] == "cls"
     assert record["command"].endswith("--sentence-transformers cls")
     text = (folder / "README.md").read_text()
@@ -105,7 +105,7 @@ def test_the_record_and_the_card_know_it(preset: Path, tmp_path: Path) -> None:
     (folder / "1_Pooling" / "config.json").write_text("{}")
     assert "since then: {'1_Pooling/config.json': 'changed'}" in str(inspect(folder).made_by)
     convert(preset, folder, to="albert_hub", overwrite=True)
-    assert not any((folder / name).exists() for name in FILES)
+    assert not any((folder / name).exists() for name in POOLING_FILES)
 
 
 def test_it_travels_by_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_it_travels_by_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> 
     folders = {"folder": str(tmp_path / "mine"), "back": str(tmp_path / "back")}
     notes = run_client(code, client_environment(tmp_path / "home", hub), **folders)
     files = hub.files("user/mine")
-    assert {name: files.get(name) for name in FILES} == {
-        name: (tmp_path / "mine" / name).read_bytes() for name in FILES
+    assert {name: files.get(name) for name in POOLING_FILES} == {
+        name: (tmp_path / "mine" / name).read_bytes() for name in POOLING_FILES
     }
     assert "(Transformer, Pooling, pooling mean)" in str(notes)
 
@@ -201,7 +201,7 @@ def test_a_head_can_be_left_out(
     source = _repository(tmp_path / "source", Head(kind=kind))
     report = convert(source, tmp_path / "target", to=layout, sentence_transformers="mean", drop_head=True)
     assert report.head is None
-    assert {tensor.reason for tensor in report.dropped} == {"sentence-transformers has no place for it"}
+    assert {tensor.reason for tensor in report.dropped} == {"unsupported by sentence-transformers"}
     assert len(report.dropped) == (7 if kind == "pretraining" else 2)
     model = sentence_transformers.SentenceTransformer(str(tmp_path / "target"), device="cpu")
     found = model.encode(TEXTS, convert_to_tensor=True)
@@ -220,7 +220,7 @@ def test_what_is_lost_of_such_a_model_is_said(to: Layout, preset: Path, tmp_path
     model.save(str(folder))
     report = convert(folder, tmp_path / "target", to=to)
     assert "a model for sentence-transformers (Transformer, Pooling, Normalize, pooling mean)" in str(report.notes)
-    assert "Files that are not carried over: 2_Normalize/config.json, README.md." in report.notes
+    assert "Files that were not converted: 2_Normalize/config.json, README.md." in report.notes
     assert not (tmp_path / "target" / "modules.json").exists()
 
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(_OLD_POOLING))
