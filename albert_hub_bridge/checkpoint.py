@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -191,6 +191,17 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def closed_on_failure() -> Iterator[ExitStack]:
+    """Yield the resources of a checkpoint that is read in the block. They are closed only if the block fails."""
+    resources = ExitStack()
+    try:
+        yield resources
+    except BaseException:
+        resources.close()
+        raise
 
 
 def match_weights(

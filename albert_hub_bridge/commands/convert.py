@@ -19,8 +19,9 @@ from albert_hub_bridge.disk.atomic import check_target, new_folder
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling, encoder_of
+from albert_hub_bridge.layouts.hub.sentence_transformers import encoder_of
 from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, with_pooler
+from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.layouts.registry import is_written_file, pull, read_checkpoint, write_checkpoint
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS

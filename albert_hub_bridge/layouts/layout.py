@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayout
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.layouts.configuration import Configuration
 from albert_hub_bridge.layouts.files import FileRow
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling
+
+
+Pooling = Literal["mean", "cls"]  # of sentence-transformers: how the states of tokens become one vector
 
 
 @dataclass(frozen=True, slots=True)

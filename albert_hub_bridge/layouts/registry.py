@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayout
+from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayout, closed_on_failure
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.hubs.common import Source
@@ -16,9 +15,8 @@ from albert_hub_bridge.layouts.configuration import Configuration
 from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.google.release import RELEASE
 from albert_hub_bridge.layouts.hub.repository import ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling
 from albert_hub_bridge.layouts.keras.preset import PRESET
-from albert_hub_bridge.layouts.layout import Layout, ReadOptions, WriteOptions
+from albert_hub_bridge.layouts.layout import Layout, Pooling, ReadOptions, WriteOptions
 from albert_hub_bridge.text import first_few, one_line
 
 
@@ -117,12 +115,10 @@ def read_checkpoint(folder: Path | SourceFolder, drop_head: bool = False, allow_
     """
     source = folder if isinstance(folder, SourceFolder) else open_source(folder)
     layout = _detect(source)
-    with ExitStack() as on_failure:
+    with closed_on_failure() as resources:
         checkpoint = layout.read(source, ReadOptions(drop_head, allow_pickle))
-        on_failure.callback(checkpoint.close)
-        checkpoint = replace(checkpoint, notes=[*checkpoint.notes, *_notes_on_unread_files(source, layout)])
-        on_failure.pop_all()
-    return checkpoint
+        resources.callback(checkpoint.close)
+        return replace(checkpoint, notes=[*checkpoint.notes, *_notes_on_unread_files(source, layout)])
 
 
 def write_checkpoint(

@@ -22,8 +22,8 @@ def sha256_of_tensor(name: str, dtype: str, values: np.ndarray) -> str:
     r"""Return the SHA-256 of a tensor, in hexadecimal. It is the same in every layout.
 
     It is the digest of three lines of UTF-8, each with its `\n`, and of the values after them. The lines are the name
-    in the albert_hub layout, without the `backbone.` that a model with a head puts before it; the dtype; and the sizes of
-    the axes, separated by spaces. The values are in the albert_hub layout, in C order, little-endian.
+    in the albert_hub layout, without the `backbone.` that a model with a head puts before it; the dtype; and the sizes
+    of the axes, separated by spaces. The values are in the albert_hub layout, in C order, little-endian.
 
     Args:
         name: The name, such as `token_embedding.weight`.

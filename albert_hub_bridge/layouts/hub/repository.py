@@ -10,13 +10,19 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from albert_hub_bridge.checkpoint import Checkpoint, DroppedTensor, Progress, check_layers, match_weights
+from albert_hub_bridge.checkpoint import (
+    Checkpoint,
+    DroppedTensor,
+    Progress,
+    check_layers,
+    closed_on_failure,
+    match_weights,
+)
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import write_json
@@ -29,13 +35,12 @@ from albert_hub_bridge.layouts.hub.head import find_head, head_fields, read_head
 from albert_hub_bridge.layouts.hub.legacy_names import rename_legacy_tensors
 from albert_hub_bridge.layouts.hub.remote_code import TOKENIZER_AUTO_MAP, code_files, model_auto_map
 from albert_hub_bridge.layouts.hub.sentence_transformers import (
-    Pooling,
     dropped_pooling,
     write_sentence_transformers,
 )
 from albert_hub_bridge.layouts.hub.tokenizer import read_tokenizer, write_tokenizer
 from albert_hub_bridge.layouts.hub.weights import open_weights, plan_weights
-from albert_hub_bridge.layouts.layout import Layout, ReadOptions, WriteOptions
+from albert_hub_bridge.layouts.layout import Layout, Pooling, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.weight_files import write_weights
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT, ALBERT_HUB, IgnoredKey, Renamed, Table, write_keys
@@ -118,7 +123,7 @@ def read_repository(source: SourceFolder, options: ReadOptions, layout: Reposito
         ConfigurationError, WeightsError, VocabularyError: The repository is wrong; all problems are listed.
     """
     configuration = read_repository_configuration(source, layout)
-    with ExitStack() as resources:
+    with closed_on_failure() as resources:
         file, tensors = open_weights(source, resources, options.allow_pickle)
         try:
             checkpoint = _read(source, options, layout, configuration, file, tensors)
@@ -134,7 +139,7 @@ def read_repository(source: SourceFolder, options: ReadOptions, layout: Reposito
                 if name not in encoder
             ]
             checkpoint = replace(checkpoint, dropped=[*checkpoint.dropped, *head])
-        return replace(checkpoint, resources=resources.pop_all())
+        return replace(checkpoint, resources=resources)
 
 
 def read_repository_configuration(source: SourceFolder, layout: RepositoryLayout) -> Configuration:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.disk.durable import write_file
@@ -19,10 +19,9 @@ from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import parse, write_json
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError
 from albert_hub_bridge.layouts.hub.files import MODULES, POOLING, POOLING_FILES, SENTENCE_TRANSFORMERS, TRANSFORMER
+from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.text import first_few
 
-
-Pooling = Literal["mean", "cls"]
 
 _MAX_MODULES_BYTES = 1 << 20  # `modules.json` has some hundred bytes
 _OLDEST_READER = "5.4.0"  # the first version that knows these classes and keys; older ones report that

@@ -9,11 +9,10 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.checkpoint import Checkpoint, Progress, check_layers, match_weights
+from albert_hub_bridge.checkpoint import Checkpoint, Progress, check_layers, closed_on_failure, match_weights
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, WeightsError
@@ -66,7 +65,7 @@ def read_preset(source: SourceFolder, options: ReadOptions) -> Checkpoint:
     """
     configuration = read_preset_configuration(source)
     architecture = configuration.architecture
-    with ExitStack() as resources:
+    with closed_on_failure() as resources:
         files = PresetWeights(source, resources)
         task = read_task(source, configuration, options.drop_head)
         tokenizer, ignored, notes = read_tokenizer(source, architecture, task)
@@ -88,7 +87,7 @@ def read_preset(source: SourceFolder, options: ReadOptions) -> Checkpoint:
             weights_file=files.file,
             quantized=is_quantized,
             source=source,
-            resources=resources.pop_all(),
+            resources=resources,
         )
 
 

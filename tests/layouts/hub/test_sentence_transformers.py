@@ -19,7 +19,7 @@ from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, SourceError, TargetError
 from albert_hub_bridge.layouts.hub.files import POOLING_FILES
 from albert_hub_bridge.layouts.hub.repository import RepositoryLayout, write_repository
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling
+from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests.conftest import TEXTS
