@@ -9,11 +9,11 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from albert_hub_bridge.checkpoint import (
     Checkpoint,
@@ -26,7 +26,7 @@ from albert_hub_bridge.checkpoint import (
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import write_json
-from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
+from albert_hub_bridge.errors import ConfigurationError, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, TiedPair, check_tied
 from albert_hub_bridge.layouts.configuration import Configuration, read_configuration
 from albert_hub_bridge.layouts.files import FileRow
@@ -38,67 +38,20 @@ from albert_hub_bridge.layouts.hub.sentence_transformers import (
     dropped_pooling,
     write_sentence_transformers,
 )
+from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, RepositoryLayout, Spelling
+from albert_hub_bridge.layouts.hub.tied_tensors import check_decoder, drop_copies
 from albert_hub_bridge.layouts.hub.tokenizer import read_tokenizer, write_tokenizer
 from albert_hub_bridge.layouts.hub.weights import open_weights, plan_weights
 from albert_hub_bridge.layouts.layout import Layout, Pooling, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.weight_files import write_weights
 from albert_hub_bridge.mapping.axes import axis_sizes
-from albert_hub_bridge.mapping.configs import ALBERT, ALBERT_HUB, IgnoredKey, Renamed, Table, write_keys
+from albert_hub_bridge.mapping.configs import IgnoredKey, Renamed, write_keys
 from albert_hub_bridge.mapping.heads import HEADS, Head
-from albert_hub_bridge.mapping.weights import ENCODERS, POOLER, TorchDialect, WeightRule, head_rules, weight_rules
+from albert_hub_bridge.mapping.weights import POOLER, TorchDialect, WeightRule, head_rules, weight_rules
 
 
-RepositoryLayout = Literal["albert_hub", "transformers"]
-
-_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 # Keys of transformers' ALBERT, which no other architecture has. Before 2.5 there was no model_type.
 _KEYS_OF_ALBERT = {"inner_group_num", "num_hidden_groups"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Spelling:
-    """The names in one of the two layouts.
-
-    Args:
-        dialect: The dialect of the tensors.
-        model_type: The `model_type` in `config.json`.
-        bare_class: The class without a head.
-        table: The table of the keys of `config.json`.
-        decoder: What the names of the masked LM's decoder begin with.
-        tied: What the decoder is tied to, by the last part of its name.
-    """
-
-    dialect: TorchDialect
-    model_type: str
-    bare_class: str
-    table: Table
-    decoder: str
-    tied: Mapping[str, str]
-
-    @property
-    def prefix(self) -> str:
-        """What the names of the encoder begin with."""
-        return ENCODERS[self.dialect]
-
-
-_SPELLINGS: Mapping[RepositoryLayout, _Spelling] = {
-    "albert_hub": _Spelling(
-        "albert_hub",
-        "albert_hub",
-        "AlbertHubModel",
-        ALBERT_HUB,
-        "masked_lm_head.decoder.",
-        {"weight": "token_embedding.weight"},
-    ),
-    "transformers": _Spelling(
-        "albert",
-        "albert",
-        "AlbertModel",
-        ALBERT,
-        "predictions.decoder.",
-        {"weight": "embeddings.word_embeddings.weight", "bias": "predictions.bias"},
-    ),
-}
 
 
 def is_repository(source: SourceFolder, layout: RepositoryLayout) -> bool:
@@ -107,7 +60,7 @@ def is_repository(source: SourceFolder, layout: RepositoryLayout) -> bool:
         return False
     keys = source.json(CONFIG)
     if "model_type" in keys:
-        return bool(keys["model_type"] == _SPELLINGS[layout].model_type)
+        return bool(keys["model_type"] == SPELLINGS[layout].model_type)
     return layout == "transformers" and set(keys) >= _KEYS_OF_ALBERT
 
 
@@ -128,7 +81,7 @@ def read_repository(source: SourceFolder, options: ReadOptions, layout: Reposito
         try:
             checkpoint = _read(source, options, layout, configuration, file, tensors)
         except (ConfigurationError, WeightsError):
-            prefix = _SPELLINGS[layout].prefix
+            prefix = SPELLINGS[layout].prefix
             encoder = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             if not options.drop_head or len(encoder) in (0, len(tensors)):
                 raise  # not because of the head
@@ -148,7 +101,7 @@ def read_repository_configuration(source: SourceFolder, layout: RepositoryLayout
     Raises:
         ConfigurationError: The configuration is wrong; all problems are listed.
     """
-    return read_configuration(source.path(CONFIG), _SPELLINGS[layout].table, source.json(CONFIG))
+    return read_configuration(source.path(CONFIG), SPELLINGS[layout].table, source.json(CONFIG))
 
 
 def _read(
@@ -159,7 +112,7 @@ def _read(
     file: Path,
     tensors: dict[str, LazyTensor],
 ) -> Checkpoint:
-    spelling, keys, architecture = _SPELLINGS[layout], source.json(CONFIG), configuration.architecture
+    spelling, keys, architecture = SPELLINGS[layout], source.json(CONFIG), configuration.architecture
     is_oldest = "model_type" not in keys
     unused: list[DroppedTensor] = []
     renamed_twice: list[TiedPair] = []
@@ -167,11 +120,11 @@ def _read(
         tensors, unused, renamed_twice = rename_legacy_tensors(file, tensors, is_oldest)
     check_layers(file, architecture, len(tensors))
     prefix = spelling.prefix if any(name.startswith(spelling.prefix) for name in tensors) else ""
-    tensors, dropped, tied = _drop_copies(tensors, spelling, prefix)
+    tensors, dropped, tied = drop_copies(tensors, spelling, prefix)
     kind = find_head(source.path(CONFIG), keys, set(tensors), spelling.dialect, options.drop_head)
     head = read_head(kind, configuration, source.path(CONFIG)) if kind is not None else None
     if head is not None and keys.get("tie_word_embeddings") is False:
-        _check_untied(file, head, spelling, dropped)
+        check_decoder(file, head, spelling, dropped)
     if head is not None and is_oldest and file.suffix == ".bin":
         head = replace(head, layer_norm_epsilon=1e-5)  # torch's default, which these versions used
     expected = _expected_rules(configuration, head, set(tensors), spelling.dialect, prefix)
@@ -197,38 +150,6 @@ def _read(
     )
 
 
-def _drop_copies(
-    tensors: Mapping[str, LazyTensor], spelling: _Spelling, prefix: str
-) -> tuple[dict[str, LazyTensor], list[DroppedTensor], list[TiedPair]]:
-    """Leave out buffers, and the masked LM's decoder, which transformers ties and old versions saved too.
-
-    Returns:
-        The other tensors, the dropped ones, and the pairs that must have the same values.
-    """
-    kept, dropped, tied_pairs = dict(tensors), [], []
-    for leaf, tied in spelling.tied.items():
-        copy, original = spelling.decoder + leaf, prefix + tied if leaf == "weight" else tied
-        if copy in kept and original in kept:
-            detail = f"expected the values of {original}, found others: an untied masked LM is not converted"
-            tied_pairs.append(TiedPair(Problem("not tied", copy, detail), kept[copy], kept[original]))
-            dropped.append(DroppedTensor(copy, kept.pop(copy).shape, f"a copy of {original}"))
-        elif copy.endswith("bias") and copy in kept:  # the oldest writers had only this one
-            kept[original] = kept.pop(copy)
-    if spelling.dialect == "albert":
-        for name in [name for name in kept if name.removeprefix(prefix) in _BUFFERS]:
-            reason = "a buffer, not a parameter: counts 0, 1, 2, ..."
-            dropped.append(DroppedTensor(name, kept.pop(name).shape, reason))
-    return kept, dropped, tied_pairs
-
-
-def _check_untied(file: Path, head: Head, spelling: _Spelling, dropped: Sequence[DroppedTensor]) -> None:
-    """Refuse a masked LM that is not tied and has no decoder. transformers would give it random numbers."""
-    decoder = f"{spelling.decoder}weight"
-    if head.kind in ("masked_lm", "pretraining") and decoder not in [tensor.name for tensor in dropped]:
-        problem = Problem("missing", decoder, f"expected, for {CONFIG} says that nothing is tied; found none")
-        raise WeightsError(file, "weights", [problem])
-
-
 def _expected_rules(
     configuration: Configuration, head: Head | None, names: set[str], dialect: TorchDialect, prefix: str
 ) -> dict[str, WeightRule]:
@@ -241,7 +162,7 @@ def _expected_rules(
 
 
 def _ignored_head_keys(
-    configuration: Configuration, head: Head | None, keys: Mapping[str, Any], spelling: _Spelling
+    configuration: Configuration, head: Head | None, keys: Mapping[str, Any], spelling: Spelling
 ) -> list[IgnoredKey]:
     """Return the keys of `config.json` that describe a head, if there is no head."""
     if head is not None:
@@ -282,7 +203,7 @@ def write_repository(
         TargetError: One weight alone is larger than a shard may be.
         OSError: The system did not write a file, which it names.
     """
-    spelling, head = _SPELLINGS[layout], checkpoint.head
+    spelling, head = SPELLINGS[layout], checkpoint.head
     config = _config(checkpoint, layout)
     if include_code:
         config["auto_map"] = model_auto_map(head.kind if head is not None else None)
@@ -301,7 +222,7 @@ def write_repository(
 
 def _config(checkpoint: Checkpoint, layout: RepositoryLayout) -> dict[str, Any]:
     """Return the content of `config.json`."""
-    spelling, head, architecture = _SPELLINGS[layout], checkpoint.head, checkpoint.architecture
+    spelling, head, architecture = SPELLINGS[layout], checkpoint.head, checkpoint.architecture
     class_name = HEADS[head.kind].name(spelling.dialect) if head is not None else spelling.bare_class
     fields = asdict(architecture)
     if layout == "transformers" and architecture.attention_dropout is None:

@@ -18,7 +18,8 @@ from albert_hub_bridge.checkpoint import Layout
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, SourceError, TargetError
 from albert_hub_bridge.layouts.hub.files import POOLING_FILES
-from albert_hub_bridge.layouts.hub.repository import RepositoryLayout, write_repository
+from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.layouts.hub.spelling import RepositoryLayout
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
