@@ -296,9 +296,9 @@ def list_published(as_json: AsJson = False) -> None:
         return
     for name, preset in PUBLISHED_PRESETS.items():
         size = f"{preset.parameters:,} parameters, {4 * preset.parameters / 1e6:,.0f} MB in float32"
-        out.print(f"[bold]{name}[/]  {preset.layers} layers of width {preset.width}, {size}")
+        out.print(f"[bold]{name}[/]  {preset.num_layers} layers of width {preset.hidden_dim}, {size}")
         out.print(f"  kaggle://{preset.kaggle}  (KerasHub preset; its tokenizer does not lower-case)")
-        out.print(f"  hf://{preset.transformers}  (official transformers repository; its tokenizer lower-cases)")
+        out.print(f"  hf://{preset.hugging_face}  (official transformers repository; its tokenizer lower-cases)")
 
 
 @app.command()
@@ -320,7 +320,7 @@ def verify(
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
 ) -> None:
-    """Certify that two folders are the same model; or check the files of one by its own `conversion.json`."""
+    """Verify that two folders are the same model, or check the files of one against its `conversion.json`."""
     if target is None:
         _check_files(source, as_json)
     with _errors_as_messages(as_json):

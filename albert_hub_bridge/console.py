@@ -12,7 +12,7 @@ from rich.table import Table
 
 from albert_hub_bridge.commands.reports import Conversion, Inspection
 from albert_hub_bridge.lora import convert as adapters
-from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
+from albert_hub_bridge.mapping.configs import STORED_ELSEWHERE
 from albert_hub_bridge.text import one_line, printable
 from albert_hub_bridge.verification.report import Verification
 
@@ -68,7 +68,7 @@ def print_losses(report: Inspection | Conversion | adapters.AdapterConversion) -
         for tensor in report.dropped:
             out.print(f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}")
     inspected = report.source if isinstance(report, Conversion) else report
-    if ignored := [key.key for key in inspected.ignored if key.reason not in SAID_ELSEWHERE]:
+    if ignored := [key.key for key in inspected.ignored if key.reason not in STORED_ELSEWHERE]:
         names = ", ".join(dict.fromkeys(ignored))
         out.print(f"[dim]Settings that are not carried over (--json says why): {escape(names)}.[/]")
     for note in report.notes:
@@ -76,7 +76,7 @@ def print_losses(report: Inspection | Conversion | adapters.AdapterConversion) -
 
 
 _COLOURS = {"passed": "green", "failed": "red", "not measured": "yellow"}
-_MOST_FAILURES = 10  # of one part, on a screen; --json has all
+_MOST_FAILURES = 10  # of one check, on a screen; --json has all
 
 
 def print_verification(report: Verification) -> None:
@@ -84,12 +84,13 @@ def print_verification(report: Verification) -> None:
         "source": escape(f"{report.source}, computed by {report.source_engine}"),
         "target": escape(f"{report.target}, computed by {report.target_engine}"),
     }
-    for name, part in report.parts.items():
-        lines = [f"[{_COLOURS[part.outcome]}]{part.outcome}[/]" + (f": {escape(part.said)}" if part.figure else "")]
-        lines += [f"[red]{escape(failure)}[/]" for failure in part.failures[:_MOST_FAILURES]]
-        if more := len(part.failures[_MOST_FAILURES:]):
+    for name, check in report.checks.items():
+        summary = f": {escape(check.describe())}" if check.summary else ""
+        lines = [f"[{_COLOURS[check.outcome]}]{check.outcome}[/]{summary}"]
+        lines += [f"[red]{escape(failure)}[/]" for failure in check.failures[:_MOST_FAILURES]]
+        if more := len(check.failures[_MOST_FAILURES:]):
             lines.append(f"[red]and {more} more[/]")
-        lines += [f"[yellow]not measured: {escape(what)}[/]" for what in part.not_measured]
+        lines += [f"[yellow]not measured: {escape(what)}[/]" for what in check.not_measured]
         facts[name] = "\n".join(lines)
     out.print(two_columns(facts))
     for note in report.notes:
@@ -98,10 +99,11 @@ def print_verification(report: Verification) -> None:
         out.print(
             two_columns({f"first text that differs, {k}": escape(repr(v)) for k, v in report.first_difference.items()})
         )
-    if report.vocabularies[0] != report.vocabularies[1]:
-        out.print("[bold red]Not proven: only one side has a vocabulary.[/]")
+    if report.passed:
+        out.print("[bold green]PASSED: source and target match.[/]")
     else:
-        out.print("[bold green]They agree.[/]" if report.passed else "[bold red]They differ.[/]")
+        failed = ", ".join(report.failed_checks)
+        out.print(f"[bold red]FAILED: source and target differ. Failed checks: {failed}.[/]")
 
 
 def two_columns(facts: dict[str, str]) -> Table:

@@ -1,8 +1,8 @@
-"""Conversion as whole processes: seconds and peak memory, beside `cp` of the same bytes and beside KerasHub.
+"""Time conversions as whole processes, with peak memory, next to `cp` of the same bytes and to KerasHub.
 
-Run it with `make bench`, or `python -m benchmarks.convert --sizes base --repeat 5`. Everything is measured in one run
-and compared within it: the best of the repeats, with the files in the page cache. This process stays small on purpose:
-the peak that the kernel reports for a child is never below the parent's.
+Run `make bench`, or `python -m benchmarks.convert --sizes base --repeat 5`. All commands run in turn with the files
+in the page cache, and the best repeat counts. This process stays small, because the kernel never reports a lower peak
+for a child than for its parent.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ MB = 1e6
 MAKE_SOURCES = """
 import sys
 from pathlib import Path
-from albert_hub_bridge.disk.atomic import new_folder
-from albert_hub_bridge.layouts.registry import is_written_file, write_checkpoint
+from albert_hub_bridge.layouts.registry import write_checkpoint
 from conversion.recipes import read_entries
 from conversion.sample import random_checkpoint, train_vocabulary
 entry = read_entries("keras")[sys.argv[1]]
 for layout in ("keras", "transformers"):
-    with new_folder(Path(sys.argv[2]) / layout, True, is_written_file) as draft:
-        write_checkpoint(random_checkpoint(entry.architecture, train_vocabulary(), std=0.02), draft, layout)
+    folder = Path(sys.argv[2]) / layout
+    folder.mkdir()
+    write_checkpoint(random_checkpoint(entry.architecture, train_vocabulary(), std=0.02), folder, layout)
 """
 
 KERAS_HUB = """
@@ -54,7 +54,7 @@ class Measurement:
 
 
 def measure(command: list[str], target: Path, repeat: int) -> Measurement:
-    """Run a command several times, each time without its target, and return its best time and highest peak."""
+    """Run a command several times, without an existing target. Return the best time and the highest peak."""
     seconds, peaks = [], []
     for _ in range(repeat):
         shutil.rmtree(target, ignore_errors=True)
@@ -71,16 +71,16 @@ def measure(command: list[str], target: Path, repeat: int) -> Measurement:
 
 
 def measure_size(name: str, folder: Path, repeat: int, table: Table, with_keras: bool) -> None:
-    """Measure every way to move one checkpoint, and add the rows to the table."""
+    """Measure every command on one checkpoint, and add rows to the table."""
     subprocess.run([sys.executable, "-c", MAKE_SOURCES, SIZES[name], str(folder)], check=True)
     target = folder / "target"
     ours = [sys.executable, "-m", "albert_hub_bridge", "convert"]
-    keras, albert_folder = str(folder / "keras"), str(folder / "transformers")
+    keras, repository = str(folder / "keras"), str(folder / "transformers")
     commands = {
         "cp -r of the preset": ["cp", "-r", keras, str(target)],
-        "cp -r of the transformers repository": ["cp", "-r", albert_folder, str(target)],
+        "cp -r of the transformers repository": ["cp", "-r", repository, str(target)],
         "ours, Keras → transformers": [*ours, keras, str(target), "--to", "transformers"],
-        "ours, transformers → Keras": [*ours, albert_folder, str(target), "--to", "keras"],
+        "ours, transformers → Keras": [*ours, repository, str(target), "--to", "keras"],
     }
     if with_keras:
         commands["keras_hub, transformers → Keras"] = [
@@ -89,7 +89,7 @@ def measure_size(name: str, folder: Path, repeat: int, table: Table, with_keras:
             "ignore",
             "-c",
             KERAS_HUB,
-            albert_folder,
+            repository,
             str(target),
         ]
     checkpoint = (folder / "transformers" / "model.safetensors").stat().st_size
@@ -111,7 +111,7 @@ def measure_size(name: str, folder: Path, repeat: int, table: Table, with_keras:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="Time conversions beside cp and keras_hub.")
+    parser = argparse.ArgumentParser(description="Time conversions next to cp and keras_hub.")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--repeat", type=int, default=5, help="runs of each command; the best counts (default 5)")
     parser.add_argument("--no-keras", action="store_true", help="leave keras_hub out")

@@ -1,11 +1,11 @@
-"""The encoder beside its peers, in one run: `python -m benchmarks.encoder [--png encoder.png] [--device cuda]`.
+"""Time the encoder next to its peers, in one run: `python -m benchmarks.encoder [--png encoder.png] [--device cuda]`.
 
-Every engine is a process of its own that holds the base model in its own form, made from one checkpoint. They compute
-the same batches in turn, one after the other, round by round, so that whatever else slows the machine slows all; the
-lower quartile of the times counts. What each computes is compared with `AlbertHubModel`: a fast engine that computes
-something else is no peer. "Linear" is no engine but the yardstick: `torch.nn.Linear` alone, in all shapes of the model.
+Each engine is a separate process that loads the base model in its own format, from one checkpoint. The engines compute
+the same batches in turns, so that other load slows all of them. The lower quartile of the times counts. All outputs are
+compared with those of `AlbertHubModel`. "Linear" is not an engine but the reference for the rate: `torch.nn.Linear`
+alone, in all shapes of the model.
 
-On a GPU: `--device cuda` measures the engines that run there, in bfloat16, and the memory they take.
+`--device cuda` measures the engines that run on a GPU, in bfloat16, and their memory.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _torch_engine(
 
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     folder = Path(os.environ["CHECKPOINTS"])
-    if kind == "transformers":  # with the activation of the published repositories, which is the same function, unfused
+    if kind == "transformers":  # the activation of the published repositories: the same function, not fused
         model = AlbertModel.from_pretrained(folder / "transformers", hidden_act="gelu_new", **options)
     else:
         model = AlbertHubModel.from_pretrained(folder / "albert_hub", **options)
@@ -151,9 +151,9 @@ OURS, TRANSFORMERS, LINEAR = "ours", "transformers AlbertModel", "Linear alone"
 # fmt: off
 CPU_ENGINES = {
     LINEAR:                     Engine(_linear),
-    TRANSFORMERS:                      Engine(_engine("transformers")),
+    TRANSFORMERS:               Engine(_engine("transformers")),
     OURS:                       Engine(_engine("albert_hub")),
-    'ours, "visible"':          Engine(_engine("albert_hub", positions="visible")),
+    'ours, "unmasked"':         Engine(_engine("albert_hub", positions="unmasked")),
     'ours, "first"':            Engine(_engine("albert_hub", positions="first")),
     "ours, compiled":           Engine(_engine("albert_hub", compiled=True)),
     "keras_hub on torch":       _keras("torch"),
@@ -161,13 +161,13 @@ CPU_ENGINES = {
     "keras_hub on TensorFlow":  _keras("tensorflow"),
     "ONNX Runtime":             Engine(_onnx_runtime),
     "OpenVINO":                 Engine(_openvino),
-    "transformers, bfloat16":          Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
+    "transformers, bfloat16":   Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
     "ours, bfloat16":           Engine(_engine("albert_hub", **BFLOAT16), **BFLOAT16),
     "ours, bfloat16, compiled": Engine(_engine("albert_hub", compiled=True, **BFLOAT16), **BFLOAT16),
 }
 GPU_ENGINES = {
     LINEAR:                     Engine(_linear, **BFLOAT16),
-    TRANSFORMERS:                      Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
+    TRANSFORMERS:               Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
     OURS:                       Engine(_engine("albert_hub", **BFLOAT16), **BFLOAT16),
     'ours, "first"':            Engine(_engine("albert_hub", positions="first", **BFLOAT16), **BFLOAT16),
     "ours, compiled":           Engine(_engine("albert_hub", compiled=True, **BFLOAT16), **BFLOAT16),

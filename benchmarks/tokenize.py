@@ -1,7 +1,7 @@
-"""Lines per second of four tokenizers on the same lines, in one run: `python -m benchmarks.tokenize VOCABULARY`.
+"""Time four tokenizers on the same lines: `python -m benchmarks.tokenize VOCABULARY`.
 
-The vocabulary is any ALBERT SentencePiece model; without one a small one is trained. Each tokenizer gets the lines as
-one batch, or one by one where it says so, and the best of the repeats counts.
+VOCABULARY is an ALBERT SentencePiece model. By default a small one is trained. A tokenizer gets all lines as one batch,
+or one by one if its name says so. The best repeat counts.
 """
 
 from __future__ import annotations

@@ -161,9 +161,9 @@ def verify_entry(entry: Entry, source: str | Path, target: Path) -> None:
     """
     entry.check(inspect(source))
     report = verify(source, target)
-    for name, part in report.parts.items():
-        console.print(f"  {name} {part.outcome}: {part.said}")
-        for line in (*part.failures, *(f"not measured: {what}" for what in part.not_measured)):
+    for name, check in report.checks.items():
+        console.print(f"  {name} {check.outcome}: {check.describe()}")
+        for line in (*check.failures, *(f"not measured: {what}" for what in check.not_measured)):
             console.print(f"    {line}")
     for name, difference in report.max_abs_difference.items():
         console.print(f"  {name}: {difference:.1e} between {report.source_engine} and {report.target_engine}")

@@ -17,7 +17,7 @@ from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
 from albert_hub_bridge.disk.durable import add_filename
 from albert_hub_bridge.errors import ConfigurationError, Problem
-from albert_hub_bridge.hubs.common import Source
+from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization
 from albert_hub_bridge.provenance.integrity import changed_files
@@ -28,7 +28,7 @@ from albert_hub_bridge.verification.report import Verification
 
 
 def make_record(
-    source: Source,
+    source: LocalSource,
     source_files: Mapping[str, Any],
     target_sums: Mapping[str, Any],
     target: Checkpoint,

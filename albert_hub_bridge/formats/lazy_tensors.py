@@ -1,9 +1,10 @@
-"""Tensors that are read when they are needed."""
+"""Tensors whose values are read when they are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +13,18 @@ import ml_dtypes
 import numpy as np
 
 from albert_hub_bridge.errors import Problem, WeightsError
+from albert_hub_bridge.formats.blocks import map_tensor
 from albert_hub_bridge.mapping.weights import Dialect
 
 
+# The dtypes of weights, by NumPy's names.
 DTYPES: dict[str, np.dtype] = {
     "float32": np.dtype("float32"),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype("float16"),
 }
+# Keras also stores integers: quantized kernels, and the rank of adapters.
+STORED_DTYPES = DTYPES | {name: np.dtype(name) for name in ("int8", "int16", "int32", "int64")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +32,10 @@ class LazyTensor:
     """A tensor that is read when it is needed.
 
     Args:
-        shape: Of the values.
-        dtype: A key of `DTYPES`, or whatever the file says.
-        load: Returns the values as they are, be they numbers or not.
-        stored: What the table moved it from.
+        shape: Shape of the values.
+        dtype: A key of `DTYPES`, or the file's own name of another dtype.
+        load: Returns the values, finite or not.
+        source_tensor: The tensor of a source file that the weight table converted to this one.
     """
 
     shape: tuple[int, ...]
@@ -40,14 +45,14 @@ class LazyTensor:
 
     @property
     def nbytes(self) -> int:
-        """Size of the values."""
+        """Size of the values in bytes."""
         return prod(self.shape) * DTYPES[self.dtype].itemsize
 
     def read(self) -> np.ndarray:
         """Return the values.
 
         Raises:
-            WeightsError: One of them is NaN or infinite.
+            WeightsError: A value is NaN or infinite.
         """
         values = self.load()
         if not are_finite(values):
@@ -56,7 +61,7 @@ class LazyTensor:
 
 
 class SourceTensor(NamedTuple):
-    """A tensor as its file has it, which a certificate and messages read without the table."""
+    """A tensor of a source file, before the weight table converted it."""
 
     file: Path
     name: str
@@ -64,47 +69,82 @@ class SourceTensor(NamedTuple):
     weight: LazyTensor
 
 
-# The bits of an exponent; NaN and infinite values have all of them. NumPy's own test takes ten times as long.
+class TensorLocation(NamedTuple):
+    """Where the values of a tensor lie in a file: in one run, in C order."""
+
+    dtype: str  # a key of DTYPES, or the file's own name of another dtype
+    shape: tuple[int, ...]
+    offset: int  # of the first byte, in the file
+
+
+def tensors_at(file: Path, locations: Mapping[str, TensorLocation]) -> dict[str, LazyTensor]:
+    """Return tensors by name; their values are mapped from the file when they are read."""
+    tensors = {}
+    for name, (dtype, shape, offset) in locations.items():
+        # Other dtypes are refused by their names, before a value is read.
+        values = STORED_DTYPES.get(dtype, np.dtype("V")).newbyteorder("<")
+        tensors[name] = LazyTensor(shape, dtype, partial(map_tensor, file, offset, shape, values))
+    return tensors
+
+
+def check_runs(runs: Iterable[tuple[int, int, str]], begin: int, size: int) -> None:
+    """Refuse a file unless its tensors fill it, one after the other.
+
+    Args:
+        runs: First byte, byte after the last one, and name of each tensor; sorted.
+        begin: First byte of the first tensor.
+        size: Bytes of the file.
+
+    Raises:
+        ValueError: There is a gap or an overlap, or the file ends before or after the last tensor.
+    """
+    end = begin
+    for start, stop, name in runs:
+        if start != end:
+            raise ValueError(f"{name} at byte {start:,}, where the tensor before it ends at {end:,}")
+        end = stop
+    if size < end:
+        raise ValueError(f"one that is truncated at {size:,} of {end:,} bytes")
+    if size > end:
+        raise ValueError(f"{size - end:,} bytes after its last tensor")
+
+
+# The bits of the exponent, which are all set in NaN and infinity. `np.isfinite` takes ten times as long.
 _EXPONENTS = {DTYPES["float16"]: 0x7C00, DTYPES["bfloat16"]: 0x7F80}
 
 
 def are_finite(values: np.ndarray) -> bool:
-    """Tell whether no value is NaN or infinite."""
+    """Return whether no value is NaN or infinite."""
     if (exponent := _EXPONENTS.get(values.dtype)) is not None:
         return not ((values.view(np.uint16) & exponent) == exponent).any()
     return bool(np.isfinite(values).all())
 
 
 def not_finite(weights: Iterable[LazyTensor]) -> WeightsError:
-    """Return what to raise because a weight has values that are not finite: all such weights are listed."""
+    """Return the error for weights with values that are not finite; it lists all of them."""
     problems, files = [], []
     for weight in weights:
-        file, name, _, source_tensor = weight.source_tensor or SourceTensor(
-            Path("weights"), "a tensor", "albert_hub", weight
-        )
-        values = source_tensor.load()
+        source = weight.source_tensor or SourceTensor(Path("weights"), "a tensor", "albert_hub", weight)
+        values = source.weight.load()
         count, index = count_and_first(~np.isfinite(values.astype(np.float32, copy=False)))
         if count:
             detail = f"expected finite values, found {count} that are not, the first {values[index]} at {index}"
-            problems.append(Problem("not finite", name, detail))
-            files.append(file)
-    advice = "Such weights compute nothing: get the file once more, or save an earlier state of the model."
+            problems.append(Problem("not finite", source.name, detail))
+            files.append(source.file)
+    advice = "Such weights compute nothing. Download the file again, or save an earlier state of the model."
     return WeightsError(files[0] if files else "weights", "weights", problems, advice)
 
 
 def count_and_first(wrong: np.ndarray) -> tuple[int, tuple[int, ...]]:
-    """Count what is true, and return the index of the first."""
+    """Return the number of true elements, and the index of the first."""
     first = np.unravel_index(np.argmax(wrong), wrong.shape)
     return int(np.count_nonzero(wrong)), tuple(int(position) for position in first)
 
 
 class TiedPair(NamedTuple):
-    """Two tensors that must have the same values.
+    """Two tensors that must have the same values, and the problem if they have not.
 
-    Args:
-        problem: What to report if they have not.
-        copy: The copy.
-        original: The tensor that is converted; None if it is missing.
+    The original is None if the file has a copy of a tensor that is missing.
     """
 
     problem: Problem
@@ -113,16 +153,10 @@ class TiedPair(NamedTuple):
 
 
 def check_tied(file: Path, tied_pairs: Sequence[TiedPair]) -> None:
-    """Refuse a file with a copy that differs from its original in any bit.
-
-    This reads the tensors, so their shapes must have been checked before.
-
-    Args:
-        file: The file, for the message.
-        tied_pairs: The copies with their originals.
+    """Compare tied tensors bit for bit; their shapes must have been compared with the weight table's before.
 
     Raises:
-        WeightsError: A copy differs; all are listed.
+        WeightsError: Some differ; all of them are listed.
     """
     if problems := [
         pair.problem for pair in tied_pairs if pair.original is None or not same_values(pair.copy, pair.original)
@@ -131,14 +165,14 @@ def check_tied(file: Path, tied_pairs: Sequence[TiedPair]) -> None:
 
 
 def transposed(weight: LazyTensor) -> LazyTensor:
-    """Return a matrix the other way round."""
+    """Return a matrix with its two axes exchanged."""
     return LazyTensor(weight.shape[::-1], weight.dtype, lambda: weight.load().T)
 
 
 def same_values(first: LazyTensor, second: LazyTensor) -> bool:
-    """Return whether two tensors have the same shape, dtype and bits. This reads both."""
+    """Return whether two tensors have the same shape, dtype and bits. It reads both."""
     if (first.shape, first.dtype) != (second.shape, second.dtype):
         return False
-    values, others = first.load(), second.load()
-    bits = f"u{values.itemsize}"  # NaN and -0.0 must be the same, too
-    return values.dtype == others.dtype and np.array_equal(values.view(bits), others.view(bits))
+    ours, theirs = first.load(), second.load()
+    bits = f"u{ours.itemsize}"  # NaN equals itself, and -0.0 differs from 0.0
+    return ours.dtype == theirs.dtype and np.array_equal(ours.view(bits), theirs.view(bits))

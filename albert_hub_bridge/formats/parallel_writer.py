@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from albert_hub_bridge.disk.durable import add_filename, write_all
-from albert_hub_bridge.formats.blocks import ContiguousCopier, _blocks
+from albert_hub_bridge.formats.blocks import ContiguousCopier, row_blocks
 from albert_hub_bridge.formats.lazy_tensors import are_finite
 
 
@@ -36,7 +36,7 @@ class ParallelWriter:
         Raises:
             OSError: The system refused to write.
         """
-        return all(self._pool.map(self._write, _blocks(array, offset)))
+        return all(self._pool.map(self._write, row_blocks(array, offset)))
 
     def _write(self, part: tuple[int, np.ndarray]) -> bool:
         offset, block = part

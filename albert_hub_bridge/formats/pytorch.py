@@ -1,8 +1,7 @@
-"""Read PyTorch's pickles, in a separate process."""
+"""Pickles of PyTorch: a separate process copies their tensors into a safetensors file, which is read like any other."""
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,25 +10,31 @@ from albert_hub_bridge.disk.regular_files import check_beginning
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor
 from albert_hub_bridge.formats.safetensors import read_safetensors
-from albert_hub_bridge.formats.sandbox import Sandbox, SandboxError
+from albert_hub_bridge.formats.sandbox import LIBRARY_BYTES, Sandbox, SandboxError, encode_path
 
 
 _SECONDS, _BYTES_PER_SECOND = 30, 10_000_000  # for a pickle; and more for each of its bytes
 
 
 def read_pytorch(file: Path, resources: ExitStack) -> dict[str, LazyTensor]:
-    """Read `pytorch_model.bin`: a pickle, of which another process unpickles tensors and nothing else.
+    """Return the tensors of `pytorch_model.bin`, unread. Only tensors are unpickled.
+
+    Args:
+        file: A pickle.
+        resources: Removes the copy of the tensors when it closes.
 
     Raises:
-        FileError: It is not a regular file, or is something else by its content.
-        WeightsError: It has something else, or is damaged.
+        FileError: It is not a regular file, or has the content of another kind of file.
+        WeightsError: The pickle has anything other than tensors, or is damaged.
     """
     check_beginning(file)
     target = Path(resources.enter_context(TemporaryDirectory(prefix="albert-hub-bridge-"))) / "tensors.safetensors"
-    job = {"task": "pytorch", "file": os.fsencode(os.path.abspath(file)).hex(), "target": os.fsencode(target).hex()}
+    size = file.stat().st_size
+    limits = {"memory": LIBRARY_BYTES + 3 * size, "written": LIBRARY_BYTES + 2 * size}
+    seconds = _SECONDS + size / _BYTES_PER_SECOND
     try:
         with ExitStack() as process:
-            Sandbox(job, process).answer(_SECONDS + file.stat().st_size / _BYTES_PER_SECOND)
+            Sandbox("pytorch", [file], seconds, process, target=encode_path(target), **limits).answer(file)
     except SandboxError as error:
         detail = f"expected a table of tensors, of which nothing else is unpickled, found: {error}"
         raise WeightsError(file, "weights", [Problem("not tensors", file.name, detail)]) from error
@@ -37,10 +42,10 @@ def read_pytorch(file: Path, resources: ExitStack) -> dict[str, LazyTensor]:
 
 
 def refuse_pickle(file: Path) -> WeightsError:
-    """Return what to raise of a pickle that nobody allowed."""
-    problem = Problem("a pickle", file.name, "expected safetensors, found a pickle, which is a program that is run")
+    """Return the error for a pickle that the user did not allow."""
+    problem = Problem("a pickle", file.name, "expected safetensors, found a pickle, which can run any program")
     advice = (
-        "Ask for its safetensors. Or pass --allow-pickle (allow_pickle=True): then another process unpickles its "
-        "tensors, and nothing else."
+        "Ask the author for safetensors. Or pass --allow-pickle (allow_pickle=True): then a separate process unpickles "
+        "tensors only."
     )
     return WeightsError(file, "weights", [problem], advice)

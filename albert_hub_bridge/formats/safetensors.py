@@ -1,8 +1,9 @@
-"""The frame of a safetensors file: where the values of each tensor begin.
+"""safetensors files: read where the values of each tensor lie, and plan the header of a new file.
 
-The library checks a file that is read, after it was checked here: of two tensors of one name the library takes the
-last, and it tells no offsets. Nor does it lay out a file that is filled afterwards. Source of the format:
-https://github.com/huggingface/safetensors.
+The library accepts two tensors of the same name, returns no offsets, and cannot write a file in pieces, so headers are
+read and written here. The library checks every file too.
+
+Source: https://github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -11,73 +12,54 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from albert_hub_bridge.disk.regular_files import check_beginning, open_regular
 from albert_hub_bridge.disk.strict_json import parse_object
 from albert_hub_bridge.errors import Problem, WeightsError
-from albert_hub_bridge.formats.blocks import map_tensor
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor, TensorLocation, check_runs, tensors_at
 
 
 _NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _DTYPES = {short: name for name, short in _NAMES.items()}
-_MOST_HEADER_BYTES = 16 << 20  # a model of ten thousand layers of its own has as many
+_MAX_HEADER_BYTES = 16 << 20  # of a model of ten thousand layers
 
 
-class Tensor(NamedTuple):
-    """A tensor in a file."""
-
-    dtype: str  # a key of DTYPES, or safetensors' own name of another dtype
-    shape: tuple[int, ...]
-    offset: int  # of its first byte, in the file
-
-
-def read_header(file: Path) -> dict[str, Tensor]:
-    """Return every tensor of a file, in the order of the file.
+def read_header(file: Path) -> dict[str, TensorLocation]:
+    """Return where the tensors of a file lie, in the order of the file.
 
     Raises:
-        FileError: It is not a regular file, or is something else by its content.
-        ValueError, TypeError: The header is damaged, or says something twice, or its tensors do not fill the file from
-            the header's end to the last byte. The message says what was found.
+        FileError: It is not a regular file, or has the content of another kind of file.
+        ValueError, TypeError: The header is damaged, or has a name twice, or its tensors do not fill the file from the
+            end of the header to the last byte. The message says what was found.
         SafetensorError: The library finds the file damaged.
     """
     check_beginning(file)
     with open_regular(file) as stream:
         whole = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
-        if whole < 8 or length > _MOST_HEADER_BYTES:
+        if whole < 8 or length > _MAX_HEADER_BYTES:
             raise ValueError(f"a file of {whole:,} bytes that begins with a header of {length:,}")
         if 8 + length > whole:
             raise ValueError(f"one that is truncated at {whole:,} of {8 + length:,} bytes or more")
         header = parse_object(stream.read(length))
-    notes = header.pop("__metadata__", {})
-    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
-        raise ValueError("__metadata__ that is not an object of texts")
-    placed = {name: _place(name, row, 8 + length) for name, row in header.items()}
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("__metadata__ that is not an object of strings")
+    placed = {name: _locate(name, row, 8 + length) for name, row in header.items()}
     placed = dict(sorted(placed.items(), key=lambda item: (item[1][0].offset, item[1][1])))
-    end = 8 + length
-    for name, (tensor, stop) in placed.items():
-        if tensor.offset != end:
-            raise ValueError(f"{name} at byte {tensor.offset:,}, where the tensor before it ends at {end:,}")
-        end = stop
-    if whole < end:
-        raise ValueError(f"one that is truncated at {whole:,} of {end:,} bytes")
-    if whole > end:
-        raise ValueError(f"{whole - end:,} bytes after its last tensor")
-    with safe_open(file, framework="np"):  # the library's own opinion
+    check_runs([(tensor.offset, stop, name) for name, (tensor, stop) in placed.items()], 8 + length, whole)
+    with safe_open(file, framework="np"):  # the library checks the file too
         pass
     return {name: tensor for name, (tensor, _) in placed.items()}
 
 
-def _place(name: str, row: Any, start: int) -> tuple[Tensor, int]:
-    """Return a tensor as the header describes it, and where it ends."""
+def _locate(name: str, row: Any, start: int) -> tuple[TensorLocation, int]:
+    """Return where a tensor lies, and where it ends in the file."""
     if not isinstance(row, dict) or set(row) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name} without exactly dtype, shape and data_offsets")
     dtype, shape, offsets = row["dtype"], row["shape"], row["data_offsets"]
@@ -86,18 +68,21 @@ def _place(name: str, row: Any, start: int) -> tuple[Tensor, int]:
         raise ValueError(f"{name} of shape {shape} at {offsets}: not all of them are sizes")
     if not isinstance(dtype, str) or len(offsets) != 2 or len(shape) > 8 or offsets[0] > offsets[1]:
         raise ValueError(f"{name} of {dtype}, shape {shape} at {offsets}")
-    todays = _DTYPES.get(dtype, dtype)
-    if todays in DTYPES and prod(shape) * DTYPES[todays].itemsize != offsets[1] - offsets[0]:
+    name_of_numpy = _DTYPES.get(dtype, dtype)
+    if name_of_numpy in DTYPES and prod(shape) * DTYPES[name_of_numpy].itemsize != offsets[1] - offsets[0]:
         raise ValueError(f"{name} of {dtype} and shape {shape} in {offsets[1] - offsets[0]:,} bytes")
-    return Tensor(todays, tuple(shape), start + offsets[0]), start + offsets[1]
+    return TensorLocation(name_of_numpy, tuple(shape), start + offsets[0]), start + offsets[1]
 
 
 def plan_header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> tuple[bytes, dict[str, int]]:
-    """Return what comes before the values in a file of tensors, and the offsets where the values of each begin.
+    """Plan a file of tensors.
 
     Args:
-        shapes: Of the tensors, by name, in the order they shall have.
-        dtype: Of all tensors: a key of `DTYPES`.
+        shapes: Shapes of the tensors by name, in the order of the file.
+        dtype: Of all tensors, a key of `DTYPES`.
+
+    Returns:
+        The bytes of the file before the values, and the offset of each tensor's values in the file.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     starts, end = {}, 0
@@ -106,15 +91,19 @@ def plan_header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> tuple[byte
         header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [starts[name], end]}
     content = json.dumps(header, separators=(",", ":")).encode()
     content += b" " * (-len(content) % 8)  # the values begin aligned
-    before = len(content).to_bytes(8, "little") + content
-    return before, {name: len(before) + start for name, start in starts.items()}
+    header_bytes = len(content).to_bytes(8, "little") + content
+    return header_bytes, {name: len(header_bytes) + start for name, start in starts.items()}
 
 
 def read_safetensors(file: Path, resources: ExitStack) -> dict[str, LazyTensor]:
-    """Return every tensor of a safetensors file, unread.
+    """Return the tensors of a safetensors file, unread.
+
+    Args:
+        file: To read.
+        resources: Unused: nothing stays open.
 
     Raises:
-        FileError: It is not a regular file, or is something else by its content.
+        FileError: It is not a regular file, or has the content of another kind of file.
         WeightsError: It is damaged.
     """
     try:
@@ -123,12 +112,3 @@ def read_safetensors(file: Path, resources: ExitStack) -> dict[str, LazyTensor]:
         detail = f"expected a whole safetensors file, found {error}"
         raise WeightsError(file, "weights", [Problem("not safetensors", file.name, detail)]) from error
     return tensors_at(file, header)
-
-
-def tensors_at(file: Path, found: Mapping[str, tuple[str, tuple[int, ...], int]]) -> dict[str, LazyTensor]:
-    """Return tensors by their dtypes, shapes and offsets in a file."""
-    weights = {}
-    for name, (dtype, shape, offset) in found.items():
-        values = DTYPES.get(dtype, np.dtype("V"))  # another dtype is refused by its name before anything is read
-        weights[name] = LazyTensor(shape, dtype, partial(map_tensor, file, offset, shape, values))
-    return weights

@@ -1,7 +1,7 @@
-"""A process of its own for libraries that a damaged or hostile file can crash, or that could do anything at all.
+"""A separate process for libraries that a damaged or hostile file can crash.
 
-The process runs `sandboxed.py`, which imports nothing of this package, with limits on memory, time and files. Where it
-crashes or hangs, this process only learns that there is no answer.
+libhdf5 and the unpickler of torch are not memory-safe, and msgpack can fill the memory. In a process with limits on
+memory, time and files, a crash or a hang ends that process only, and this process learns that there is no answer.
 """
 
 from __future__ import annotations
@@ -11,35 +11,54 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 
-_PROGRAM = Path(__file__).with_name("sandboxed.py")
-_START_SECONDS = 120  # until the libraries are imported, on a machine that has other things to do
-_MOST_ANSWER = 64 << 20
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from sandboxed.program import main; main()"
+_START_SECONDS = 120  # to import the libraries, on a busy machine
+_MAX_ANSWER_BYTES = 64 << 20
+_NO_ANSWER = "a file on which the library crashes, or takes too much memory or time"
+LIBRARY_BYTES = 128 << 20  # of memory, beyond what Python and the library need to start
 
 
 class SandboxError(Exception):
-    """The process failed, or is no more; the message says what its library found."""
+    """There is no answer about a file; the message says what the library found."""
 
 
 class Sandbox:
-    """A process that does one job: it answers with objects of JSON, and with bytes.
+    """One task in a process of its own, which starts at once and ends by itself.
 
     Args:
-        job: What `sandboxed.py` is told, beside where to import from.
-        resources: What ends the process.
+        task: A module of `sandboxed`.
+        files: To read, one after the other.
+        seconds: Wall time for each file.
+        resources: Ends the process when it closes.
+        memory: Bytes that the process may allocate.
+        written: Bytes that it may write.
+        options: More that the task needs to know; values of JSON.
     """
 
-    def __init__(self, job: Mapping[str, Any], resources: ExitStack) -> None:
+    def __init__(
+        self,
+        task: Literal["hdf5", "flax", "pytorch"],
+        files: Sequence[Path],
+        seconds: float,
+        resources: ExitStack,
+        *,
+        memory: int = LIBRARY_BYTES,
+        written: int = 0,
+        **options: Any,
+    ) -> None:
+        self._files, self._seconds = list(files), _START_SECONDS + seconds * len(files)
+        self._answers: list[bytes] | None = None
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HDF5_")}
         environment |= {"HDF5_PLUGIN_PRELOAD": "::"}  # no plugins
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each thread reserves memory
         self._process = subprocess.Popen(  # noqa: S603 (our own program)
-            [sys.executable, "-I", "-S", str(_PROGRAM)],
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(Path(__file__).parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -47,67 +66,48 @@ class Sandbox:
         )
         resources.callback(self.end)
         self._in, self._out = cast("BinaryIO", self._process.stdin), cast("BinaryIO", self._process.stdout)
-        self._ready = False
-        self.ask({"path": sys.path, **job})
+        limits = {"memory": memory, "written": written, "seconds": seconds}
+        job = {"path": sys.path, "task": task, "files": [encode_path(file) for file in files], **limits, **options}
+        with suppress(OSError):  # the process has ended already: there will be no answer
+            self._in.write(json.dumps(job).encode())
+            self._in.close()
 
-    def ask(self, question: Any) -> None:
-        """Send an object."""
-        with suppress(OSError, ValueError):  # it has ended: the answer will be none
-            self._in.write(json.dumps(question).encode() + b"\n")
-            self._in.flush()
-
-    def answer(self, seconds: float) -> dict[str, Any]:
-        """Return the next answer.
-
-        Args:
-            seconds: After which the process is killed; not counted is the time until its libraries are imported.
+    def answer(self, file: Path) -> dict[str, Any]:
+        """Return what the task says about one of the files; the first call waits until the process ends.
 
         Raises:
-            SandboxError: The job failed, or the process crashed, or was killed.
+            SandboxError: The task failed, or the process crashed or was ended, before the answer or during it.
         """
-        if not self._ready:
-            self._ready = True
-            self._line(_START_SECONDS)
-        return self._line(seconds)
-
-    def _line(self, seconds: float) -> dict[str, Any]:
-        with self._deadline(seconds):
-            line = b"" if self._out.closed else self._out.readline(_MOST_ANSWER)
+        if self._answers is None:
+            self._answers = self._read_answers().splitlines()
+        number = self._files.index(file)
         try:
-            answer = json.loads(line)
-        except ValueError as error:
-            raise SandboxError("a file on which the library crashes, or takes too much memory or time") from error
+            answer = json.loads(self._answers[number])
+        except (IndexError, ValueError, RecursionError) as error:
+            raise SandboxError(_NO_ANSWER) from error
         if not isinstance(answer, dict) or "failed" in answer:
-            raise SandboxError(str(answer["failed"] if isinstance(answer, dict) else answer))
+            raise SandboxError(str(answer["failed"]) if isinstance(answer, dict) else _NO_ANSWER)
         return answer
 
-    def read_into(self, values: memoryview, seconds: float) -> None:
-        """Fill a buffer with the bytes that come next.
-
-        Raises:
-            SandboxError: There are not as many.
-        """
-        done = 0
-        with self._deadline(seconds):
-            while done < len(values):
-                if not (count := self._out.readinto(values[done:])):  # type: ignore[attr-defined]
-                    raise SandboxError("values on which the library crashes, or takes too much memory or time")
-                done += count
-
-    @contextmanager
-    def _deadline(self, seconds: float) -> Iterator[None]:
-        timer = threading.Timer(seconds, self._process.kill)
+    def _read_answers(self) -> bytes:
+        timer = threading.Timer(self._seconds, self._process.kill)
         timer.daemon = True
         timer.start()
         try:
-            yield
+            return self._out.read(_MAX_ANSWER_BYTES)
         finally:
             timer.cancel()
+            self.end()
 
     def end(self) -> None:
-        """End the process; what it was asked and did not answer is forgotten."""
+        """End the process, if it has not ended."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._in, self._out):
-            with suppress(OSError):  # what was written last was never read
+            with suppress(OSError):  # what was written last may not have been read
                 pipe.close()
+
+
+def encode_path(file: Path) -> str:
+    """Return the absolute name of a file as hexadecimal digits: names need not be valid text."""
+    return os.fsencode(os.path.abspath(file)).hex()

@@ -1,4 +1,7 @@
-"""SentencePiece models in files: of a size that the model they belong to can have, before anything parses them."""
+"""Untrusted SentencePiece models: their size is checked against the architecture before they are parsed.
+
+sentencepiece and the tokenizers library take many times the memory of a file, so a count of its pieces comes first.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,44 @@ from pathlib import Path
 
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.errors import Problem, VocabularyError
+from albert_hub_bridge.formats.varint import read_varint
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import Vocabulary, parse_vocabulary
 
 
-# Bytes of pieces with their scores, of which real ones have some 20 each: the tokenizers library makes a tree of them
-# that takes 300 for each. And of all that is not a piece, of which the map of characters, with the rules of
-# `mapping.vocabulary` in it, is the largest.
-_A_PIECE, _LONG_PIECES, _ALL_ELSE = 48, 1 << 16, 4 << 20
-_MOST_BYTES = 16 << 20  # with 250,000 pieces it has some 5 MB
+# Pieces with their scores have some 20 bytes each; the tokenizers library makes a tree of them with 300 for each.
+_PIECE_BYTES, _EXTRA_PIECE_BYTES = 48, 1 << 16
+# Of everything else, the map of characters is the largest; the rules of `mapping.vocabulary` are in it.
+_MAX_OTHER_BYTES = 4 << 20
+_MAX_BYTES = 16 << 20  # a model of 250,000 pieces has some 5 MB
+
+# Types of protobuf's fields.
+_VARINT, _LENGTH, _FIXED_BYTES = 0, 2, {1: 8, 5: 4}
+_PIECE_TAG = 1 << 3 | _LENGTH  # `pieces` is the first field
 
 
 def read_vocabulary(file: Path, architecture: Architecture) -> tuple[bytes, Vocabulary]:
-    """Read a SentencePiece model that has to fit an architecture, and parse it.
+    """Read and parse a SentencePiece model that has to fit an architecture.
+
+    Returns:
+        The content of the file, and the vocabulary.
 
     Raises:
-        FileError: It is not a regular file, or larger than the architecture or any vocabulary is, or empty.
+        FileError: It is not a regular file, or is larger than the architecture or any vocabulary allows, or is empty.
         VocabularyError: As `fitting_vocabulary`.
     """
-    most = _LONG_PIECES + _A_PIECE * architecture.vocabulary_size
-    proto = read_bytes(file, min(_MOST_BYTES, _ALL_ELSE + most))
+    max_bytes = _MAX_OTHER_BYTES + _max_piece_bytes(architecture)
+    proto = read_bytes(file, min(_MAX_BYTES, max_bytes))
     return proto, fitting_vocabulary(file, proto, architecture)
 
 
 def fitting_vocabulary(file: Path, proto: bytes, architecture: Architecture) -> Vocabulary:
-    """Parse a SentencePiece model that was read from a file, and that has to fit an architecture.
+    """Parse a SentencePiece model that has to fit an architecture.
+
+    Args:
+        file: Named in messages.
+        proto: Content of the file.
+        architecture: Its token embedding has a row for each piece.
 
     Raises:
         VocabularyError: It is not a unigram model with ALBERT's special pieces, or has more pieces than the token
@@ -39,14 +55,14 @@ def fitting_vocabulary(file: Path, proto: bytes, architecture: Architecture) -> 
     rows = architecture.vocabulary_size
     try:
         pieces, other = _measure(proto, rows)
+        detail = ""
         if pieces > rows:
-            detail = f"expected at most {rows} pieces, as the token embedding has rows, found {pieces} or more"
-            raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
-        if other > _ALL_ELSE:
-            detail = f"expected at most {_ALL_ELSE:,} bytes beside the pieces, found {other:,}"
-            raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
-        if (size := len(proto) - other) > (most := _LONG_PIECES + _A_PIECE * rows):
-            detail = f"expected at most {most:,} bytes of pieces, found {size:,}"
+            detail = f"expected at most {rows} pieces, the rows of the token embedding, found {pieces} or more"
+        elif other > _MAX_OTHER_BYTES:
+            detail = f"expected at most {_MAX_OTHER_BYTES:,} bytes other than pieces, found {other:,}"
+        elif (size := len(proto) - other) > (max_bytes := _max_piece_bytes(architecture)):
+            detail = f"expected at most {max_bytes:,} bytes of pieces, found {size:,}"
+        if detail:
             raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
         return parse_vocabulary(proto)
     except ValueError as error:
@@ -54,51 +70,36 @@ def fitting_vocabulary(file: Path, proto: bytes, architecture: Architecture) -> 
         raise VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)]) from error
 
 
-def _measure(proto: bytes, rows: int) -> tuple[int, int]:
-    """Return the number of pieces of a serialized model, and the bytes of all else, without parsing it.
+def _max_piece_bytes(architecture: Architecture) -> int:
+    return _EXTRA_PIECE_BYTES + _PIECE_BYTES * architecture.vocabulary_size
 
-    It counts no further where either is too much.
+
+def _measure(proto: bytes, rows: int) -> tuple[int, int]:
+    """Return the number of pieces of a serialized model, and the bytes of everything else, without parsing it.
+
+    Counting ends when either is too large.
 
     Source:
         https://protobuf.dev/programming-guides/encoding/; `pieces` is the first field of sentencepiece_model.proto.
     """
     position, pieces, other = 0, 0, 0
-    try:
-        while position < len(proto) and pieces <= rows and other <= _ALL_ELSE:
-            start = position
-            tag, position = _varint(proto, position)
-            if tag & 7 == 0:
-                _, position = _varint(proto, position)
-            elif tag & 7 == 1:
-                position += 8
-            elif tag & 7 == 2:
-                length, position = _varint(proto, position)
-                position += length
-            elif tag & 7 == 5:
-                position += 4
-            else:
-                raise ValueError(f"not a SentencePiece model: a field of kind {tag & 7}")
-            if tag == 0x0A:
-                pieces += 1
-            else:
-                other += position - start
-    except IndexError as error:
-        raise ValueError("not a SentencePiece model: it ends within a number") from error
+    while position < len(proto) and pieces <= rows and other <= _MAX_OTHER_BYTES:
+        start = position
+        tag, position = read_varint(proto, position)
+        kind = tag & 7
+        if kind == _VARINT:
+            _, position = read_varint(proto, position)
+        elif kind == _LENGTH:
+            length, position = read_varint(proto, position)
+            position += length
+        elif kind in _FIXED_BYTES:
+            position += _FIXED_BYTES[kind]
+        else:
+            raise ValueError(f"not a SentencePiece model: a field of type {kind}")
+        if tag == _PIECE_TAG:
+            pieces += 1
+        else:
+            other += position - start
     if position > len(proto):
         raise ValueError(f"not a SentencePiece model, or truncated at {len(proto):,} of {position:,} bytes or more")
     return pieces, other
-
-
-def _varint(proto: bytes, position: int) -> tuple[int, int]:
-    byte = proto[position]
-    if byte < 0x80:
-        return byte, position + 1
-    value, shift = byte & 0x7F, 7
-    while byte >= 0x80:
-        position += 1
-        byte = proto[position]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if shift > 70:
-            raise ValueError("not a SentencePiece model: a number of more than 64 bits")
-    return value, position + 1

@@ -1,4 +1,4 @@
-"""Between torch's tensors and ours. torch is imported when it is used: most conversions do without."""
+"""Convert between torch's tensors and ours. torch is imported when it is used: most conversions do not need it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """Copy an array into a tensor of its own, bfloat16 included."""
+    """Return a tensor with a copy of an array."""
     import torch
 
-    array = np.array(array, order="C")  # of our own: what is mapped from a file cannot be written to
-    if array.dtype == DTYPES["bfloat16"]:  # torch does not know NumPy's bfloat16; the bits are the same
+    array = np.array(array, order="C")  # a mapped array is read-only, and torch needs memory that can be written
+    if array.dtype == DTYPES["bfloat16"]:  # torch does not support bfloat16 of NumPy; the bits are the same
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
 def as_weight(tensor: torch.Tensor) -> LazyTensor:
-    """Return a tensor as a weight, which shares its memory where it can."""
+    """Return a tensor as a lazy tensor; on a CPU they share memory."""
     import torch
 
     dtype = str(tensor.dtype).removeprefix("torch.")

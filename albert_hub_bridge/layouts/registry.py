@@ -9,7 +9,7 @@ from pathlib import Path
 from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayout, closed_on_failure
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError
-from albert_hub_bridge.hubs.common import Source
+from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.source import pull_source
 from albert_hub_bridge.layouts.configuration import Configuration
 from albert_hub_bridge.layouts.files import RECORD_FILES
@@ -63,11 +63,11 @@ def needed_files(names: Iterable[str]) -> list[str]:
     return sorted(others | (present & {_RECORD})) + next(filter(None, weights), [])
 
 
-def pull(source: str | Path) -> Source:
+def pull(source: str | Path) -> LocalSource:
     """Return the folder of a source, after a hub's client has downloaded what is needed.
 
     Raises:
-        SourceError: As `hubs.source.pull_source`.
+        SourceError: As `pull_source`.
     """
     return pull_source(source, needed_files)
 

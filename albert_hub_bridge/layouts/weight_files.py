@@ -28,7 +28,7 @@ import numpy as np
 from albert_hub_bridge.checkpoint import Checkpoint, Progress
 from albert_hub_bridge.disk.durable import add_filename, read_back_error, to_disk, write_all
 from albert_hub_bridge.errors import TargetError
-from albert_hub_bridge.formats.blocks import ContiguousCopier, _blocks
+from albert_hub_bridge.formats.blocks import ContiguousCopier, row_blocks
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, not_finite
 from albert_hub_bridge.formats.parallel_writer import ParallelWriter
 from albert_hub_bridge.mapping.weights import Dialect, WeightRule
@@ -123,7 +123,7 @@ def _read_back(plan: WeightFilePlan, checkpoint: Checkpoint, dialect: Dialect) -
 def _contents(plan: WeightFilePlan, checkpoint: Checkpoint, dialect: Dialect) -> Iterator[tuple[int, np.ndarray]]:
     """Yield what a file has to contain, with the offsets, from its beginning to its end."""
     chunks = [(offset, np.frombuffer(chunk, np.uint8)) for offset, chunk in plan.metadata_chunks.items()]
-    values = (part for rule, offset in plan.values for part in _blocks(_values(checkpoint, rule, dialect), offset))
+    values = (part for rule, offset in plan.values for part in row_blocks(_values(checkpoint, rule, dialect), offset))
     return heapq.merge(sorted(chunks, key=itemgetter(0)), values, key=itemgetter(0))
 
 

@@ -1,7 +1,7 @@
 """What defines an ALBERT encoder: the arguments of KerasHub's `AlbertBackbone`, and three settings of other ALBERTs.
 
-This module needs neither torch nor transformers. The configuration of the model checks itself with it, and so does every
-conversion.
+This module needs neither torch nor transformers. The model's configuration and every conversion check themselves with
+it.
 """
 
 from __future__ import annotations

@@ -12,16 +12,15 @@ from .architecture import FIELDS, architecture_problems, is_epsilon, is_rate
 class AlbertHubConfig(PreTrainedConfig):
     r"""Configuration of an `AlbertHubModel` and its heads. The defaults are those of `albert_base_en_uncased`.
 
-    Every field of the encoder is documented at `Architecture`, whose names and rules these are.
-    transformers' names for the same things (`hidden_size`, `num_hidden_layers`, ...) can be read, set and passed as
-    well.
+    The fields of the encoder are documented at `Architecture`. transformers' names for them (`hidden_size`,
+    `num_hidden_layers`, ...) can also be read, set and passed.
 
     Args:
         classifier_dropout (`float`, *optional*, defaults to 0.1):
             Dropout rate before a classifier, in [0, 1); `None` for the encoder's rate.
         classifier_activation (`str`, *optional*):
-            What KerasHub's classifier does to its scores: `softmax`, `sigmoid`, or `None` for nothing. The models here
-            return scores (`logits`) whatever it says; `problem_type` tells pipelines what to do with them.
+            Activation of KerasHub's classifier: `softmax`, `sigmoid`, or `None`. The models here always return scores
+            before it (`logits`). Pipelines follow `problem_type`.
         masked_lm_layer_norm_epsilon (`float`, *optional*, defaults to 1e-5):
             Epsilon of the masked-LM head's layer norm.
         initializer_range (`float`, *optional*, defaults to 0.02):
@@ -91,9 +90,9 @@ class AlbertHubConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if __name__.startswith("albert_hub_bridge."):  # code is saved by classes that came with it, and named by them
+        if __name__.startswith("albert_hub_bridge."):  # only classes that came with a repository's code save that code
             kwargs.pop("auto_map", None)
-        # A field and its alias are one thing. Where they disagree, refuse rather than pick one.
+        # A field and its alias must agree. Refuse rather than pick one.
         given: dict[str, dict[str, Any]] = {}
         for alias, name in self.attribute_map.items():
             if alias in kwargs:
@@ -107,12 +106,12 @@ class AlbertHubConfig(PreTrainedConfig):
 
     @property
     def num_layer_runs(self) -> int:
-        """How many encoder layers a sequence runs through; `output_hidden_states` gives one more."""
+        """Number of encoder layers that a sequence passes. `output_hidden_states` gives one state more."""
         return self.num_layers * self.num_inner_repetitions
 
     @property
     def base_model_tp_plan(self) -> dict[str, str]:  # type: ignore[override]
-        """What tensor parallelism cuts: heads, feed-forward blocks and the vocabulary."""
+        """Tensor-parallel plan: heads, feed-forward blocks and the vocabulary are split."""
         return {"token_embedding": "embedding_rowwise"} | {
             f"{layer}.{module}": style
             for layer in self._layer_names
@@ -128,16 +127,16 @@ class AlbertHubConfig(PreTrainedConfig):
 
     @property
     def base_model_fsdp_plan(self) -> dict[str, str]:  # type: ignore[override]
-        """What FSDP2 gathers at a time: the embeddings of tokens, or one layer."""
+        """FSDP2 plan: the token embedding and each layer are gathered separately."""
         return {"token_embedding": "free_full_weight"} | dict.fromkeys(self._layer_names, "free_full_weight")
 
     @property
     def _layer_names(self) -> list[str]:
-        # In plans a number becomes a wildcard unless another number stands before it.
+        # In a plan, a number is read as a wildcard unless it follows another number.
         return [f"transformer_layers.*.{inner}" for inner in range(self.num_inner_repetitions)]
 
     def validate_architecture(self) -> None:
-        """Refuse impossible architectures; part of `@strict`, run at construction, on saving and by `validate()`."""
+        """Raise for impossible settings. `@strict` calls this at construction, on saving and in `validate()`."""
         problems = architecture_problems({name: getattr(self, name) for name in FIELDS})
         if self.classifier_dropout is not None and not is_rate(self.classifier_dropout):
             problems.append(f"classifier_dropout must be a number in [0, 1) or None, not {self.classifier_dropout!r}")

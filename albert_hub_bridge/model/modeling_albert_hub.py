@@ -1,13 +1,13 @@
-"""ALBERT as KerasHub computes it, as a transformers model. Read from top to bottom: the order of the forward pass.
+"""KerasHub's ALBERT as a transformers model. The modules stand in the order of the forward pass.
 
-What differs from transformers' own `AlbertModel`, each a fact of `keras_hub/src/models/albert/albert_backbone.py` and
-`keras_hub/src/layers/modeling/transformer_encoder.py`:
+Differences from transformers' own `AlbertModel`. Sources: `keras_hub/src/models/albert/albert_backbone.py` and
+`keras_hub/src/layers/modeling/transformer_encoder.py`.
 
 - GELU is the tanh approximation, fused, unless the configuration names another activation.
-- One dropout rate, also applied after the feed-forward block.
-- The softmax of attention runs in float32 under every dtype; probabilities of masked keys are zeroed after it, so a
-  sequence that is all padding attends to nothing instead of to everything.
-- New weights are drawn from a truncated normal, and the row of `<pad>` is trained like any other.
+- There is one dropout rate. It also applies after the feed-forward block.
+- The softmax of attention runs in float32 under every dtype. The probabilities of masked keys are set to zero after
+  it. So a sequence that is all padding attends to nothing.
+- New weights come from a truncated normal distribution. The row of `<pad>` is trained like any other row.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_albert_hub import AlbertHubConfig
-from .dense import dense, feed_forward
+from .fast_linear import fast_linear, feed_forward
 from .packing import PackedRow
 
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn.attention.flex_attention import BlockMask
 
-    try:  # of remote code transformers wants every import to be installed, wherever it stands, but those that are tried
+    try:  # transformers requires all imports of remote code to be installed, except those inside a `try`
         from jaxtyping import Bool, Float, Int
     except ImportError:
         raise
@@ -65,14 +65,14 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch queries heads head_dim"], Float[Tensor, "batch heads queries keys"]]:
-    """Attention written out, the only backend that returns its probabilities."""
+    """Attention in plain PyTorch operations. Only this backend returns the probabilities."""
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
     precision = torch.promote_types(query.dtype, torch.float32)  # float32 under bfloat16 and float16
     probabilities = nn.functional.softmax(scores, dim=-1, dtype=precision).to(query.dtype)
     if attention_mask is not None:
-        # Where every key is masked the softmax is uniform; KerasHub (and sdpa) give zeros there.
+        # If every key is masked, the softmax is uniform. KerasHub and sdpa give zeros.
         hidden_keys = attention_mask <= torch.finfo(attention_mask.dtype).min  # or minus infinity
         probabilities = probabilities.masked_fill(hidden_keys, 0.0)
     probabilities = nn.functional.dropout(probabilities, p=dropout, training=module.training)
@@ -99,24 +99,25 @@ class AlbertHubAttention(nn.Module):
         self,
         hidden_states: Float[Tensor, "batch seq hidden"],
         attention_mask: Tensor | None = None,
-        asking: Float[Tensor, "batch queries hidden"] | None = None,
+        query_states: Float[Tensor, "batch queries hidden"] | None = None,
         lengths: list[int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Float[Tensor, "batch queries hidden"], Float[Tensor, "batch heads queries seq"] | None]:
-        """Return the attended states and, from the eager backend, the probabilities.
+        """Return the attention output. The eager backend also returns the probabilities.
 
         Args:
-            hidden_states: What is attended to.
-            attention_mask: In the form that the backend wants.
-            asking: What attends; `hidden_states` by default.
-            lengths: Of the sequences that a batch of one row holds; each attends to itself. One asks, or all of them.
-            **kwargs: What attention backends take.
+            hidden_states: States for keys and values.
+            attention_mask: Mask in the form of the attention backend.
+            query_states: States for queries. `hidden_states` by default.
+            lengths: Lengths of the sequences in a packed batch of one row. Each sequence attends to itself. A sequence
+                has one query, or as many as tokens.
+            **kwargs: Options of the attention backend.
         """
-        asking = hidden_states if asking is None else asking
+        query_states = hidden_states if query_states is None else query_states
         query, key, value = (
-            dense(projection, states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            fast_linear(projection, states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection, states in (
-                (self.query_dense, asking),
+                (self.query_dense, query_states),
                 (self.key_dense, hidden_states),
                 (self.value_dense, hidden_states),
             )
@@ -128,11 +129,11 @@ class AlbertHubAttention(nn.Module):
         if lengths is None:
             attended, probabilities = attend(self, query, key, value, attention_mask, **kwargs)
         else:
-            queries = lengths if asking is hidden_states else [1] * len(lengths)
+            queries = lengths if query_states is hidden_states else [1] * len(lengths)
             sequences = zip(query.split(queries, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
             attended = torch.cat([attend(self, *sequence, None, **kwargs)[0] for sequence in sequences], dim=1)
             probabilities = None
-        return dense(self.output_dense, attended.flatten(-2)), probabilities
+        return fast_linear(self.output_dense, attended.flatten(-2)), probabilities
 
 
 class AlbertHubLayer(GradientCheckpointingLayer):
@@ -153,14 +154,14 @@ class AlbertHubLayer(GradientCheckpointingLayer):
         self,
         hidden_states: Float[Tensor, "batch seq hidden"],
         attention_mask: Tensor | None = None,
-        wanted: slice | Int[Tensor, " queries"] | None = None,
+        query_positions: slice | Int[Tensor, " queries"] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Float[Tensor, "batch queries hidden"]:
-        """Attend, then feed forward; each block ends in dropout, residual and layer norm.
+        """Apply attention, then the feed-forward block. Each ends with dropout, residual and layer norm.
 
-        `wanted` says which positions are computed; all of them by default.
+        `query_positions` are the positions to compute. All by default.
         """
-        states = hidden_states if wanted is None else hidden_states[:, wanted]
+        states = hidden_states if query_positions is None else hidden_states[:, query_positions]
         attended, _ = self.self_attention_layer(hidden_states, attention_mask, states, **kwargs)
         states = self.self_attention_layer_norm(states + self.self_attention_dropout(attended))
 
@@ -171,7 +172,7 @@ class AlbertHubLayer(GradientCheckpointingLayer):
 
 
 class AlbertHubPreTrainedModel(PreTrainedModel):
-    """What all ALBERT models of this package share: how they are loaded, initialized and run."""
+    """Base class of all ALBERT models of this package: loading and initialization."""
 
     config_class = AlbertHubConfig
     base_model_prefix = "backbone"
@@ -189,7 +190,7 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "forward" in vars(cls):
-            # Annotations are strings here, but transformers' tools read this one.
+            # Annotations are strings in this file. transformers' tools need this one evaluated.
             inspect.unwrap(cls.forward).__annotations__["kwargs"] = Unpack[TransformersKwargs]
 
     def get_position_embeddings(self) -> nn.Embedding:
@@ -198,7 +199,7 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
         return base.position_embedding
 
     def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
-        """Change how many tokens a sequence may have: rows at the end are left out, or drawn as new weights are."""
+        """Change the number of positions. Rows at the end are removed, or initialized like new weights."""
         old = self.get_position_embeddings()
         new = nn.Embedding(new_num_position_embeddings, old.embedding_dim).to(old.weight)
         self._init_weights(new)
@@ -210,25 +211,25 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_preset(cls, preset: Any, dtype: str = "float32", allow_pickle: bool = False) -> Any:
-        """Make a model of a KerasHub preset, or of a repository of any layout. See `albert_hub_bridge.runtime.loading`.
+        """Load a KerasHub preset, or a repository of any layout. See `albert_hub_bridge.runtime.loading`.
 
         Args:
             preset: A folder, the name of a published preset, or a handle (`kaggle://...`, `hf://...`).
             dtype: `"float32"`, `"bfloat16"` or `"float16"`.
-            allow_pickle: Whether to read weights that are a pickle, of which nothing but tensors is unpickled.
+            allow_pickle: Whether to read weights from a pickle. Only tensors are unpickled.
 
         Raises:
-            ImportError: This file came with a repository, and the package is not installed.
+            ImportError: albert-hub-bridge is not installed.
         """
-        try:  # by name, because the rooms below know nothing of those above, and this file may have come alone
+        try:  # by name: this folder depends on no other, and may be in a repository without the package
             loading = importlib.import_module("albert_hub_bridge.runtime.loading")
         except ImportError as error:
-            raise ImportError("from_preset reads with albert-hub-bridge: pip install albert-hub-bridge") from error
+            raise ImportError("from_preset needs albert-hub-bridge: pip install albert-hub-bridge") from error
         return loading.load_preset(cls, preset, dtype, allow_pickle)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize as KerasHub does: `TruncatedNormal(0.02)`, cut at two standard deviations, and zero biases."""
+        """Initialize like KerasHub: `TruncatedNormal(0.02)`, truncated at two standard deviations, and zero biases."""
         if isinstance(module, nn.Linear | nn.Embedding):
             std = self.config.initializer_range
             init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
@@ -244,7 +245,7 @@ def _is_padding_mask(attention_mask: Any) -> TypeGuard[Tensor]:
 
 
 def _hides_nothing(attention_mask: Any) -> bool:
-    """Tell whether it is a mask of ones alone, which costs nothing if it is not applied."""
+    """Return whether a mask is all ones. Such a mask need not be applied."""
     return _is_padding_mask(attention_mask) and not is_tracing(attention_mask) and bool(attention_mask.all())
 
 
@@ -253,7 +254,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
 
     Args:
         config: The architecture.
-        add_pooling_layer: Whether to have `pooled_dense`; heads that work on tokens do without.
+        add_pooling_layer: Whether to add `pooled_dense`. Token-level heads do not use it.
 
     Source:
         Lan et al., 2019, https://arxiv.org/abs/1909.11942; keras_hub/src/models/albert/albert_backbone.py.
@@ -291,24 +292,25 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         token_type_ids: Int[Tensor, "batch seq"] | None = None,
         position_ids: Int[Tensor, "batch seq"] | None = None,
         inputs_embeds: Float[Tensor, "batch seq embedding"] | None = None,
-        positions: Literal["all", "visible", "first"] = "all",
+        positions: Literal["all", "unmasked", "first"] = "all",
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Encode a batch.
 
         Args:
             input_ids: Token ids, in [0, vocabulary_size). KerasHub's `token_ids`.
-            attention_mask: 1 for tokens, 0 for padding; all ones by default. KerasHub's `padding_mask`. Or what each
-                token attends to: (batch, 1, seq, seq) of booleans or of what is added to the scores, or a `BlockMask`.
-            token_type_ids: Segment ids, in [0, num_segments); all zeros by default. KerasHub's `segment_ids`.
-            position_ids: Positions, in [0, max_sequence_length); 0, 1, 2, ... by default. Without `attention_mask`,
-                several sequences may be packed into a row: each begins at position 0, and attends to itself only.
-            inputs_embeds: Token embeddings, of width embedding_dim, instead of `input_ids`.
-            positions: Where `last_hidden_state` is wanted, so that the rest need not be computed: `"visible"` gives
-                zeros where `attention_mask` hides a token, `"first"` the first position alone, (batch, 1, hidden_dim).
-                What is given is the same as under `"all"`. Hidden states and attentions, where they are asked for as
-                well, are computed as under `"all"`, and so is what hooks on the layers see.
-            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and what attention backends take.
+            attention_mask: 1 for tokens, 0 for padding. All ones by default. KerasHub's `padding_mask`. A mask of shape
+                (batch, 1, seq, seq) is also accepted: booleans, or floats that are added to the scores. So is a
+                `BlockMask`.
+            token_type_ids: Segment ids, in [0, num_segments). All zeros by default. KerasHub's `segment_ids`.
+            position_ids: Positions, in [0, max_sequence_length). 0, 1, 2, ... by default. Without `attention_mask`, a
+                row may hold several packed sequences. Each begins at position 0, and attends to itself only.
+            inputs_embeds: Token embeddings of width embedding_dim. They replace `input_ids`.
+            positions: Positions of `last_hidden_state` to compute. `"unmasked"` gives zeros where `attention_mask` is
+                0. `"first"` gives the first position alone, (batch, 1, hidden_dim). The returned values are those of
+                `"all"`. With `output_hidden_states`, `output_attentions` or hooks on the layers, everything is
+                computed.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and options of the attention backend.
 
         Returns:
             `last_hidden_state` (batch, seq, hidden_dim), KerasHub's `sequence_output`, and `pooler_output`
@@ -316,10 +318,10 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
 
         Raises:
             ValueError: Both or neither of `input_ids` and `inputs_embeds` were given, the sequence is too long, or
-                the attention backend cannot do what the mask or the packed positions say.
+                the attention backend does not support this mask or packed positions.
         """
-        if positions not in {"all", "visible", "first"}:
-            raise ValueError(f'positions must be "all", "visible" or "first", not {positions!r}.')
+        if positions not in {"all", "unmasked", "first"}:
+            raise ValueError(f'positions must be "all", "unmasked" or "first", not {positions!r}.')
         if kwargs.get("output_hidden_states", self.config.output_hidden_states) or kwargs.get(
             "output_attentions", self.config.output_attentions
         ):
@@ -327,7 +329,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         embeddings = self._embed(input_ids, token_type_ids, position_ids, inputs_embeds)
         if attention_mask is None and position_ids is not None:
             packed_positions = position_ids.expand(embeddings.shape[:2])
-            kwargs["position_ids"] = position_ids  # flash attention sees for itself what is packed
+            kwargs["position_ids"] = position_ids  # flash attention finds the packed sequences itself
         else:
             packed_positions = None
         attention_mask = None if _hides_nothing(attention_mask) else attention_mask
@@ -338,7 +340,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             mask = self._attention_mask(embeddings, attention_mask, packed_positions)
         else:
             embeddings, kwargs["lengths"] = row.pack(embeddings), row.lengths
-        hidden_states = dense(self.embeddings_projection, embeddings)
+        hidden_states = fast_linear(self.embeddings_projection, embeddings)
         repetitions = self.config.num_layers // self.config.num_groups
         *layers, last = (layer for group in self.transformer_layers for _ in range(repetitions) for layer in group)
         for layer in layers:
@@ -349,8 +351,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             hidden_states = last(hidden_states, mask, None, **kwargs)
             hidden_states = hidden_states if row is None else row.unpack(hidden_states)
 
-        pooled = None if self.pooled_dense is None else torch.tanh(dense(self.pooled_dense, hidden_states[:, 0]))
-        if positions == "visible" and _is_padding_mask(attention_mask):
+        pooled = None if self.pooled_dense is None else torch.tanh(fast_linear(self.pooled_dense, hidden_states[:, 0]))
+        if positions == "unmasked" and _is_padding_mask(attention_mask):
             hidden_states = hidden_states.masked_fill(attention_mask.unsqueeze(-1) == 0, 0.0)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
@@ -367,7 +369,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             inputs_embeds = self.token_embedding(input_ids)
         batch_shape, device = inputs_embeds.shape[:2], inputs_embeds.device
         if position_ids is None:
-            # A length that torch.export leaves open is a symbol, not an int: its bound is the exporter's to name.
+            # Under torch.export the length may be a symbol. Then the exporter states its bound.
             if isinstance(batch_shape[1], int) and batch_shape[1] > self.config.max_sequence_length:
                 raise ValueError(
                     f"A sequence of {batch_shape[1]} tokens is longer than max_sequence_length="
@@ -386,17 +388,17 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         packed_positions: Int[Tensor, "batch seq"] | None,
         positions: str,
     ) -> PackedRow | None:
-        """Return where the tokens are, if sequence by sequence gives the same for less: on a CPU, with sdpa."""
+        """Return the packed form of a batch, if it gives the same values for less work: on a CPU, with sdpa."""
         if is_tracing(embeddings) or embeddings.device.type != "cpu" or self.config._attn_implementation != "sdpa":
             return None
         if packed_positions is not None and positions != "first" and (packed_positions == 0)[:, 1:].any():
-            return None if self._layers_are_watched() else PackedRow.of_positions(packed_positions)
+            return None if self._layers_have_hooks() else PackedRow.of_positions(packed_positions)
         if positions == "all" or not _is_padding_mask(attention_mask) or not attention_mask.any():
             return None
-        if attention_mask.shape != embeddings.shape[:2] or self._layers_are_watched():
-            return None  # a mask that does not fit is the backend's to refuse
+        if attention_mask.shape != embeddings.shape[:2] or self._layers_have_hooks():
+            return None  # the backend raises for a mask of a wrong shape
         if (positions == "first" or self.pooled_dense is not None) and not attention_mask[:, 0].all():
-            return None  # the first position of a text is wanted even where it is padding
+            return None  # the first position is needed even if it is padding
         return PackedRow.of_mask(attention_mask)
 
     def _first_of(
@@ -407,20 +409,20 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         row: PackedRow | None,
         **kwargs: Any,
     ) -> Float[Tensor, "batch 1 hidden"]:
-        """Run the last layer for the first position of each text."""
+        """Run the last layer for the first position of each text only."""
         if row is not None:
             return layer(hidden_states, mask, row.firsts, **kwargs).transpose(0, 1)
         if self.config._attn_implementation not in {"sdpa", "eager"} or (
-            not is_tracing(hidden_states) and self._layers_are_watched()
+            not is_tracing(hidden_states) and self._layers_have_hooks()
         ):
             return layer(hidden_states, mask, None, **kwargs)[:, :1]
         mask = None if mask is None else mask[:, :, :1]
         return layer(hidden_states, mask, slice(0, 1), **kwargs)
 
-    def _layers_are_watched(self) -> bool:
-        """Tell whether hooks hang on the layers or what is in them, which expect (batch, seq, width).
+    def _layers_have_hooks(self) -> bool:
+        """Return whether the layers or their submodules have hooks, which expect (batch, seq, width).
 
-        transformers' own, which stay once hidden states were asked for, look only when they are asked for again.
+        transformers' own hooks do not count. They stay after hidden states were requested once, and then do nothing.
         """
         return any(
             getattr(hook, "__module__", None) != OutputRecorder.__module__
@@ -437,13 +439,13 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         attention_mask: Any,
         packed_positions: Int[Tensor, "batch seq"] | None,
     ) -> Any:
-        """Return the mask in the form that the attention backend wants; None if it hides nothing."""
+        """Return the mask in the form of the attention backend, or None if no key is masked."""
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 4:
             return self._whole_attention_mask(inputs_embeds, attention_mask)
         only_own_sequence = None
         if packed_positions is not None:
             starts = (packed_positions == 0)[:, 1:]
-            # What depends on numbers cannot be decided in a traced graph: there the mask is always made.
+            # A traced graph cannot branch on values. There the mask is always created.
             if is_tracing(packed_positions) or starts.any():
                 if not is_flash_attention_requested(self.config):
                     sequence = nn.functional.pad(starts.cumsum(-1), (1, 0)).expand(inputs_embeds.shape[:2])
@@ -464,8 +466,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         backend = self.config._attn_implementation
         if attention_mask.is_floating_point():
             if backend == "flex_attention" and attention_mask.device.type == "cpu":
-                raise ValueError("Flex attention on a CPU takes a mask of booleans: on others torch crashes.")
-            return attention_mask  # it is added to the scores
+                raise ValueError("Flex attention on a CPU needs a boolean mask. torch crashes on others.")
+            return attention_mask  # added to the scores
         visible = attention_mask.bool()
         if backend == "sdpa":
             return visible
@@ -481,7 +483,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
 
 
 class AlbertHubMaskedLMHead(nn.Module):
-    """Scores of all tokens at every position: KerasHub's `MaskedLMHead`.
+    """KerasHub's `MaskedLMHead`: scores of all tokens at every position.
 
     Source:
         keras_hub/src/layers/modeling/masked_lm_head.py.
@@ -495,13 +497,15 @@ class AlbertHubMaskedLMHead(nn.Module):
         self.decoder: nn.Module = nn.Linear(config.embedding_dim, config.vocabulary_size)  # the weight is tied
 
     def forward(self, sequence_output: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq vocabulary"]:
-        """Transform back to the width of embeddings, and compare with all of them."""
-        embeddings = self.intermediate_layer_norm(dense(self.intermediate_dense, sequence_output, self.activation))
-        return dense(self.decoder, embeddings)
+        """Project to the width of the embeddings, and compute the product with all token embeddings."""
+        embeddings = self.intermediate_layer_norm(
+            fast_linear(self.intermediate_dense, sequence_output, self.activation)
+        )
+        return fast_linear(self.decoder, embeddings)
 
 
 class _WithMaskedLMHead(AlbertHubPreTrainedModel):
-    """What the two models with a masked-LM head share."""
+    """Base class of the two models with a masked-LM head."""
 
     _tied_weights_keys = {"masked_lm_head.decoder.weight": "backbone.token_embedding.weight"}
     _tp_plan = {"masked_lm_head.decoder": "colwise_gather_output"}
@@ -509,22 +513,22 @@ class _WithMaskedLMHead(AlbertHubPreTrainedModel):
     masked_lm_head: AlbertHubMaskedLMHead
 
     def get_output_embeddings(self) -> nn.Module:
-        """Return the layer that scores tokens; its weight is the token embedding."""
+        """Return the output layer. Its weight is the token embedding."""
         return self.masked_lm_head.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the layer that scores tokens."""
+        """Replace the output layer."""
         self.masked_lm_head.decoder = new_embeddings
 
 
 class AlbertHubForMaskedLM(_WithMaskedLMHead):
-    """ALBERT that fills in masked tokens: KerasHub's `AlbertMaskedLM`, with scores at every position.
+    """ALBERT with a masked-LM head: KerasHub's `AlbertMaskedLM`, with scores at every position.
 
     Source:
         keras_hub/src/models/albert/albert_masked_lm.py.
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^backbone\.pooled_dense\."]  # KerasHub saves the pooler with it
+    _keys_to_ignore_on_load_unexpected = [r"^backbone\.pooled_dense\."]  # KerasHub saves the pooler too
 
     def __init__(self, config: AlbertHubConfig) -> None:
         super().__init__(config)
@@ -546,7 +550,7 @@ class AlbertHubForMaskedLM(_WithMaskedLMHead):
         """Score all tokens at every position.
 
         Besides the arguments of `AlbertHubModel`:
-            labels: Ids of the right tokens, -100 where there is nothing to learn.
+            labels: Target token ids. -100 is ignored.
 
         Returns:
             `logits` (batch, seq, vocabulary_size), and with labels the cross-entropy as `loss`.
@@ -565,7 +569,7 @@ class AlbertHubForMaskedLM(_WithMaskedLMHead):
 
 @dataclass
 class AlbertHubForPreTrainingOutput(ModelOutput):
-    """What `AlbertHubForPreTraining` returns: the fields of transformers' `AlbertForPreTrainingOutput`."""
+    """Output of `AlbertHubForPreTraining`, with the fields of transformers' `AlbertForPreTrainingOutput`."""
 
     loss: torch.Tensor | None = None
     prediction_logits: torch.Tensor | None = None
@@ -575,9 +579,9 @@ class AlbertHubForPreTrainingOutput(ModelOutput):
 
 
 class AlbertHubForPreTraining(_WithMaskedLMHead):
-    """ALBERT as it was pretrained: a masked-LM head, and a classifier of the order of two sentences."""
+    """ALBERT with its pretraining heads: masked LM and sentence order."""
 
-    accepts_loss_kwargs = False  # its loss is a mean; `Trainer` has to average over accumulated batches
+    accepts_loss_kwargs = False  # the loss is a mean, so `Trainer` must average over accumulated batches
 
     def __init__(self, config: AlbertHubConfig) -> None:
         super().__init__(config)
@@ -602,8 +606,8 @@ class AlbertHubForPreTraining(_WithMaskedLMHead):
         """Score all tokens at every position, and the order of the segments.
 
         Besides the arguments of `AlbertHubModel`:
-            labels: Ids of the right tokens, -100 where there is nothing to learn.
-            sentence_order_label: 0 where the segments are in order, 1 where they were switched.
+            labels: Target token ids. -100 is ignored.
+            sentence_order_label: 0 if the segments are in order, 1 if they are switched.
 
         Returns:
             `prediction_logits` (batch, seq, vocabulary_size), `sop_logits` (batch, num_labels), and with both labels
@@ -637,7 +641,7 @@ def _classifier_dropout(config: AlbertHubConfig) -> nn.Dropout:
 
 
 class AlbertHubForSequenceClassification(AlbertHubPreTrainedModel):
-    """ALBERT that classifies texts: KerasHub's `AlbertTextClassifier`, before its activation.
+    """ALBERT with a text classifier: KerasHub's `AlbertTextClassifier` without its activation.
 
     Source:
         keras_hub/src/models/albert/albert_text_classifier.py.
@@ -665,12 +669,12 @@ class AlbertHubForSequenceClassification(AlbertHubPreTrainedModel):
         """Score the classes of every text.
 
         Besides the arguments of `AlbertHubModel`:
-            labels: (batch,) class indices, or (batch, num_labels) floats, as the configuration's `problem_type` wants.
+            labels: Class indices (batch,), or floats (batch, num_labels), depending on `config.problem_type`.
 
         Returns:
             `logits` (batch, num_labels), and with labels the `loss` that `problem_type` names: `regression` (mean
             squared error), `single_label_classification` (cross-entropy) or `multi_label_classification` (binary
-            cross-entropy); by default, told from the number and the dtype of the labels.
+            cross-entropy). By default it follows from the number and the dtype of the labels.
         """
         outputs = self.backbone(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, "first", return_dict=True, **kwargs
@@ -681,7 +685,7 @@ class AlbertHubForSequenceClassification(AlbertHubPreTrainedModel):
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
             items = kwargs.get("num_items_in_batch")
             if items is not None and self.config.problem_type != "single_label_classification":
-                # transformers' other losses are means of the batch; `Trainer` wants its share of what is accumulated.
+                # transformers' other losses are means over the batch. `Trainer` needs its share of all items.
                 loss = loss * labels.numel() / items
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -689,7 +693,7 @@ class AlbertHubForSequenceClassification(AlbertHubPreTrainedModel):
 
 
 class AlbertHubForTokenClassification(AlbertHubPreTrainedModel):
-    """ALBERT that classifies tokens, such as names in a text."""
+    """ALBERT with a token classifier, for example for named entities."""
 
     _keys_to_ignore_on_load_unexpected = [r"^backbone\.pooled_dense\."]
 
@@ -715,7 +719,7 @@ class AlbertHubForTokenClassification(AlbertHubPreTrainedModel):
         """Score the classes of every token.
 
         Besides the arguments of `AlbertHubModel`:
-            labels: Class indices, -100 where there is nothing to learn.
+            labels: Class indices. -100 is ignored.
 
         Returns:
             `logits` (batch, seq, num_labels), and with labels the cross-entropy as `loss`.
@@ -731,7 +735,7 @@ class AlbertHubForTokenClassification(AlbertHubPreTrainedModel):
 
 
 class AlbertHubForQuestionAnswering(AlbertHubPreTrainedModel):
-    """ALBERT that finds where in a text the answer to a question begins and ends."""
+    """ALBERT with a span head for extractive question answering."""
 
     _keys_to_ignore_on_load_unexpected = [r"^backbone\.pooled_dense\."]
 
@@ -758,7 +762,7 @@ class AlbertHubForQuestionAnswering(AlbertHubPreTrainedModel):
         """Score every token as the first and as the last of the answer.
 
         Besides the arguments of `AlbertHubModel`:
-            start_positions: Index of the answer's first token; one beyond the text is not learnt.
+            start_positions: Index of the answer's first token. An index beyond the text is ignored.
             end_positions: Index of the answer's last token.
 
         Returns:
@@ -783,9 +787,9 @@ class AlbertHubForQuestionAnswering(AlbertHubPreTrainedModel):
 
 
 class AlbertHubForMultipleChoice(AlbertHubPreTrainedModel):
-    """ALBERT that picks one of several continuations."""
+    """ALBERT with a multiple-choice head."""
 
-    accepts_loss_kwargs = False  # as for pretraining
+    accepts_loss_kwargs = False  # see AlbertHubForPreTraining
 
     def __init__(self, config: AlbertHubConfig) -> None:
         super().__init__(config)
@@ -808,7 +812,7 @@ class AlbertHubForMultipleChoice(AlbertHubPreTrainedModel):
         """Score every choice.
 
         Besides the arguments of `AlbertHubModel`, which have the choices as their second dimension:
-            labels: Index of the right choice.
+            labels: Index of the correct choice.
 
         Returns:
             `logits` (batch, choices), and with labels the cross-entropy as `loss`.

@@ -1,6 +1,6 @@
 """A SentencePiece vocabulary as a pipeline of the `tokenizers` library.
 
-Pure like `architecture.py`: needs `tokenizers` and `sentencepiece`, neither torch nor transformers.
+This module needs `tokenizers` and `sentencepiece`, and neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SPECIAL_PIECES = {"pad": PAD, "unk": UNK, "cls": CLS, "sep": SEP, "mask": MASK}
 
 @dataclass(frozen=True, slots=True)
 class TextNormalization:
-    """What happens to a text before the vocabulary's own normalization.
+    """The steps that run before the vocabulary's own normalization.
 
     Args:
-        replace_quotes: Replace two back-ticks and two apostrophes by a double quote.
+        replace_quotes: Replace two back-ticks, or two apostrophes, with a double quote.
         strip_accents: Decompose (NFKD) and remove combining marks.
         lower_case: Lower-case.
     """
@@ -35,31 +35,31 @@ class TextNormalization:
 
     @property
     def name(self) -> str:
-        """`sentencepiece`, `uncased`, or a description of a mixture."""
-        for name, rules in NAMED_NORMALIZATIONS.items():
-            if self == rules:
+        """`none`, `uncased`, or the names of the steps."""
+        for name, normalization in NAMED_NORMALIZATIONS.items():
+            if self == normalization:
                 return name
-        return " + ".join(rule.name for rule in fields(self) if getattr(self, rule.name))
+        return " + ".join(step.name for step in fields(self) if getattr(self, step.name))
 
     def __or__(self, other: TextNormalization) -> TextNormalization:
-        """Return the rules of both."""
-        return TextNormalization(*(one or another for one, another in zip(astuple(self), astuple(other), strict=True)))
+        """Return the steps of both."""
+        return TextNormalization(*(any(pair) for pair in zip(astuple(self), astuple(other), strict=True)))
 
 
-# `sentencepiece` is what KerasHub computes: the vocabulary's own normalization and nothing else. `uncased` is what
-# transformers' AlbertTokenizer and Google's release of ALBERT do first.
+# KerasHub computes `none`: only the vocabulary's own normalization. transformers' AlbertTokenizer and Google's release
+# compute `uncased`.
 NAMED_NORMALIZATIONS = {"none": TextNormalization(), "uncased": TextNormalization(True, True, True)}
 
 
-# In the name of a normalization: "nmt_nfkc after uncased" is one that has text normalization compiled in.
+# Part of a vocabulary's normalization name: "nmt_nfkc after uncased" has text normalization compiled into it.
 AFTER = " after "
 
 
 def baked_normalization(normalization: str) -> TextNormalization:
-    """Read from the name of a normalization which text normalization are compiled into it."""
+    """Return the text normalization that is compiled into a vocabulary, from the name of its normalization."""
     name = normalization.partition(AFTER)[2]
     return NAMED_NORMALIZATIONS.get(name) or TextNormalization(
-        *(rule.name in name.split(" + ") for rule in fields(TextNormalization))
+        *(step.name in name.split(" + ") for step in fields(TextNormalization))
     )
 
 
@@ -70,7 +70,7 @@ class Vocabulary:
     pieces: tuple[tuple[str, float], ...]
     special_ids: dict[str, int]  # "pad", "unk", "cls", "sep", "mask"
     charsmap: bytes
-    normalization: str  # what the model calls its own normalization: "nmt_nfkc", ...
+    normalization: str  # the vocabulary's own normalization: "nmt_nfkc", ...
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
     processor: sentencepiece.SentencePieceProcessor = field(repr=False, compare=False)
@@ -94,8 +94,8 @@ def parse_vocabulary(proto: bytes) -> Vocabulary:
         raise ValueError(f"not a SentencePiece model: {error}") from error
     if not model.pieces:
         raise ValueError("not a SentencePiece model: it has no pieces")
-    # Pieces come first in the file, so one that was cut between two of them still parses. The number of pieces that the
-    # trainer was asked for tells nothing: others add pieces and leave it as it is.
+    # Pieces come first in the file, so a file that is cut between two of them still parses. `vocab_size` does not tell:
+    # tools that add pieces do not update it.
     if not (model.HasField("trainer_spec") and model.HasField("normalizer_spec")):
         raise ValueError(f"the model ends after {len(model.pieces)} pieces: was the file cut off?")
     trainer = model.trainer_spec
@@ -118,7 +118,7 @@ def parse_vocabulary(proto: bytes) -> Vocabulary:
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     except RuntimeError as error:
-        raise ValueError(f"SentencePiece refuses the model: {error}") from error
+        raise ValueError(f"SentencePiece rejects the model: {error}") from error
     if processor.unk_id() != ids[UNK]:
         raise ValueError(f"the unknown piece is {pieces[processor.unk_id()][0]}, not {UNK}")
     return Vocabulary(
@@ -132,14 +132,14 @@ def parse_vocabulary(proto: bytes) -> Vocabulary:
     )
 
 
-def rule_normalizer(rules: TextNormalization) -> normalizers.Normalizer:
-    """Build what the text normalization do, with the parts that transformers' AlbertTokenizer has."""
+def text_normalizer(normalization: TextNormalization) -> normalizers.Normalizer:
+    """Build the text normalization from the normalizers that transformers' AlbertTokenizer uses."""
     steps: list[normalizers.Normalizer] = []
-    if rules.replace_quotes:
+    if normalization.replace_quotes:
         steps += [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
-    if rules.strip_accents:
+    if normalization.strip_accents:
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
-    if rules.lower_case:
+    if normalization.lower_case:
         steps.append(normalizers.Lowercase())
     return normalizers.Sequence(steps)
 
@@ -147,13 +147,13 @@ def rule_normalizer(rules: TextNormalization) -> normalizers.Normalizer:
 def handle_spaces(
     add_dummy_prefix: bool, remove_extra_whitespaces: bool
 ) -> tuple[list[normalizers.Normalizer], pre_tokenizers.PreTokenizer]:
-    """Build what a vocabulary does with spaces, and nothing else that Unicode calls white: SentencePiece keeps that.
+    """Build the handling of spaces. Other white space of Unicode is kept, as in SentencePiece.
 
     Returns:
-        What comes last in the normalizer, and the pre-tokenizer.
+        The last steps of the normalizer, and the pre-tokenizer.
     """
     if add_dummy_prefix and remove_extra_whitespaces:
-        # As transformers' AlbertTokenizer does it: offsets are those of words, without the space before them.
+        # Like transformers' AlbertTokenizer: offsets of a word do not include the space before it.
         words = pre_tokenizers.Split(" ", "removed")
         return [], pre_tokenizers.Sequence([words, pre_tokenizers.Metaspace(prepend_scheme="always")])
     steps: list[normalizers.Normalizer] = []
@@ -164,11 +164,12 @@ def handle_spaces(
     return steps, pre_tokenizers.Metaspace(prepend_scheme="never")
 
 
-def build_tokenizer(vocabulary: Vocabulary, rules: TextNormalization) -> Tokenizer:
+def build_tokenizer(vocabulary: Vocabulary, normalization: TextNormalization) -> Tokenizer:
     """Build the pipeline: text normalization, the vocabulary's normalization, unigram, and `[CLS] a [SEP] b [SEP]`."""
-    # A map is applied to one cluster of characters at a time here, and never sees two quotes, or a letter apart from
-    # its marks. So rules that are compiled into the map come before it once more.
-    steps: list[normalizers.Normalizer] = [rule_normalizer(rules | baked_normalization(vocabulary.normalization))]
+    # This library applies a character map to one grapheme cluster at a time. It never sees two quotes, or a letter
+    # without its marks. So text normalization that is compiled into the map also runs before it.
+    before = normalization | baked_normalization(vocabulary.normalization)
+    steps: list[normalizers.Normalizer] = [text_normalizer(before)]
     if vocabulary.charsmap:
         steps.append(normalizers.Precompiled(vocabulary.charsmap))
     spaces, pre_tokenizer = handle_spaces(vocabulary.add_dummy_prefix, vocabulary.remove_extra_whitespaces)

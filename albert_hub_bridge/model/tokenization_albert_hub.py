@@ -14,46 +14,36 @@ from transformers.tokenization_utils_base import BatchEncoding, TruncationStrate
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from transformers.utils import PaddingStrategy
 
-from .sentencepiece_encoding import (
-    Encoding,
-    Mark,
-    Padding,
-    Pieces,
-    PipelineSplitter,
-    SentencePieceSplitter,
-    budgets,
-    join_words,
-    windows,
-)
+from .sentencepiece_encoding import Encoding, Mark, Padding, overlapping_windows, token_budgets
+from .sentencepiece_pieces import Pieces, PipelineSplitter, SentencePieceSplitter, join_words
 from .sentencepiece_unigram import SPECIAL_PIECES, TextNormalization, build_tokenizer, parse_vocabulary
 
 
 TRUNCATION_RULES = ("round_robin", "waterfall", "longest_first")
-Text = str | Sequence[str]  # or its words
+Text = str | Sequence[str]  # or a list of words
 
 
 class AlbertHubTokenizer(TokenizersBackend):
     """ALBERT's tokenizer: `[CLS] a [SEP] b [SEP]`, segment ids, padding mask, offsets.
 
-    Ids come from SentencePiece itself, so they are those of KerasHub for every text. Only where there are rules before
-    the vocabulary, or `tokenizer.json` alone, they come from the `tokenizers` pipeline that is saved under that name.
-    Offsets are those of words, without the space before them. Tokens that are added to a tokenizer without rules are
-    found as they are typed, before any normalization.
+    Ids come from SentencePiece, so they equal KerasHub's for every text. With text normalization, or with a
+    `tokenizer.json` alone, they come from the `tokenizers` pipeline in that file. Offsets of a word do not include the
+    space before it. Without text normalization, added tokens match the text before any normalization.
 
     Args:
-        vocab_file: A SentencePiece model (`spiece.model`, `vocabulary.spm`). It is saved beside `tokenizer.json`.
-        tokenizer_file: The `tokenizer.json` of a saved tokenizer, for where there is no `vocab_file`.
-        replace_quotes: Whether to replace two back-ticks or two apostrophes by a double quote.
+        vocab_file: A SentencePiece model (`spiece.model`, `vocabulary.spm`). It is saved with `tokenizer.json`.
+        tokenizer_file: The `tokenizer.json` of a saved tokenizer. It is used if there is no `vocab_file`.
+        replace_quotes: Whether to replace two back-ticks, or two apostrophes, with a double quote.
         strip_accents: Whether to remove accents.
-        do_lower_case: Whether to lower-case. KerasHub never does, whatever a preset's name says.
-        truncate: How pairs are cut by `truncation=True`, or `"longest_first"`, which transformers takes for the same:
-            `round_robin` or `waterfall`, as a preset says and KerasHub does, or `longest_first`, as transformers does.
-            `only_first` and `only_second` can be named in the call, and have to be for overflowing tokens of pairs.
-        **kwargs: What every transformers tokenizer takes: `model_max_length`, `split_special_tokens`, ...
+        do_lower_case: Whether to lower-case. KerasHub never does, even for presets named `..._uncased`.
+        truncate: How `truncation=True` (which transformers treats as `"longest_first"`) truncates pairs: `round_robin`
+            or `waterfall` as in KerasHub, or `longest_first` as in transformers. A call can also name `only_first` or
+            `only_second`. Overflowing tokens of pairs require one of these two.
+        **kwargs: Options of every transformers tokenizer: `model_max_length`, `split_special_tokens`, ...
 
     Raises:
-        ValueError: Neither file was given, or `vocab_file` is not a unigram model with ALBERT's special pieces, or
-            there is no such way to cut pairs.
+        ValueError: Neither file was given, `vocab_file` is not a unigram model with ALBERT's special pieces, or
+            `truncate` is unknown.
 
     Example:
 
@@ -80,11 +70,11 @@ class AlbertHubTokenizer(TokenizersBackend):
     ) -> None:
         if truncate not in TRUNCATION_RULES:
             raise ValueError(f"truncate must be one of {', '.join(TRUNCATION_RULES)}, not {truncate!r}.")
-        if __name__.startswith("albert_hub_bridge."):  # code is saved by classes that came with it, and named by them
+        if __name__.startswith("albert_hub_bridge."):  # only classes that came with a repository's code save that code
             kwargs.pop("auto_map", None)
-        rules = TextNormalization(replace_quotes, strip_accents, do_lower_case)
+        normalization = TextNormalization(replace_quotes, strip_accents, do_lower_case)
         self._processor: sentencepiece.SentencePieceProcessor | None = None
-        self._has_rules = rules != TextNormalization()
+        self._normalizes = normalization != TextNormalization()
         self._splitters: dict[bool, SentencePieceSplitter | PipelineSplitter] = {}
         backend: dict[str, Any] = {"tokenizer_file": tokenizer_file}
         if vocab_file is not None:
@@ -92,7 +82,7 @@ class AlbertHubTokenizer(TokenizersBackend):
                 vocabulary = parse_vocabulary(Path(vocab_file).read_bytes())
             except ValueError as error:
                 raise ValueError(f"{vocab_file}: {error}") from error
-            backend = {"tokenizer_object": build_tokenizer(vocabulary, rules)}
+            backend = {"tokenizer_object": build_tokenizer(vocabulary, normalization)}
             self._processor = vocabulary.processor
         elif tokenizer_file is None and "tokenizer_object" not in kwargs:
             raise ValueError("AlbertHubTokenizer needs a vocab_file (SentencePiece) or a tokenizer_file.")
@@ -106,30 +96,31 @@ class AlbertHubTokenizer(TokenizersBackend):
             **{**special, **backend, **kwargs},
         )
         self.truncate = truncate
-        # A saved pipeline may cut and pad; here that is done afterwards.
+        # A saved pipeline may truncate and pad. This class does both itself.
         self.backend_tokenizer.no_truncation()
         self.backend_tokenizer.no_padding()
 
     @classmethod
     def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """Leave the files to `__init__`; transformers' own conversion would rebuild the pipeline from parts."""
+        """Return the files unchanged. transformers' own conversion would rebuild the pipeline."""
         return kwargs
 
     def _add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
         self._splitters.clear()
-        if self._processor is not None and not self._has_rules:
+        if self._processor is not None and not self._normalizes:
             new_tokens = [_as_typed(token, special_tokens) for token in new_tokens]
         return super()._add_tokens(new_tokens, special_tokens)
 
     def train_new_from_iterator(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: transformers would train a pipeline, and the ids would go on coming from the old vocabulary.
+        """Raise. transformers would train a pipeline, but the ids would still come from the old vocabulary.
 
         Raises:
-            NotImplementedError: Always; it says what to do.
+            NotImplementedError: Always. The message says how to train a vocabulary.
         """
         raise NotImplementedError(
-            "AlbertHubTokenizer trains no vocabularies. Train a SentencePiece unigram model with pad_id=0, unk_id=1, "
-            "bos_id=-1, eos_id=-1 and control_symbols=['[CLS]', '[SEP]', '[MASK]'], and load it as vocab_file."
+            "AlbertHubTokenizer does not train vocabularies. Train a SentencePiece unigram model with pad_id=0, "
+            "unk_id=1, bos_id=-1, eos_id=-1 and control_symbols=['[CLS]', '[SEP]', '[MASK]'], and load it as "
+            "vocab_file."
         )
 
     def _encode_plus(  # type: ignore[override]
@@ -153,18 +144,20 @@ class AlbertHubTokenizer(TokenizersBackend):
     ) -> BatchEncoding:
         texts = _rows(text, text_pair, is_split_into_words)
         split = self.split_special_tokens if split_special_tokens is None else split_special_tokens
-        rows = self._in_pieces(texts, split, return_offsets_mapping)
-        samples = list(range(len(rows)))  # which text each row comes from
+        rows = self._split_rows(texts, split, return_offsets_mapping)
+        samples = list(range(len(rows)))  # index of the text of each row
         if truncation_strategy != TruncationStrategy.DO_NOT_TRUNCATE and max_length is not None:
             rule = (
                 self.truncate if truncation_strategy == TruncationStrategy.LONGEST_FIRST else truncation_strategy.value
             )
             if return_overflowing_tokens and rule in TRUNCATION_RULES and any(len(row) > 1 for row in rows):
                 raise ValueError(
-                    "Of a pair only one text can overflow: truncation must be 'only_first' or 'only_second'."
+                    "Only one text of a pair can overflow: truncation must be 'only_first' or 'only_second'."
                 )
             parts = stride if return_overflowing_tokens else None
-            cut = [self._cut(row, max_length - (len(row) + 1) * add_special_tokens, rule, parts) for row in rows]
+            cut = [
+                self._truncate_row(row, max_length - (len(row) + 1) * add_special_tokens, rule, parts) for row in rows
+            ]
             samples = [sample for sample, found in zip(samples, cut, strict=True) for _ in found]
             rows = [row for found in cut for row in found]
         marks = (
@@ -181,11 +174,13 @@ class AlbertHubTokenizer(TokenizersBackend):
             return BatchEncoding({name: values[0] for name, values in data.items()}, encodings)  # type: ignore[arg-type]
         return BatchEncoding(data, encodings, tensor_type=return_tensors)  # type: ignore[arg-type]
 
-    def _in_pieces(self, rows: Sequence[Sequence[Text]], split_special: bool, with_offsets: bool) -> list[list[Pieces]]:
+    def _split_rows(
+        self, rows: Sequence[Sequence[Text]], split_special: bool, with_offsets: bool
+    ) -> list[list[Pieces]]:
         if split_special not in self._splitters:
             self._splitters[split_special] = (
                 PipelineSplitter(self.backend_tokenizer, split_special)
-                if self._processor is None or self._has_rules
+                if self._processor is None or self._normalizes
                 else SentencePieceSplitter(self._processor, self.added_tokens_decoder, split_special)
             )
         plain = [part for row in rows for text in row for part in ([text] if isinstance(text, str) else text)]
@@ -195,12 +190,12 @@ class AlbertHubTokenizer(TokenizersBackend):
             for row in rows
         ]
 
-    def _cut(self, row: list[Pieces], budget: int, rule: str, stride: int | None) -> list[list[Pieces]]:
-        """Cut a row that is too long; into several that share `stride` pieces, or to one where there is no stride."""
+    def _truncate_row(self, row: list[Pieces], budget: int, rule: str, stride: int | None) -> list[list[Pieces]]:
+        """Truncate a row. With a stride, return several rows that overlap by `stride` pieces."""
         lengths = [len(text.ids) for text in row]
         if sum(lengths) <= budget:
             return [row]
-        sizes = budgets(lengths, budget, rule)
+        sizes = token_budgets(lengths, budget, rule)
         left = self.truncation_side == "left"
         if stride is None:
             spans = [
@@ -208,10 +203,10 @@ class AlbertHubTokenizer(TokenizersBackend):
             ]
             return [[text.part(*span) for text, span in zip(row, spans, strict=True)]]
         parts = [
-            [text] if size == length else [text.part(*span) for span in windows(length, size, stride, left)]
+            [text] if size == length else [text.part(*span) for span in overlapping_windows(length, size, stride, left)]
             for text, length, size in zip(row, lengths, sizes, strict=True)
         ]
-        return [list(choice) for choice in product(*parts)]  # of which one text only has several parts
+        return [list(choice) for choice in product(*parts)]  # only one text has several parts
 
     def _padding(
         self,
@@ -244,7 +239,7 @@ class AlbertHubTokenizer(TokenizersBackend):
         **_: Any,
     ) -> dict[str, list[Any]]:
         names = self.model_input_names
-        wanted = {
+        requested = {
             "token_type_ids": "token_type_ids" in names if return_token_type_ids is None else return_token_type_ids,
             "attention_mask": "attention_mask" in names if return_attention_mask is None else return_attention_mask,
             "special_tokens_mask": return_special_tokens_mask,
@@ -252,15 +247,15 @@ class AlbertHubTokenizer(TokenizersBackend):
         }
         attributes = {"token_type_ids": "type_ids", "offset_mapping": "offsets"}
         data: dict[str, list[Any]] = {"input_ids": [encoding.ids for encoding in encodings]}
-        for name, is_wanted in wanted.items():
-            if is_wanted:
+        for name, is_requested in requested.items():
+            if is_requested:
                 data[name] = [getattr(encoding, attributes.get(name, name)) for encoding in encodings]
         if return_length:
             data["length"] = [len(encoding) for encoding in encodings]
         return data
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:  # type: ignore[override]
-        """Write the SentencePiece model as `spiece.model`, where there is one; KerasHub can read nothing else."""
+        """Save the SentencePiece model, if there is one, as `spiece.model`. KerasHub reads no other file."""
         if self._processor is None:
             return ()
         target = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}spiece.model"
@@ -274,13 +269,13 @@ class AlbertHubTokenizer(TokenizersBackend):
         legacy_format: bool | None = None,
         filename_prefix: str | None = None,
     ) -> tuple[str, ...]:
-        # transformers 5 saves tokenizer.json alone, and with it KerasHub's way back is lost.
+        # transformers 5 saves only tokenizer.json, which KerasHub cannot read.
         saved = super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)
         return saved + self.save_vocabulary(str(save_directory), filename_prefix)
 
 
 def _as_typed(token: str | AddedToken, special: bool) -> AddedToken:
-    """Let a token be found in a text as it is typed: SentencePiece gives no normalized text to look for it in."""
+    """Return a token that matches the text before normalization: SentencePiece does not return a normalized text."""
     token = AddedToken(token, special=special) if isinstance(token, str) else token
     flags = {name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip", "special")}
     return AddedToken(token.content, normalized=False, **flags)
@@ -293,24 +288,24 @@ def _is_text(text: Any, as_words: bool) -> bool:
 
 
 def _rows(text: Any, pair: Any, as_words: bool) -> list[tuple[Text, ...]]:
-    """Bring the forms in which transformers takes texts and pairs into one: a tuple of one or two texts for each.
+    """Return a tuple of one or two texts for each input, for every input form of transformers.
 
     Raises:
-        ValueError: There is something else, or another number of second texts.
+        ValueError: An input is no text or pair, or the numbers of first and second texts differ.
     """
     is_batch = isinstance(text, list | tuple) and not _is_text(text, as_words)
     rows: list[tuple[Any, ...]]
     if is_batch and pair is not None:
         if not isinstance(pair, list | tuple) or len(pair) != len(text):
-            raise ValueError("The second texts of a batch must be a list, as long as that of the first.")
+            raise ValueError("text_pair must be a list with as many texts as text.")
         rows = list(zip(text, pair, strict=True))
     elif is_batch:
         rows = [tuple(row) if isinstance(row, list | tuple) and not _is_text(row, as_words) else (row,) for row in text]
     else:
-        rows = [(text, pair)] if pair else [(text,)]  # an empty second text is none, as in transformers
+        rows = [(text, pair)] if pair else [(text,)]  # transformers treats an empty second text as none
     if not all(1 <= len(row) <= 2 and all(_is_text(part, as_words) for part in row) for row in rows):
-        one = "list[str], its words" if as_words else "str"
-        raise ValueError(f"A text input must be of type {one}; or a pair of them; or a list of either.")
+        one = "list[str] (words)" if as_words else "str"
+        raise ValueError(f"A text input must be of type {one}, a pair of these, or a list of either.")
     return rows
 
 

@@ -130,14 +130,15 @@ def _parity(record: Mapping[str, Any]) -> dict[str, str]:
         return dict.fromkeys([*CHECKS, *map(_difference_of, names)], "not measured")
     differences = verification["max_abs_difference"].items()
     return {
-        **{name: _outcome(part) for name, part in verification["parts"].items()},
+        **{name: _outcome(check) for name, check in verification["checks"].items()},
         **{_difference_of(name): "not a number" if value is None else f"{value:.1e}" for name, value in differences},
     }
 
 
-def _outcome(part: Mapping[str, Any]) -> str:
-    not_measured = [f"not measured: {what.removeprefix('not measured: ')}" for what in part["not_measured"]]
-    lines = [f"{part['outcome']}{': ' if part['said'] else ''}{part['said']}", *part["failures"], *not_measured]
+def _outcome(check: Mapping[str, Any]) -> str:
+    not_measured = [f"not measured: {what.removeprefix('not measured: ')}" for what in check["not_measured"]]
+    description = f": {check['description']}" if check["description"] else ""
+    lines = [f"{check['outcome']}{description}", *check["failures"], *not_measured]
     return "; ".join(lines).replace("|", r"\|")
 
 

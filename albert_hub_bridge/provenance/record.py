@@ -9,7 +9,7 @@ from typing import Any
 
 from albert_hub_bridge.disk.strict_json import json_bytes, read_json
 from albert_hub_bridge.errors import ConfigurationError, Problem
-from albert_hub_bridge.hubs.common import Source
+from albert_hub_bridge.hubs.local_source import LocalSource
 
 
 RECORD, CARD, PICTURE = "conversion.json", "README.md", "parity.png"
@@ -87,6 +87,6 @@ def made_by(record: Mapping[str, Any]) -> str:
     return f"converted from {record['source']['handle']}{revision}, by {record['tool']}"
 
 
-def public_handle(source: Source) -> str:
+def public_handle(source: LocalSource) -> str:
     """Return what a source is called elsewhere: of a folder only its name, because its path is nobody's business."""
     return source.handle if "://" in source.handle else source.folder.resolve().name

@@ -166,7 +166,7 @@ def test_somebody_elses_commit_is_noticed_and_not_overwritten(
     hub.add_repo("user/albert", {"config.json": "{}"})
     hub.fail("POST", "/preupload/", lambda: hub.add_commit("user/albert", {"config.json": '{"theirs": 1}'}))
     found = run_client(_PUSH, environment, folder=str(folder))
-    assert "Somebody else committed to it meanwhile" in found[0]
+    assert "The repository received another commit meanwhile" in found[0]
     assert found[1].startswith("http")  # the next try, which knows of it, succeeds
     assert [b'{"theirs": 1}' in commit.files["config.json"].content for commit in hub.commits("user/albert")] == [
         False,
@@ -193,12 +193,12 @@ for _ in range(2):
 # fmt: off
 HUGGING_FACE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
     ("broken",    "POST", "/commit/",          500,        "was not changed"),
-    ("forbidden", "POST", "/commit/",          403,        "Your token may not write there"),
-    ("gone",      "POST", "/commit/",          404,        "There is no such repository or revision."),
-    ("locked",    "POST", "/commit/",          409,        "Somebody else is writing to it."),
-    ("busy",      "POST", "/commit/",          429,        "The Hub wants fewer requests."),
-    ("dropping",  "POST", "/commit/",          "drop",     "The connection to hf://user/dropping broke"),
-    ("losing",    "POST", "/commit/",          "lose",     "The connection to hf://user/losing broke"),
+    ("forbidden", "POST", "/commit/",          403,        "Your token has no write access"),
+    ("gone",      "POST", "/commit/",          404,        "The repository or revision does not exist."),
+    ("locked",    "POST", "/commit/",          409,        "Another commit is in progress."),
+    ("busy",      "POST", "/commit/",          429,        "The Hub received too many requests."),
+    ("dropping",  "POST", "/commit/",          "drop",     "The push to hf://user/dropping did not finish"),
+    ("losing",    "POST", "/commit/",          "lose",     "The push to hf://user/losing did not finish"),
     ("strange",   "POST", "/api/repos/create", 401,        "You are not logged in"),
     ("stumbling", "POST", "/preupload/",       500,        "good"),
     ("cut",       "PUT",  "/storage/",         "truncate", "was not changed. Error while uploading"),
@@ -208,7 +208,7 @@ KAGGLE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
     ("broken",    "POST", "CreateModelInstance$", 500,        "has no new version. Run the command again."),
     ("forbidden", "POST", "CreateModelInstance$", 403,        "You are not logged in (kaggle.com), or your token"),
     ("strange",   "POST", "GetModel$",            401,        "You are not logged in (kaggle.com), or your token"),
-    ("busy",      "POST", "CreateModelInstance$", 429,        "Kaggle wants fewer requests."),
+    ("busy",      "POST", "CreateModelInstance$", 429,        "Kaggle received too many requests."),
     ("dropping",  "POST", "CreateModelInstance$", "drop",     "has no new version. Run the command again."),
     ("cut",       "PUT",  "/storage/uploads/",    "truncate", "good"),
 )

@@ -25,7 +25,7 @@ from albert_hub_bridge.formats.safetensors import plan_header, read_header
     offset=st.integers(0, 20),
     block_bytes=st.sampled_from([1, 100, 1000, 1 << 20]),
 )
-def test_arrays_are_written_where_they_belong_in_c_order(
+def test_parallel_writer_writes_arrays_in_c_order(
     shape: tuple[int, int], transposed: bool, dtype: object, offset: int, block_bytes: int
 ) -> None:
     array = np.random.default_rng(0).standard_normal(shape).astype(dtype)  # type: ignore[call-overload]
@@ -45,7 +45,7 @@ def test_arrays_are_written_where_they_belong_in_c_order(
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
-def test_alberts_layouts_are_matrices(order: tuple[int, ...]) -> None:
+def test_as_matrix_does_not_copy(order: tuple[int, ...]) -> None:
     array = np.arange(60).reshape(3, 4, 5).transpose(order)
     matrix = as_matrix(array)
     assert matrix.ndim == 2
@@ -53,21 +53,21 @@ def test_alberts_layouts_are_matrices(order: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(matrix.reshape(-1), array.reshape(-1))
 
 
-def test_an_array_that_is_no_matrix_is_refused_rather_than_copied() -> None:
+def test_as_matrix_refuses_other_strides() -> None:
     with pytest.raises(ValueError, match="copy"):
         as_matrix(np.arange(60).reshape(3, 4, 5).transpose(2, 1, 0))
 
 
-def test_what_goes_wrong_while_writing_is_raised(tmp_path: Path) -> None:
+def test_parallel_writer_raises_errors_of_its_threads(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), ParallelWriter(tmp_path / "nowhere") as filler:
         filler.fill(np.zeros((2, 2)), 0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_file_that_is_laid_out_is_safetensors(dtype: str, tmp_path: Path) -> None:
-    shapes = {"one": (2, 3), "ünicode": (5,), "scalar-like": (1, 1)}
-    before, offsets = plan_header(shapes, dtype)
-    (tmp_path / "file").write_bytes(before)
+def test_plan_header_plans_what_the_library_reads(dtype: str, tmp_path: Path) -> None:
+    shapes = {"a": (2, 3), "ünicode": (5,), "scalar-like": (1, 1)}
+    header, offsets = plan_header(shapes, dtype)
+    (tmp_path / "file").write_bytes(header)
     random = np.random.default_rng(0)
     arrays = {name: random.standard_normal(shape).astype(DTYPES[dtype]) for name, shape in shapes.items()}
     with ParallelWriter(tmp_path / "file") as filler:
@@ -75,22 +75,20 @@ def test_a_file_that_is_laid_out_is_safetensors(dtype: str, tmp_path: Path) -> N
             filler.fill(array, offsets[name])
     loaded = safetensors.numpy.load_file(tmp_path / "file")
     assert {name: array.tobytes() for name, array in loaded.items()} == {n: a.tobytes() for n, a in arrays.items()}
-    assert {name: tuple(placed) for name, placed in read_header(tmp_path / "file").items()} == {
-        name: (dtype, shapes[name], offsets[name]) for name in shapes
-    }
+    assert read_header(tmp_path / "file") == {name: (dtype, shapes[name], offsets[name]) for name in shapes}
     with safetensors.safe_open(tmp_path / "file", "np") as file:
         assert file.metadata() == {"format": "pt"}
 
 
-def test_a_file_of_the_library_has_the_offsets_that_we_read(tmp_path: Path) -> None:
+def test_read_header_finds_the_offsets_of_the_library(tmp_path: Path) -> None:
     arrays = {
         "b": np.arange(6, dtype=np.float32).reshape(2, 3),
         "a": np.ones(3, np.float16),
         "c": np.zeros(2, np.int64),
     }
     safetensors.numpy.save_file(arrays, tmp_path / "file")
-    header = read_header(tmp_path / "file")
-    assert {name: placed.dtype for name, placed in header.items()} == {"a": "float16", "b": "float32", "c": "I64"}
-    for name, placed in header.items():
-        found = map_tensor(tmp_path / "file", placed.offset, placed.shape, arrays[name].dtype)
-        np.testing.assert_array_equal(found, arrays[name])
+    found = read_header(tmp_path / "file")
+    assert {name: location.dtype for name, location in found.items()} == {"a": "float16", "b": "float32", "c": "I64"}
+    for name, (_, shape, offset) in found.items():
+        mapped = map_tensor(tmp_path / "file", offset, shape, arrays[name].dtype)
+        np.testing.assert_array_equal(mapped, arrays[name])

@@ -1,4 +1,4 @@
-"""TensorFlow is the oracle: what it writes is read here as it reads it, name by name and bit for bit."""
+"""TensorFlow is the oracle: it and we read the same tensors from its checkpoints, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
-from albert_hub_bridge.formats.tensor_bundle import Values, read_bundle
+from albert_hub_bridge.formats.tensor_bundle import read_bundle, read_index
 from albert_hub_bridge.layouts.registry import read_checkpoint
 
 
@@ -42,7 +42,7 @@ def _tensors(tf: Any) -> dict[str, Any]:
         "float16": tf.constant(normal((1, 7)), tf.float16),
         "global_step": tf.constant(1 << 40, tf.int64),
         "integers": tf.constant([[1, -2], [3, 4]]),
-        "large": tf.constant(normal((1500, 1000)), tf.float32),  # more than is checked at once
+        "large": tf.constant(normal((1500, 1000)), tf.float32),  # more than one block of the checksum
         "zeros": tf.zeros((4, 0)),
         **{f"zeros/{dtype}": tf.zeros((2, 3), dtype) for dtype in OTHERS},
     }
@@ -63,19 +63,19 @@ def _assert_same(tf: Any, prefix: Path, count: int) -> None:
     assert {name: each.dtype for name, each in found.items()} == {name: each.name for name, each in dtypes.items()}
     for name, variable in found.items():
         if variable.dtype in DTYPES:
-            values, theirs = Values(name, variable)(), reader.get_tensor(name)
+            values, theirs = variable.load(), reader.get_tensor(name)
             assert isinstance(values, np.memmap)
             assert (values.shape, values.dtype) == (theirs.shape, theirs.dtype)
             assert values.tobytes() == theirs.tobytes(), name
 
 
-def test_one_file_of_values(tf: Any, tmp_path: Path) -> None:
+def test_one_file_of_values_is_read(tf: Any, tmp_path: Path) -> None:
     tensors = _tensors(tf)
     _save(tf, tmp_path / "model.ckpt-best", tensors)
     _assert_same(tf, tmp_path / "model.ckpt-best", len(tensors))
 
 
-def test_several_files_of_values(tf: Any, tmp_path: Path) -> None:
+def test_several_files_of_values_are_read(tf: Any, tmp_path: Path) -> None:
     tensors = _tensors(tf)
     parts = [tmp_path / "parts" / name for name in "abc"]
     for at, part in enumerate(parts):
@@ -87,8 +87,8 @@ def test_several_files_of_values(tf: Any, tmp_path: Path) -> None:
     _assert_same(tf, tmp_path / "model.ckpt", len(tensors))
 
 
-def test_several_blocks_of_names(tf: Any, tmp_path: Path) -> None:
-    """TensorFlow begins another block after 256 kB."""
+def test_several_blocks_of_names_are_read(tf: Any, tmp_path: Path) -> None:
+    """TensorFlow begins another block of the index after 256 kB."""
     random = np.random.default_rng(12)
     tensors = {f"{random.bytes(60).hex()}/kernel": tf.constant(float(number)) for number in range(4000)}
     _save(tf, tmp_path / "many", tensors)
@@ -96,7 +96,7 @@ def test_several_blocks_of_names(tf: Any, tmp_path: Path) -> None:
     _assert_same(tf, tmp_path / "many", 4000)
 
 
-def test_a_saver_of_version_1(tf: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_version_1_saver_is_read(tf: Any, tmp_path: Path) -> None:
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         for name, shape in (("bert/a/kernel", (3, 4)), ("bert/a/kernel/adam_m", (3, 4)), ("bert/b/bias", (5,))):
@@ -115,10 +115,10 @@ def test_a_partitioned_variable_is_refused(tf: Any, tmp_path: Path) -> None:
         session.run(tf.compat.v1.global_variables_initializer())
         tf.compat.v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
     with pytest.raises(ValueError, match=r"^bert/embeddings/word_embeddings in parts: a partitioned variable"):
-        read_bundle(tmp_path / "model.ckpt.index")
+        read_index(tmp_path / "model.ckpt.index")
 
 
-def test_a_release_in_bfloat16_in_two_files(tf: Any, unpacked: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_release_in_bfloat16_and_two_files_is_read(tf: Any, unpacked: Callable[[str], Path], tmp_path: Path) -> None:
     valid, folder = unpacked("google_classifier"), tmp_path / "release"
     shutil.copytree(valid, folder, ignore=shutil.ignore_patterns("model.ckpt*"))
     reader = tf.train.load_checkpoint(str(valid / "model.ckpt-best"))

@@ -1,4 +1,4 @@
-"""Indices of TensorFlow's checkpoints, written here byte by byte, so that they can say anything."""
+"""Write indices of TensorFlow checkpoints byte by byte, with any content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import google_crc32c
 
-from albert_hub_bridge.formats.tensor_bundle import read_bundle
+from albert_hub_bridge.formats.tensor_bundle import read_index
 
 
 Rows = Sequence[tuple[bytes, bytes]]
@@ -28,7 +28,7 @@ def varint(value: int) -> bytes:
 
 
 def proto(*fields: tuple[int, int | bytes]) -> bytes:
-    """Write fields of a message: texts, and numbers that are not 0."""
+    """Encode fields of a message: bytes, and numbers other than 0."""
     out = b""
     for number, value in fields:
         if isinstance(value, bytes):
@@ -44,12 +44,12 @@ def masked(content: bytes) -> int:
 
 
 def sealed(content: bytes, kind: int = 0) -> bytes:
-    """Put the type of a block and its checksum after it."""
+    """Append the type of a block and its checksum."""
     return content + bytes([kind]) + struct.pack("<I", masked(content + bytes([kind])))
 
 
 def block(rows: Rows, interval: int = 16) -> bytes:
-    """Write rows as LevelDB does: a key has what it does not share with the one before, and each 16th has all."""
+    """Encode rows as LevelDB does: a key omits what it shares with the key before it, except each 16th."""
     out, starts, last = b"", [0], b""
     for at, (key, value) in enumerate(rows):
         shared = 0
@@ -68,7 +68,7 @@ def with_restarts(starts: Sequence[int]) -> bytes:
 
 
 def table(blocks: Sequence[tuple[bytes, bytes]], about: bytes | None = None) -> bytes:
-    """Write sealed blocks of rows, with the key under which each is found."""
+    """Encode a table of sealed blocks, each with its key."""
     out, places = b"", []
     for separator, content in blocks:
         places.append((separator, varint(len(out)) + varint(len(content) - 5)))
@@ -82,7 +82,7 @@ def table(blocks: Sequence[tuple[bytes, bytes]], about: bytes | None = None) -> 
 
 @dataclass
 class Bundle:
-    """What an index says of each variable, to be changed."""
+    """The content of an index, for a test to change."""
 
     folder: Path
     header: bytes = HEADER
@@ -109,7 +109,7 @@ class Bundle:
 
 
 def entry(row: Mapping[str, Any]) -> bytes:
-    """Write the message of a variable."""
+    """Encode the message of a variable."""
     axes = b"".join(b"\x12" + varint(len(axis)) + axis for axis in (proto((1, size)) for size in row["shape"]))
     places = proto((1, row["dtype"]), (2, axes), (3, row["shard"]), (4, row["offset"]), (5, row["size"]))
     return places + b"\x35" + struct.pack("<I", row["checksum"]) + row["more"]
@@ -117,21 +117,21 @@ def entry(row: Mapping[str, Any]) -> bytes:
 
 def read_for_change(folder: Path) -> Bundle:
     bundle = Bundle(folder)
-    for name, found in read_bundle(bundle.index_file).items():
+    for name, (_, location, size, checksum) in read_index(bundle.index_file).items():
         bundle.rows[name] = {
-            "dtype": NUMBERS[found.dtype],
-            "shape": found.shape,
+            "dtype": NUMBERS[location.dtype],
+            "shape": location.shape,
             "shard": 0,
-            "offset": found.offset,
-            "size": found.size,
-            "checksum": found.checksum,
+            "offset": location.offset,
+            "size": size,
+            "checksum": checksum,
             "more": b"",
         }
     return bundle
 
 
 def in_bundle(change: Callable[[Bundle], object]) -> Callable[[Path], None]:
-    """Return what changes what an index says, and writes it with checksums that are right."""
+    """Return a function that changes the content of an index, and writes it with valid checksums."""
 
     def apply(folder: Path) -> None:
         bundle = read_for_change(folder)

@@ -1,4 +1,4 @@
-"""What a refusal has to be, and the valid sources that the tables of this folder make hostile."""
+"""Run commands on hostile sources, and assert how they are refused."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def valid(proto: bytes, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 @pytest.fixture
 def source(valid: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
-    """Return what copies a valid source, for a test to make hostile."""
+    """Return a function that copies a valid source, for a test to make hostile."""
     return lambda kind: Path(shutil.copytree(valid[kind], tmp_path / "source"))
 
 
 class _Forbidden(importlib.abc.MetaPathFinder):
-    """Notes every import of a name that only a hostile file has."""
+    """Records every import of a name that only a hostile file has."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.names: list[str] = []
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
         if "hostile_module" in fullname:
-            self.asked.append(fullname)
+            self.names.append(fullname)
 
 
 def command_for(source: Path, target: Path, valid: dict[str, Path]) -> list[str]:
@@ -68,7 +68,7 @@ def _tree(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 @pytest.fixture
 def refused(valid: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refused]:
-    """Return what runs the command on a source, and asserts that the refusal is all that it has to be.
+    """Return a function that runs the command on a source, and asserts how it is refused.
 
     It exits with 2, for an exception of ours, whose message names the file, what was expected and found, and what to
     do; it has written and imported nothing; and it took no more than 5 seconds.
@@ -90,7 +90,7 @@ def refused(valid: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert_message(error, source)
         assert str(error).splitlines()[0] in result.stderr
         assert _tree(tmp_path) == before
-        assert finder.asked == []
+        assert finder.names == []
         assert seconds < SECONDS
         return str(error)
 
@@ -99,14 +99,14 @@ def refused(valid: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def _ours(error: BaseException | None) -> AlbertHubBridgeError | None:
-    """Find what the command turned into an exit code."""
+    """Return the exception that the command turned into an exit code."""
     while error is not None and not isinstance(error, AlbertHubBridgeError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def assert_message(error: AlbertHubBridgeError, source: Path) -> None:
-    """See that a message has file, place, expected, found and what to do, and nothing that a terminal obeys."""
+    """Assert that a message has file, place, expected, found and advice, and no control characters."""
     message = str(error)
     assert str(source) in message
     assert all(character.isprintable() or character == "\n" for character in message)
@@ -123,6 +123,6 @@ def assert_message(error: AlbertHubBridgeError, source: Path) -> None:
 
 
 def expect(message: str, parts: str | Sequence[str]) -> None:
-    """See that a message has all of some texts."""
+    """Assert that a message has one or more texts."""
     for part in [parts] if isinstance(parts, str) else parts:
         assert part in message, (part, message)

@@ -1,15 +1,15 @@
-"""Mutants of valid files, drawn by hypothesis, for every parser of what strangers made.
+"""Fuzz every parser of untrusted files with mutants of valid files, which hypothesis draws.
 
     python -m tests.hostile.fuzz --json 1000000 --safetensors 1000000 --hdf5 100000 --protos 10000 --bundles 100000 \\
         --flax 100000
 
-Of every mutant only this may come: it is refused with an exception of ours; or it is accepted, and every tensor is bit
-for bit what it was. What is changed is the structure of a file, never its values: those a file may say as it likes.
-Now and then a mutant is a whole file that says something else, such as two names of one shape exchanged, which no
-reader can tell: then the library of the format has to read the same from it, and it is counted by itself.
+Each mutant has to be refused with an exception of this package, or to have every tensor bit for bit as before. The
+structure of a file is changed, never its values: any values are valid. Some mutants are valid files with other tensors,
+for example with two names of one shape exchanged, which no reader can detect. Then the format's own library has to read
+the same tensors, and the mutant is counted separately.
 
-HDF5 goes through the sandbox, where libhdf5 may crash; vocabularies go through a process that must not crash, because
-nothing would stand between.
+HDF5 and Flax files are read in the sandbox, where a library may crash. Vocabularies are parsed in a process that must
+not crash, because the package parses them without a sandbox.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
@@ -32,18 +32,17 @@ from typing import Any
 
 import hypothesis
 import msgpack
-import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from albert_hub_bridge.errors import AlbertHubBridgeError
-from albert_hub_bridge.formats.flax import read_flax, read_tree
-from albert_hub_bridge.formats.hdf5 import _check_frame, read_datasets
-from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.formats.flax import locations_in
+from albert_hub_bridge.formats.hdf5 import check_superblock, read_datasets
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, STORED_DTYPES, LazyTensor, tensors_at
 from albert_hub_bridge.formats.safetensors import read_safetensors
-from albert_hub_bridge.formats.sandbox import Sandbox, SandboxError
-from albert_hub_bridge.formats.tensor_bundle import Values, read_bundle
+from albert_hub_bridge.formats.sandbox import Sandbox, SandboxError, encode_path
+from albert_hub_bridge.formats.tensor_bundle import read_bundle
 from albert_hub_bridge.layouts.google.release import _read_variables
 from albert_hub_bridge.layouts.registry import read_configuration
 from tests.conftest import FIXTURES
@@ -51,8 +50,8 @@ from tests.hostile.bundles import block, read_for_change, sealed, table
 from tests.hostile.valid import small_vocabulary, with_header, write_all
 
 
-ROUND = 500  # examples that hypothesis remembers to draw no two alike; then it forgets them
-BATCH = 50  # mutants of one example: hypothesis draws what they are drawn from, because ten of its own take as long
+ROUND = 500  # examples of one run of hypothesis, which remembers all of them
+BATCH = 50  # mutants of one example: hypothesis is slow, and draws only the seed of a batch
 
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[a-z]+|[\[\]{},:]')
 _NUMBERS = [0, 1, 2, 7, 8, 127, 255, 256, 65535, (1 << 31) - 1, 1 << 32, 1 << 40, (1 << 63) - 1, (1 << 64) - 1]
@@ -90,7 +89,7 @@ def _edited(content: bytes, draw: Random, same_size: bool = False) -> bytes:
 
 
 def _edited_json(content: bytes, draw: Random) -> bytes:
-    """Edit bytes, or tokens, in one to three places."""
+    """Edit bytes or tokens of JSON in one to three places."""
     if draw.random() < 0.3:
         return _edited(content, draw)
     tokens = _TOKENS.findall(content)
@@ -111,7 +110,7 @@ def _edited_json(content: bytes, draw: Random) -> bytes:
 
 
 def _draw(check: Callable[[Random], object], count: int, seed: int) -> None:
-    """Call a function with sources of chance, of each of which it makes 50 mutants, until it made so many."""
+    """Call a function with random generators; it draws a batch of mutants from each, until there are `count`."""
     examples = -(-count // BATCH)
     for first in range(0, examples, ROUND):
         _one_round(check, min(examples - first, ROUND), seed + first)
@@ -157,7 +156,7 @@ def fuzz_json(folder: Path, count: int, seed: int) -> Counter[str]:
 
 
 def fuzz_safetensors(folder: Path, count: int, seed: int) -> Counter[str]:
-    """Read files with mutants of a header before the same values."""
+    """Read mutants of the header of a safetensors file."""
     outcomes: Counter[str] = Counter()
     file = write_all_once(folder)["transformers"] / "model.safetensors"
     whole = file.read_bytes()
@@ -166,10 +165,9 @@ def fuzz_safetensors(folder: Path, count: int, seed: int) -> Counter[str]:
 
     def tensors() -> dict[str, tuple[Any, ...]]:
         with ExitStack() as resources:
-            found = read_safetensors(file, resources)
-            return {name: (each.dtype, each.shape, each.load().tobytes()) for name, each in found.items()}
+            return _loaded(read_safetensors(file, resources))
 
-    def of_the_table(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    def without_values(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         return {name: row[:2] for name, row in found.items()}
 
     valid = tensors()
@@ -182,7 +180,7 @@ def fuzz_safetensors(folder: Path, count: int, seed: int) -> Counter[str]:
             except AlbertHubBridgeError:
                 outcomes["refused"] += 1
                 continue
-            if of_the_table(found) != of_the_table(valid):
+            if without_values(found) != without_values(valid):
                 outcomes["refused by the table"] += 1
             elif found == valid:
                 outcomes["accepted, unchanged"] += 1
@@ -197,45 +195,47 @@ def fuzz_safetensors(folder: Path, count: int, seed: int) -> Counter[str]:
 
 
 def fuzz_flax(folder: Path, count: int, seed: int) -> Counter[str]:
-    """Read mutants of a file of Flax; what is accepted, msgpack has to read as the same."""
+    """Read mutants of a Flax file, many in one process; msgpack has to read the same from those that are accepted."""
     outcomes: Counter[str] = Counter()
     file = write_all_once(folder)["flax"] / "flax_model.msgpack"
     whole = file.read_bytes()
-
-    def tensors() -> dict[str, tuple[Any, ...]]:
-        with ExitStack() as resources:
-            found = read_flax(file, resources)
-            return {name: (each.dtype, each.shape, each.load().tobytes()) for name, each in found.items()}
-
-    valid = tensors()
-    runs = sorted((array.offset, array.offset + 4 * prod(array.shape)) for array in read_tree(file).values())
+    with ExitStack() as resources:
+        locations = locations_in(Sandbox("flax", [file], 5, resources), file)
+    valid = _loaded(tensors_at(file, locations))
+    runs = sorted((offset, offset + 4 * prod(shape)) for _, shape, offset in locations.values())
     structure = _without(whole, runs)
 
+    def read(sandbox: Sandbox, mutant: Path) -> str:
+        try:
+            found = _loaded(tensors_at(mutant, locations_in(sandbox, mutant)))
+        except ValueError:
+            return "refused"
+        if found == valid:
+            return "accepted, unchanged"
+        assert found == _by_msgpack(mutant.read_bytes()), "not what the file says"
+        return "whole, and other tensors"
+
     def check(draw: Random) -> None:
-        for _ in range(BATCH):
+        mutants = []
+        for number in range(BATCH):
             any_size = draw.random() < 0.3
             content = _edited(whole, draw) if any_size else _joined(_edited(structure, draw, True), whole, runs)
-            file.write_bytes(content)
-            try:
-                found = tensors()
-            except AlbertHubBridgeError:
-                outcomes["refused"] += 1
-                continue
-            if found == valid:
-                outcomes["accepted, unchanged"] += 1
-            else:
-                assert found == _by_msgpack(content), "not what the file says"
-                outcomes["whole, and other tensors"] += 1
+            mutants.append(folder / f"mutant{number}.msgpack")
+            mutants[-1].write_bytes(content or b"\0")
+        _read_all("flax", mutants, read, outcomes)
 
     _draw(check, count, seed)
-    file.write_bytes(whole)
     return outcomes
+
+
+def _loaded(tensors: Mapping[str, LazyTensor]) -> dict[str, tuple[Any, ...]]:
+    return {name: (each.dtype, each.shape, each.load().tobytes()) for name, each in tensors.items()}
 
 
 def _by_msgpack(content: bytes) -> dict[str, tuple[Any, ...]]:
     def array(_: int, data: bytes) -> tuple[Any, ...]:
         shape, dtype, values = msgpack.unpackb(data)
-        return dtype, tuple(shape), values if dtype in DTYPES else b""  # of others, no values are read
+        return dtype, tuple(shape), values if dtype in STORED_DTYPES else b""  # values of other dtypes are not read
 
     def flat(node: Any, path: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         if isinstance(node, dict):
@@ -247,42 +247,71 @@ def _by_msgpack(content: bytes) -> dict[str, tuple[Any, ...]]:
     return dict(flat(msgpack.unpackb(content, ext_hook=array), ""))
 
 
+def _read_all(task: Any, files: list[Path], read: Callable[[Sandbox, Path], str], outcomes: Counter[str]) -> None:
+    """Read files in one process, and start another one after a file on which it crashes or hangs."""
+    while files:
+        began = time.perf_counter()
+        with ExitStack() as resources:
+            sandbox = Sandbox(task, files, 5, resources)
+            for file in list(files):
+                files.remove(file)
+                try:
+                    outcomes[read(sandbox, file)] += 1
+                except SandboxError as error:
+                    if "crashes" in str(error):
+                        hung = time.perf_counter() - began > 5
+                        outcomes["killed after 5 s" if hung else "crashed in the sandbox"] += 1
+                        break
+                    outcomes["refused"] += 1
+
+
 def fuzz_hdf5(folder: Path, count: int, seed: int) -> Counter[str]:
-    """Parse mutants of all of a file but its values, in the sandbox, many in one process."""
+    """Read mutants of an HDF5 file, many in one process. The values are not changed, only the bytes between them."""
     outcomes: Counter[str] = Counter()
     source = write_all_once(folder)["preset"] / "model.weights.h5"
     whole = source.read_bytes()
     with ExitStack() as resources:
-        sandbox = Sandbox({"task": "hdf5", "files": [str(source).encode().hex()]}, resources)
-        valid = {name: (shape, dtype, offset) for name, shape, dtype, offset in sandbox.answer(5)["datasets"]}
-    runs = sorted((offset, offset + int(np.prod(shape)) * 4) for shape, _, offset in valid.values())
+        valid = _rows(Sandbox("hdf5", [source], 5, resources).answer(source))
+    runs = sorted((offset, offset + 4 * prod(shape)) for _, shape, offset in valid.values())
     structure = _without(whole, runs)
 
+    def read(sandbox: Sandbox, mutant: Path) -> str:
+        answer = sandbox.answer(mutant)
+        if answer["problems"]:
+            return "refused"
+        found = _rows(answer)
+        if {name: row[:2] for name, row in found.items()} != {name: row[:2] for name, row in valid.items()}:
+            return "refused by the table"
+        return "accepted, unchanged" if _is_same(mutant, found, valid, whole) else "whole, and other weights"
+
     def check(draw: Random) -> None:
-        files = []
+        mutants = []
         for number in range(BATCH):
-            file = folder / f"mutant{number}.h5"
-            file.write_bytes(_joined(_edited(structure, draw, same_size=True), whole, runs))
+            mutant = folder / f"mutant{number}.h5"
+            mutant.write_bytes(_joined(_edited(structure, draw, same_size=True), whole, runs))
             try:
-                _check_frame(file)
-                files.append(file)
+                check_superblock(mutant)
+                mutants.append(mutant)
             except AlbertHubBridgeError:
-                outcomes["refused by its frame"] += 1
-        while files:
-            files = _parse(files, valid, whole, outcomes)
+                outcomes["refused by its superblock"] += 1
+        _read_all("hdf5", mutants, read, outcomes)
 
     _draw(check, count, seed)
     return outcomes
 
 
+def _rows(answer: dict[str, Any]) -> dict[str, tuple[str, list[int], int | None]]:
+    return {name: (dtype, shape, offset) for name, dtype, shape, offset in answer["datasets"]}
+
+
 def _without(whole: bytes, runs: list[tuple[int, int]]) -> bytes:
-    """Return all of a file but its values, which are in these runs."""
+    """Return all of a file except its values, which are in these runs."""
     starts, stops = [0, *(stop for _, stop in runs)], [*(begin for begin, _ in runs), len(whole)]
     return b"".join(whole[begin:stop] for begin, stop in zip(starts, stops, strict=True))
 
 
 def _joined(structure: bytes, whole: bytes, runs: list[tuple[int, int]]) -> bytes:
-    """Put the values back between what is not values."""
+    """Put the values back between the other bytes."""
     parts, end, taken = [], 0, 0
     for begin, stop in [*runs, (len(whole), len(whole))]:
         parts += [structure[taken : taken + begin - end], whole[begin:stop]]
@@ -290,56 +319,28 @@ def _joined(structure: bytes, whole: bytes, runs: list[tuple[int, int]]) -> byte
     return b"".join(parts)
 
 
-def _parse(files: list[Path], valid: dict[str, Any], whole: bytes, outcomes: Counter[str]) -> list[Path]:
-    """Parse files in one process, and return those that are left where it crashes."""
-    with ExitStack() as resources:
-        sandbox = Sandbox({"task": "hdf5", "files": [str(file).encode().hex() for file in files]}, resources)
-        for number, file in enumerate(files):
-            began = time.perf_counter()
-            try:
-                answer = sandbox.answer(5)
-            except SandboxError as error:
-                if "crashes" not in str(error):
-                    outcomes["refused"] += 1
-                    continue
-                outcomes["killed after 5 s" if time.perf_counter() - began > 5 else "crashed in the sandbox"] += 1
-                return files[number + 1 :]
-            found = {name: (shape, dtype, offset) for name, shape, dtype, offset in answer["datasets"]}
-            if answer["problems"]:
-                outcomes["refused"] += 1
-            elif {name: row[:2] for name, row in found.items()} != {name: row[:2] for name, row in valid.items()}:
-                outcomes["refused by the table"] += 1
-            else:
-                same = _is_same(file, found, valid, whole)
-                outcomes["accepted, unchanged" if same else "whole, and other weights"] += 1
-    return []
-
-
 def _values(content: bytes, datasets: dict[str, Any]) -> dict[str, bytes | None]:
-    """Return the values of datasets that lie in a file in one run."""
+    """Return the values of datasets that lie in one run."""
     return {
-        name: None if offset is None else content[offset : offset + int(np.prod(shape)) * 4]
-        for name, (shape, _, offset) in datasets.items()
+        name: None if offset is None else content[offset : offset + 4 * prod(shape)]
+        for name, (_, shape, offset) in datasets.items()
     }
 
 
 def _is_same(file: Path, found: dict[str, Any], valid: dict[str, Any], whole: bytes) -> bool:
-    """Tell whether a file that is accepted has every tensor as it was; else it has what libhdf5 reads from it."""
-    before, after = _values(whole, valid), _values(file.read_bytes(), found)
-    if after == before:
+    """Return whether a file has the tensors that it had; if not, libhdf5 has to read the same as we do."""
+    before = _values(whole, valid)
+    if _values(file.read_bytes(), found) == before:
         return True
     with ExitStack() as resources:
         ours = {name: each.load().tobytes() for name, each in read_datasets(file, resources).items()}
     if ours == before:
         return True
+    target = file.with_suffix(".values")
+    options = {"names": list(ours), "target": encode_path(target)}
     with ExitStack() as resources:
-        sandbox = Sandbox({"task": "hdf5", "files": [str(file).encode().hex()]}, resources)
-        assert set(found) == {name for name, *_ in sandbox.answer(5)["datasets"]}
-        for name, values in ours.items():
-            sandbox.ask([0, name])
-            theirs = bytearray(sandbox.answer(5)["bytes"])
-            sandbox.read_into(memoryview(theirs), 5)
-            assert theirs == values, f"{name} is not what the file says"
+        Sandbox("hdf5", [file], 5, resources, written=len(whole), **options).answer(file)
+    assert target.read_bytes() == b"".join(ours.values()), "not what the file says"
     return False
 
 
@@ -360,7 +361,7 @@ while size := int.from_bytes(sys.stdin.buffer.read(4), "little"):
 
 
 def fuzz_protos(folder: Path, count: int, seed: int) -> Counter[str]:
-    """Parse mutants of a vocabulary, and have those that are accepted encode texts."""
+    """Parse mutants of a vocabulary, and encode texts with those that are accepted."""
     outcomes: Counter[str] = Counter()
     valid = small_vocabulary()
     command = [sys.executable, "-c", _PARSER]
@@ -383,7 +384,7 @@ def fuzz_protos(folder: Path, count: int, seed: int) -> Counter[str]:
 
 
 def fuzz_bundles(folder: Path, count: int, seed: int) -> Counter[str]:
-    """Read mutants of a checkpoint of TensorFlow: of its values, of its index, and of one with right checksums."""
+    """Read mutants of a TensorFlow checkpoint: of its values, of its index, and of its index with valid checksums."""
     outcomes: Counter[str] = Counter()
     with zipfile.ZipFile(FIXTURES / "google_classifier.zip") as archive:
         archive.extractall(folder / "release")
@@ -391,7 +392,7 @@ def fuzz_bundles(folder: Path, count: int, seed: int) -> Counter[str]:
     wholes = {file: file.read_bytes() for file in (bundle.index_file, bundle.values_file)}
     messages = bundle.messages()
 
-    def draw_lie(draw: Random) -> bytes:
+    def draw_index(draw: Random) -> bytes:
         if draw.random() < 0.3:
             return table([(b"z", sealed(_edited(block(messages), draw)))])
         rows = list(messages)
@@ -408,15 +409,15 @@ def fuzz_bundles(folder: Path, count: int, seed: int) -> Counter[str]:
 
     def tensors() -> dict[str, bytes]:
         found = read_bundle(bundle.index_file).items()
-        return {name: Values(name, each)().tobytes() for name, each in found if each.dtype in DTYPES}
+        return {name: each.load().tobytes() for name, each in found if each.dtype in DTYPES}
 
     expected, valid = of_the_table(), tensors()
 
     def check(draw: Random) -> None:
         for _ in range(BATCH):
-            lies = draw.random() < 0.5
-            file = bundle.index_file if lies else draw.choice(list(wholes))
-            content = draw_lie(draw) if lies else _edited(wholes[file], draw)
+            valid_checksums = draw.random() < 0.5
+            file = bundle.index_file if valid_checksums else draw.choice(list(wholes))
+            content = draw_index(draw) if valid_checksums else _edited(wholes[file], draw)
             file.write_bytes(content)
             outcome = "accepted, unchanged"
             try:
@@ -427,10 +428,10 @@ def fuzz_bundles(folder: Path, count: int, seed: int) -> Counter[str]:
                     outcome = "whole, and other weights"
             except AlbertHubBridgeError:
                 outcome = "refused"
-            # Of the values, those of the training's state are not read.
-            ours = file == bundle.values_file and outcome == "accepted, unchanged"
-            assert lies or outcome == "refused" or ours or content == wholes[file], "changed, and nobody saw it"
-            outcomes[f"{outcome}, with right checksums" if lies else outcome] += 1
+            # The values of the optimizer are not read.
+            unread = file == bundle.values_file and outcome == "accepted, unchanged"
+            assert valid_checksums or outcome == "refused" or unread or content == wholes[file], "an unseen change"
+            outcomes[f"{outcome}, with valid checksums" if valid_checksums else outcome] += 1
             file.write_bytes(wholes[file])
 
     _draw(check, count, seed)
@@ -449,7 +450,7 @@ _written: dict[Path, dict[str, Path]] = {}
 
 
 def write_all_once(folder: Path) -> dict[str, Path]:
-    """Write the valid sources, where they are not there yet."""
+    """Write the valid sources into a folder, once."""
     if folder not in _written:
         (folder / "valid").mkdir()
         _written[folder] = write_all(folder / "valid", small_vocabulary())
@@ -472,11 +473,11 @@ COUNTS = {
 
 
 def main() -> None:
-    """Draw as many mutants of each kind as are asked for, and print what became of them."""
-    parser = argparse.ArgumentParser(description="Mutants of valid files for every parser.")
+    """Read mutants of each kind, and print how many were refused and accepted."""
+    parser = argparse.ArgumentParser(description="Fuzz every parser of untrusted files.")
     for name, count in COUNTS.items():
-        parser.add_argument(f"--{name}", type=int, default=count, help=f"how many (default {count:,})")
-    parser.add_argument("--seed", type=int, default=0, help="of the first round; each has its own")
+        parser.add_argument(f"--{name}", type=int, default=count, help=f"number of mutants (default {count:,})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first round")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as parent:
         for name, fuzz in FUZZERS.items():

@@ -1,4 +1,4 @@
-"""A short run of `make fuzz`."""
+"""Run each fuzzer for a short time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.hostile.fuzz import FUZZERS
     ("kind", "count"),
     [("json", 400), ("safetensors", 400), ("hdf5", 200), ("protos", 200), ("bundles", 400), ("flax", 400)],
 )
-def test_mutants(kind: str, count: int, tmp_path: Path) -> None:
+def test_mutants_are_refused_or_unchanged(kind: str, count: int, tmp_path: Path) -> None:
     outcomes = FUZZERS[kind](tmp_path, count, seed=0)
     assert sum(outcomes.values()) >= count * 0.9
     assert outcomes["refused"] > count / 10

@@ -1,4 +1,4 @@
-"""HDF5 files that KerasHub never wrote: links, storage, types, names, frames and values, in every file that is read."""
+"""Refuse hostile HDF5 files: links, storage, types, shapes, names, values and superblocks, in every kind of file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Change = Callable[[h5py.File], object]
 
 
 def _replaced(name: str, new: Any) -> Change:
-    """Put a link, a group or a type in the place of what is there."""
+    """Replace an object by a link, a group or a type."""
 
     def change(file: h5py.File) -> None:
         if name in file:
@@ -62,14 +62,14 @@ LINKS: dict[str, Change] = {
     "a soft link to a group": lambda f: _moved(f, "layers/dense", "layers/elsewhere", SOFT("/layers/elsewhere")),
     "a soft link at the root": lambda f: _moved(f, "layers", "elsewhere", SOFT("/elsewhere")),
     "a soft link within a path": lambda f: _moved(f, QUERY, "layers/q", SOFT("/layers/q")),
-    "a soft link nobody asks for": _replaced("extra", SOFT("/layers")),
+    "a soft link that is not read": _replaced("extra", SOFT("/layers")),
     "an external link to a dataset": _replaced(BIAS, EXTERNAL("other.h5", "/x")),
     "an external link to a group": _replaced("layers/dense", EXTERNAL("other.h5", "/layers/dense")),
     "an external link at the root": _replaced("layers", EXTERNAL("other.h5", "/layers")),
     "an external link to itself": _replaced(BIAS, EXTERNAL("model.weights.h5", "/layers/dense_1/vars/1")),
     "an external link upwards": _replaced(BIAS, EXTERNAL("../../secret.h5", "/x")),
     "an absolute external link": _replaced(BIAS, EXTERNAL("/etc/passwd", "/x")),
-    "an external link nobody asks for": _replaced("layers/extra", EXTERNAL("other.h5", "/")),
+    "an external link that is not read": _replaced("layers/extra", EXTERNAL("other.h5", "/")),
     "an external link with a driver's name": _replaced(BIAS, EXTERNAL("ros3://host/secret.h5", "/x")),
     "two names of one dataset": _alias(BIAS, "layers/dense_1/vars/1"),
     "a second name of a dataset": _alias("layers/extra", BIAS),
@@ -105,7 +105,7 @@ def _virtual(file: h5py.File, where: str) -> None:
 def _low_level(
     file: h5py.File, name: str, shape: tuple[int, ...], change: Callable[[Any], object], kind: Any = None
 ) -> None:
-    """Make a dataset with a property list that h5py's own functions do not offer."""
+    """Create a dataset with a property list that h5py's high-level functions do not offer."""
     del file[name]
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     change(layout)
@@ -136,7 +136,7 @@ STORAGE: dict[str, Change] = {
     "the filter lzf": lambda f: put(f, KERNEL, compression="lzf"),
     "the filter scale-offset": lambda f: put(f, KERNEL, scaleoffset=2),
     "a filter of a plugin": lambda f: _low_level(f, KERNEL, (6, 8), _foreign_filter(32001)),
-    "a filter nobody knows": lambda f: _low_level(f, KERNEL, (6, 8), _foreign_filter(300)),
+    "an unknown filter": lambda f: _low_level(f, KERNEL, (6, 8), _foreign_filter(300)),
     "the filter n-bit": lambda f: _low_level(f, KERNEL, (6, 8), _foreign_filter(5)),
     "a petabyte that was never written": lambda f: put(f, KERNEL, data=None, shape=(1 << 24, 1 << 24), dtype="f4"),
     "a petabyte in chunks": lambda f: put(f, KERNEL, data=None, shape=(1 << 24, 1 << 24), dtype="f4", chunks=(64, 64)),
@@ -146,24 +146,24 @@ STORAGE: dict[str, Change] = {
 
 
 def _odd_float(file: h5py.File) -> None:
-    """Put a float of 32 bits whose exponent and fraction are where nobody expects them."""
+    """Create a dataset of 32-bit floats with the exponent of a 64-bit float."""
     kind = h5py.h5t.IEEE_F32LE.copy()
     kind.set_fields(31, 20, 11, 0, 20)
     kind.set_ebias(1023)
     _low_level(file, BIAS, (8,), lambda layout: layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY), kind)
 
 
-def _opaque(said: Any) -> Change:
+def _opaque(name: Any) -> Change:
     def change(file: h5py.File) -> None:
         dataset = put(file, BIAS, np.zeros(8, "V2"))
-        if said is not None:
-            dataset.attrs["dtype"] = said
+        if name is not None:
+            dataset.attrs["dtype"] = name
 
     return change
 
 
 def _scaled(file: h5py.File, shape: tuple[int, ...] = (8,), dtype: str = "f4") -> None:
-    """Make a kernel of int8 with scales that are none."""
+    """Create an int8 kernel with scales of a wrong shape or dtype."""
     put(file, KERNEL, np.ones((6, 8), "i1"))
     put(file, KERNEL[:-1] + "2", np.ones(shape, dtype))
 
@@ -182,7 +182,7 @@ TYPES: dict[str, Change] = {
     ),
     "of an enumeration": lambda f: put(f, BIAS, np.zeros(8, "i1"), dtype=h5py.enum_dtype({"a": 0}, "i1")),
     "of an odd float": _odd_float,
-    "of two bytes that nobody names": _opaque(None),
+    "of two bytes without a name": _opaque(None),
     "of two bytes of another name": _opaque("float16"),
     "of two bytes named by a number": _opaque(7),
     "of two bytes named by many": _opaque(["bfloat16", "bfloat16"]),
@@ -248,7 +248,7 @@ VALUES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("what", LINKS)
-def test_links(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_links_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("preset")
     with h5py.File(folder.parent / "other.h5", "w") as other:
         other["x"] = np.ones(8, np.float32)
@@ -257,28 +257,28 @@ def test_links(what: str, source: Callable[[str], Path], refused: Refused) -> No
 
 
 @pytest.mark.parametrize("what", STORAGE)
-def test_storage(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_storage_is_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("preset")
     in_hdf5(STORAGE[what])(folder)
     expect(refused(folder), ["model.weights.h5", "layers/dense/vars/" if "some were" not in what else EMBEDDING])
 
 
 @pytest.mark.parametrize("what", [*TYPES, *SHAPES])
-def test_types_and_shapes(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_types_and_shapes_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("preset")
     in_hdf5({**TYPES, **SHAPES}[what])(folder)
     expect(refused(folder), ["model.weights.h5", "layers/"])
 
 
 @pytest.mark.parametrize("what", NAMES)
-def test_names(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_names_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("preset")
     in_hdf5(NAMES[what])(folder)
     expect(refused(folder), "model.weights.h5")
 
 
 @pytest.mark.parametrize("what", VALUES)
-def test_values(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_values_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("preset")
     in_hdf5(VALUES[what])(folder)
     expect(refused(folder), ["not finite", "model.weights.h5", "layers/", "that are not, the first"])
@@ -293,7 +293,7 @@ def test_values(what: str, source: Callable[[str], Path], refused: Refused) -> N
         ("int8", "layers/dense/vars/2", np.full(8, np.nan, "f4")),
     ],
 )
-def test_values_of_other_dtypes(
+def test_bfloat16_and_int8_values_are_refused(
     kind: str, name: str, values: np.ndarray, source: Callable[[str], Path], refused: Refused
 ) -> None:
     folder = source(kind)
@@ -310,7 +310,7 @@ def _patched(position: int, content: bytes) -> Callable[[bytes], bytes]:
     return lambda whole: whole[:position] + content + whole[position + len(content) :]
 
 
-FRAMES: dict[str, Callable[[bytes], bytes]] = {
+SUPERBLOCKS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda b: b"",
     "cut off in the signature": lambda b: b[:5],
     "cut off in the superblock": lambda b: b[:20],
@@ -336,10 +336,10 @@ FRAMES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("what", FRAMES)
-def test_frames(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+@pytest.mark.parametrize("what", SUPERBLOCKS)
+def test_superblocks_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("preset")
-    in_bytes("model.weights.h5", FRAMES[what])(folder)
+    in_bytes("model.weights.h5", SUPERBLOCKS[what])(folder)
     message = refused(folder)
     if what.startswith("cut off in the middle"):
         expect(message, "truncated at ")
@@ -349,7 +349,7 @@ HEAD = "layers/dense/vars/1"  # of the classifier
 
 
 def _copied(dtype: str) -> Change:
-    """Put a vector of the encoder into a task's own weights once more, in another dtype."""
+    """Add a vector of the encoder to the weights of a task, in another dtype."""
     return lambda f: f.create_dataset(f"layers/albert_backbone/{BIAS}", data=np.zeros(8, dtype))
 
 
@@ -364,7 +364,7 @@ TASKS: dict[str, Callable[[Path], object]] = {
         lambda f: f.create_dataset(f"layers/albert_backbone/{BIAS}", data=np.zeros(8, "f4")), "task.weights.h5"
     ),
     **{f"an encoder of {dtype}": in_hdf5(_copied(dtype), "task.weights.h5") for dtype in ("u1", "?", "c8", "S4", "f8")},
-    "an encoder of nobody": in_hdf5(
+    "an unknown tensor of the encoder": in_hdf5(
         lambda f: f.create_dataset("layers/albert_backbone/x", data=np.zeros(8, "f4")), "task.weights.h5"
     ),
     "no file": lambda folder: (folder / "task.weights.h5").unlink(),
@@ -374,7 +374,7 @@ TASKS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("what", TASKS)
-def test_weights_of_tasks(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_task_weights_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("task")
     TASKS[what](folder)
     expect(refused(folder), "task.")
@@ -404,14 +404,14 @@ SHARDS: dict[str, Callable[[Path], object]] = {
     "a shard that is an object": _to({}),
     "a group in another shard": edit("model.weights.json", lambda c: _exchange(c["weight_map"])),
     "a group that is nowhere": edit("model.weights.json", lambda c: c["weight_map"].update({"/layers/x/vars": SHARD})),
-    "a group that is not said": edit("model.weights.json", lambda c: c["weight_map"].popitem()),
+    "a group that is missing": edit("model.weights.json", lambda c: c["weight_map"].popitem()),
     "no shards": edit("model.weights.json", lambda c: c["weight_map"].clear()),
     "no index of names": edit("model.weights.json", lambda c: c.pop("weight_map")),
     "a list of shards": edit("model.weights.json", lambda c: c.update(weight_map=[SHARD])),
     "a missing shard": lambda folder: (folder / SHARD).unlink(),
     "a shard that is a link": lambda folder: _linked(folder / SHARD),
     "a shard twice": lambda folder: (folder / "model_00000.weights.h5").write_bytes((folder / SHARD).read_bytes()),
-    "a whole file beside them": lambda folder: (folder / "model.weights.h5").write_bytes(b""),
+    "a whole file too": lambda folder: (folder / "model.weights.h5").write_bytes(b""),
     "half a shard": in_bytes(SHARD, lambda b: b[: len(b) // 2]),
     "one dataset more": in_hdf5(lambda f: f.create_dataset("x", data=np.zeros(2)), SHARD),
 }
@@ -423,7 +423,7 @@ def _linked(file: Path) -> None:
 
 
 @pytest.mark.parametrize("what", SHARDS)
-def test_shards(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_shards_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("shards")
     SHARDS[what](folder)
     expect(refused(folder), "model")
@@ -447,14 +447,14 @@ TENSORFLOW: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("what", TENSORFLOW)
-def test_files_of_tensorflow(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_tensorflow_files_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("tensorflow")
     TENSORFLOW[what](folder)
     expect(refused(folder), "tf_model.h5")
 
 
-def test_that_plugins_are_off(source: Callable[[str], Path], refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A filter of a plugin is refused with the user's plugins in reach, and no variable of HDF5's is heeded."""
+def test_plugins_are_off(source: Callable[[str], Path], refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugins of the user are not loaded, and HDF5 does not see its environment variables."""
     folder = source("preset")
     plugins = folder.parent / "plugins"
     plugins.mkdir()

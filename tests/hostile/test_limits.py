@@ -1,6 +1,6 @@
-"""Refusals as whole processes: exit code, one message, memory and time, for what says that it is huge.
+"""Refuse huge files, and files that claim to be huge, in little memory and time.
 
-A process may grow by 200 MB for a refusal, beyond what it has when all that it imports is there.
+Each refusal runs in a process, which may use 200 MB more than a process that refuses an empty folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MEGABYTES = 200
 BIAS, KERNEL = "layers/dense/vars/1", "layers/dense/vars/0"
 
 
-# A process begins with the peak of the one that starts it, and pytest's is larger than what is measured.
+# A process inherits the peak of its parent, and that of pytest is larger than what is measured.
 _STARTER = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:], stdout=sys.stderr)
@@ -44,7 +44,7 @@ sys.exit(code)
 
 
 def _peak(command: list[str], cwd: Path) -> tuple[int, str, float, float]:
-    """Run a command; return its exit code, what it said, seconds, and its and its children's peak in MB."""
+    """Run a command; return its exit code, messages and seconds, and the peak of its memory or its children's in MB."""
     began = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", _STARTER, *command]
@@ -54,7 +54,7 @@ def _peak(command: list[str], cwd: Path) -> tuple[int, str, float, float]:
 
 @pytest.fixture(scope="module")
 def at_rest(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """Return the peak of a process that finds nothing to read."""
+    """Return the peak in MB of a process that refuses an empty folder."""
     cwd = tmp_path_factory.mktemp("nothing")
     code, _, _, megabytes = _peak(
         [sys.executable, "-m", "albert_hub_bridge", "convert", ".", "x", "--to", "transformers"], cwd
@@ -64,7 +64,7 @@ def at_rest(tmp_path_factory: pytest.TempPathFactory) -> float:
 
 
 def _gzipped(file: h5py.File, name: str, rows: int, chunk: int, inflated: int) -> None:
-    """Put zeros in the place of a tensor, compressed to a thousandth; each chunk inflates to so many bytes."""
+    """Replace a tensor by gzipped zeros; each chunk inflates to this number of bytes."""
     dataset = put(file, name, data=None, shape=(rows,), dtype="f4", chunks=(chunk,), compression="gzip")
     content = zlib.compress(bytes(inflated), 1)
     for top in range(0, rows, chunk):
@@ -72,7 +72,7 @@ def _gzipped(file: h5py.File, name: str, rows: int, chunk: int, inflated: int) -
 
 
 def _sparse(name: str, beginning: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    """Let a file begin in some way and be a terabyte long, of which nothing is on the disk."""
+    """Change the beginning of a file, and make it a terabyte long, without using the disk."""
 
     def apply(folder: Path) -> None:
         file = folder / name
@@ -83,7 +83,7 @@ def _sparse(name: str, beginning: Callable[[bytes], bytes]) -> Callable[[Path], 
 
 
 def _listed(folder: Path) -> None:
-    """Write a file of 20,000 datasets, each of which is wrong."""
+    """Write a file of 20,000 empty groups."""
     with h5py.File(folder / "model.weights.h5", "w", libver="latest") as file:
         group = file.create_group("layers")
         for number in range(20_000):
@@ -91,7 +91,7 @@ def _listed(folder: Path) -> None:
 
 
 def _within(make: Callable[[], Any]) -> Callable[[Path], None]:
-    """Put something into a preset's configuration, with as few bytes as can be."""
+    """Add a value to the configuration of a preset, with as few bytes as possible."""
 
     def apply(folder: Path) -> None:
         content = json.loads((folder / "config.json").read_text())
@@ -102,7 +102,7 @@ def _within(make: Callable[[], Any]) -> Callable[[Path], None]:
 
 
 def _nested() -> Any:
-    """Return objects of which each is wrong, and its `repr` has four bytes for each of four characters."""
+    """Return nested objects that are all wrong, and whose `repr` is four times as long as their text."""
     value: Any = "\x7f" * 3_800_000 + "\U0001f600"
     for _ in range(25):
         value = {"class_name": 1, "x": value}
@@ -110,7 +110,7 @@ def _nested() -> Any:
 
 
 def _with_rows(rows: int, more: bytes) -> Callable[[Path], None]:
-    """Let a task have many rows of tokens, and more in its vocabulary."""
+    """Give a task an embedding of many rows, and append bytes to its vocabulary."""
 
     def apply(folder: Path) -> None:
         edit("config.json", lambda c: c["config"].update(vocabulary_size=rows))(folder)
@@ -122,7 +122,7 @@ def _with_rows(rows: int, more: bytes) -> Callable[[Path], None]:
 
 
 def _long_names(folder: Path) -> None:
-    """Write 90,000 arrays, each at the end of 13 names of 190 characters."""
+    """Write 90,000 arrays, each in 13 maps with names of 190 characters."""
     array = flax_array(np.zeros(0, np.float32))
     node: dict[str, Any] = {f"{outer}": {f"{inner}": array for inner in range(9000)} for outer in range(10)}
     for level in range(13):
@@ -131,7 +131,7 @@ def _long_names(folder: Path) -> None:
 
 
 def _many_variables(folder: Path) -> None:
-    """Write an index of 30,000 variables, with the longest of names, in which the table looks for its own."""
+    """Write an index of 30,000 variables with the longest names, which look like those of layers."""
     (folder / "config.json").rename(folder / "albert_config.json")
     (folder / "model.data-00000-of-00001").write_bytes(b"\0")
     row = {"dtype": 1, "shape": (0,), "shard": 0, "offset": 0, "size": 0, "checksum": 0xA282EAD8, "more": b""}
@@ -144,7 +144,7 @@ def _many_variables(folder: Path) -> None:
 
 
 def _long_pieces() -> list[list[Any]]:
-    """Return pieces with no beginning in common, of which the tokenizers library makes large trees."""
+    """Return pieces without common prefixes, for which the tokenizers library makes large trees."""
     random = Random(1)
     return [["".join(random.choices(ascii_letters, k=300)), -9.0] for _ in range(20_000)]
 
@@ -194,7 +194,7 @@ HUGE: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("what", HUGE)
-def test_that_refusals_are_small_and_quick(
+def test_refusals_are_small_and_quick(
     what: str, source: Callable[[str], Path], valid: dict[str, Path], at_rest: float, tmp_path: Path
 ) -> None:
     kind, change = HUGE[what]
@@ -202,19 +202,19 @@ def test_that_refusals_are_small_and_quick(
     change(folder)
     (tmp_path / "cwd").mkdir()
     command = command_for(folder, tmp_path / "target", valid)
-    code, said, seconds, megabytes = _peak([sys.executable, "-m", "albert_hub_bridge", *command], tmp_path / "cwd")
-    assert code == 2, said[-2000:]
-    assert said.startswith("Error: ")
-    assert "Traceback" not in said
-    assert str(folder) in said
+    code, message, seconds, megabytes = _peak([sys.executable, "-m", "albert_hub_bridge", *command], tmp_path / "cwd")
+    assert code == 2, message[-2000:]
+    assert message.startswith("Error: ")
+    assert "Traceback" not in message
+    assert str(folder) in message
     print(f"{megabytes - at_rest:.0f} MB more than {at_rest:.0f}")
     assert megabytes - at_rest < MEGABYTES
     assert seconds < SECONDS
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cwd", "source"]
 
 
-def test_that_the_sandbox_is_as_small(source: Callable[[str], Path]) -> None:
-    """What is compressed is read row by row, and a chunk that says it inflates to gigabytes ends the process."""
+def test_the_sandbox_limits_memory(source: Callable[[str], Path]) -> None:
+    """A chunk of 4 MB that inflates to 256 MB needs more memory than the process may have."""
     folder = source("preset")
     in_hdf5(lambda f: _gzipped(f, BIAS, 1 << 20, 1 << 20, 1 << 28))(folder)
     with ExitStack() as resources, pytest.raises(WeightsError, match="not HDF5") as error:
@@ -222,7 +222,7 @@ def test_that_the_sandbox_is_as_small(source: Callable[[str], Path]) -> None:
     assert_message(error.value, folder)
 
 
-def test_that_the_message_of_json_is_json(source: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_message_in_json_is_ascii(source: Callable[[str], Path], tmp_path: Path) -> None:
     folder = source("preset")
     (folder / "config.json").write_text('{"\\u001b[2J": NaN}')
     command = [sys.executable, "-m", "albert_hub_bridge", "inspect", str(folder), "--json"]

@@ -1,4 +1,4 @@
-"""safetensors, pickles and msgpack that no library wrote, of models and of adapters."""
+"""Refuse hostile safetensors, pickles and msgpack, of models and of adapters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _same_place(header: dict[str, Any]) -> None:
 
 
 def _exchanged(header: dict[str, Any]) -> None:
-    """Let two tensors of different shapes have each other's place."""
+    """Exchange the offsets of two tensors of different shapes."""
     one, other = header[BIAS], header[KERNEL]
     one["data_offsets"], other["data_offsets"] = other["data_offsets"], one["data_offsets"]
 
@@ -51,7 +51,7 @@ HEADERS: dict[str, Callable[[dict[str, Any]], object]] = {
     "another dtype":            _row(BIAS, dtype="I32"),
     "a wider dtype":            _row(BIAS, dtype="F64"),
     "a narrower dtype":         _row(BIAS, dtype="F16"),
-    "a dtype nobody knows":     _row(BIAS, dtype="X32"),
+    "an unknown dtype":     _row(BIAS, dtype="X32"),
     "a dtype that is a number": _row(BIAS, dtype=32),
     "a shape transposed":       _row("albert.encoder.embedding_hidden_mapping_in.weight", shape=[6, 8]),
     "a shape of another size":  _row(BIAS, shape=[9]),
@@ -91,7 +91,7 @@ HEADERS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("what", HEADERS)
-def test_headers(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_headers_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("transformers")
     in_header(HEADERS[what])(folder)
     expect(refused(folder), "model.safetensors")
@@ -135,7 +135,7 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("what", BYTES)
-def test_bytes_of_safetensors(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_safetensors_bytes_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("transformers")
     in_bytes("model.safetensors", BYTES[what])(folder)
     message = refused(folder)
@@ -173,14 +173,14 @@ TENSORS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
 
 
 @pytest.mark.parametrize("what", TENSORS)
-def test_tensors(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_tensors_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     kind, change = TENSORS[what]
     folder = source(kind)
     in_tensors(change)(folder)
     expect(refused(folder), "model.safetensors")
 
 
-def test_that_no_decoder_is_made_up(source: Callable[[str], Path], refused: Refused) -> None:
+def test_an_untied_decoder_that_is_missing_is_refused(source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("masked_lm")
     edit("config.json", lambda c: c.update(tie_word_embeddings=False))(folder)
     expect(refused(folder), ["missing", "predictions.decoder.weight", "nothing is tied"])
@@ -212,12 +212,12 @@ INDICES: dict[str, Callable[[Path], object]] = {
     "no tensors": edit(INDEX, lambda c: c["weight_map"].clear()),
     "no map": edit(INDEX, lambda c: c.pop("weight_map")),
     "a map that is a list": edit(INDEX, lambda c: c.update(weight_map=[])),
-    "a whole file beside it": lambda folder: (folder / "model.safetensors").write_bytes(with_header(b"{}")),
+    "a whole file too": lambda folder: (folder / "model.safetensors").write_bytes(with_header(b"{}")),
 }
 
 
 @pytest.mark.parametrize("what", INDICES)
-def test_indices(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_indices_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("transformers_shards")
     INDICES[what](folder)
     expect(refused(folder), "model.safetensors")
@@ -275,14 +275,14 @@ FLAX: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", FLAX)
-def test_msgpack(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_msgpack_is_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("flax")
     (folder / "flax_model.msgpack").write_bytes(FLAX[what])
     expect(refused(folder), "flax_model.msgpack")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_in_msgpack(
+def test_msgpack_values_are_refused(
     value: float, source: Callable[[str], Path], valid: dict[str, Path], refused: Refused
 ) -> None:
     folder = source("flax")
@@ -293,7 +293,7 @@ def test_values_in_msgpack(
 
 
 class _Call:
-    """What a pickle can do where it is trusted."""
+    """An object whose unpickling calls a function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self._call = function, arguments
@@ -311,7 +311,7 @@ def _raw(content: Any) -> Callable[[Path], object]:
 
 
 def _big(file: Path) -> None:
-    """Save a tensor of a terabyte that has one element."""
+    """Save a tensor with the shape of a terabyte and one element in memory."""
     torch.save({"a": torch.zeros(1).expand(1 << 38)}, file)
 
 
@@ -325,13 +325,13 @@ PICKLES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("what", PICKLES)
-def test_pickles(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_pickles_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("pickle")
     PICKLES[what](folder / "pytorch_model.bin")
     expect(refused(folder, "--allow-pickle"), ["pytorch_model.bin", "of which nothing else is unpickled"])
 
 
-def test_pickles_are_not_opened_without_a_word(source: Callable[[str], Path], refused: Refused) -> None:
+def test_pickles_need_permission(source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("pickle")
     expect(refused(folder), ["a pickle", "pytorch_model.bin", "--allow-pickle"])
     (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00001-of-00001.bin")
@@ -356,7 +356,7 @@ PEFT: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("what", PEFT)
-def test_adapters_of_peft(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_peft_adapters_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("peft_adapter")
     in_tensors(PEFT[what], "adapter_model.safetensors")(folder)
     refused(folder)
@@ -366,14 +366,14 @@ def test_adapters_of_peft(what: str, source: Callable[[str], Path], refused: Ref
     ("weight", "bias"),
     [((3, 9), (3,)), ((5, 8), (3,)), ((3, 8), None), (None, (3,)), ((0, 8), (0,)), ((1, 1, 1), ())],
 )
-def test_heads_of_adapters(
+def test_adapter_heads_are_refused(
     weight: tuple[int, ...] | None,
     bias: tuple[int, ...] | None,
     source: Callable[[str], Path],
     valid: dict[str, Path],
     refused: Refused,
 ) -> None:
-    """An adapter puts a whole head in place of the base's, of any number of labels."""
+    """The head of an adapter replaces that of the base, with any number of labels."""
     folder = source("peft_adapter")
     shapes = {"weight": weight, "bias": bias}
     head = {f"base_model.model.classifier.{n}": np.zeros(s, "f4") for n, s in shapes.items() if s is not None}
@@ -384,7 +384,7 @@ def test_heads_of_adapters(
     )
 
 
-def test_an_adapter_that_is_a_pickle_is_not_opened(source: Callable[[str], Path], refused: Refused) -> None:
+def test_a_pickled_adapter_needs_permission(source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("peft_adapter")
     (folder / "adapter_model.safetensors").unlink()
     _raw(_Call(os.system, "touch pickle-was-run"))(folder / "adapter_model.bin")
@@ -421,7 +421,7 @@ KERAS: dict[str, Callable[[h5py.File], object]] = {
 
 
 @pytest.mark.parametrize("what", KERAS)
-def test_adapters_of_keras(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_keras_adapters_are_refused(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("keras_adapter")
     in_hdf5(KERAS[what], "a.lora.h5")(folder)
     expect(refused(folder), "a.lora.h5")

@@ -1,4 +1,4 @@
-"""Valid sources, as small as they can be, which the tables of this folder make hostile."""
+"""Small valid sources, which the tables of this folder make hostile."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def small_vocabulary() -> bytes:
 
 
 def write_all(parent: Path, proto: bytes) -> dict[str, Path]:
-    """Write a source of every kind that is read without a framework."""
+    """Write a source of every kind that is read without TensorFlow or JAX."""
     made = {}
 
     def new(name: str) -> Path:
@@ -85,7 +85,7 @@ def write_pickle(folder: Path, tensors: Mapping[str, Any]) -> None:
 
 
 def write_flax(folder: Path, tensors: Mapping[str, Any]) -> None:
-    """Write what flax writes; values that are no arrays are written as they are."""
+    """Write tensors as Flax does; other values are written as they are."""
     tree: dict[str, Any] = {}
     for name, tensor in tensors.items():
         *path, leaf = name.split(".")
@@ -124,11 +124,11 @@ def _adapter() -> Adapter:
     return Adapter(factors)
 
 
-# What the tables change sources with.
+# Functions that make functions that change a source.
 
 
 def edit(name: str, change: Callable[[Any], object]) -> Callable[[Path], None]:
-    """Return what changes the JSON of a file."""
+    """Return a function that changes the JSON of a file."""
 
     def apply(folder: Path) -> None:
         content = json.loads((folder / name).read_text())
@@ -139,7 +139,7 @@ def edit(name: str, change: Callable[[Any], object]) -> Callable[[Path], None]:
 
 
 def put(file: h5py.File, name: str, values: Any = None, **options: Any) -> h5py.Dataset:
-    """Replace a dataset of an HDF5 file; by one of other values, or made with other options."""
+    """Replace a dataset of an HDF5 file by one with other values or options."""
     before = file[name][()] if name in file else None
     if name in file:
         del file[name]
@@ -148,7 +148,7 @@ def put(file: h5py.File, name: str, values: Any = None, **options: Any) -> h5py.
 
 
 def in_hdf5(change: Callable[[h5py.File], object], name: str = "model.weights.h5") -> Callable[[Path], None]:
-    """Return what changes an HDF5 file."""
+    """Return a function that changes an HDF5 file."""
 
     def apply(folder: Path) -> None:
         with h5py.File(folder / name, "r+") as file:
@@ -158,7 +158,7 @@ def in_hdf5(change: Callable[[h5py.File], object], name: str = "model.weights.h5
 
 
 def in_bytes(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    """Return what changes the bytes of a file."""
+    """Return a function that changes the bytes of a file."""
 
     def apply(folder: Path) -> None:
         (folder / name).write_bytes(change((folder / name).read_bytes()))
@@ -167,7 +167,7 @@ def in_bytes(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], No
 
 
 def in_tensors(change: Callable[[dict[str, Any]], object], name: str = "model.safetensors") -> Callable[[Path], None]:
-    """Return what changes the tensors of a safetensors file."""
+    """Return a function that changes the tensors of a safetensors file."""
 
     def apply(folder: Path) -> None:
         tensors = load_file(folder / name)
@@ -178,7 +178,7 @@ def in_tensors(change: Callable[[dict[str, Any]], object], name: str = "model.sa
 
 
 def in_header(change: Callable[[dict[str, Any]], object], name: str = "model.safetensors") -> Callable[[Path], None]:
-    """Return what changes the header of a safetensors file, and leaves its values as they are."""
+    """Return a function that changes the header of a safetensors file, but not its values."""
 
     def apply(folder: Path) -> None:
         content = (folder / name).read_bytes()

@@ -63,7 +63,7 @@ def _bits(checkpoint: Checkpoint) -> dict[str, tuple[tuple[int, ...], bytes]]:
 
 
 def _comparable(head: Head | None) -> Head | None:
-    """Leave out what a layout has no place for: transformers has one epsilon, and KerasHub says of no loss what it is."""
+    """Leave out what a layout does not store: transformers has one epsilon, and KerasHub has no problem type."""
     if head is None:
         return None
     # A classifier's dropout is nothing that other heads have in KerasHub.

@@ -205,7 +205,7 @@ def test_fewer_positions_are_those_of_all(name: str, implementation: str, add_po
     if not add_pooling_layer:
         model.pooled_dense = None
     expected = model(THREE_ROWS, mask)
-    visible = model(THREE_ROWS, mask, positions="visible")
+    visible = model(THREE_ROWS, mask, positions="unmasked")
     torch.testing.assert_close(visible.last_hidden_state, expected.last_hidden_state * mask.unsqueeze(-1), **EXACT)
     first = model(THREE_ROWS, mask, positions="first")
     torch.testing.assert_close(first.last_hidden_state, expected.last_hidden_state[:, :1], **EXACT)
@@ -221,7 +221,7 @@ def test_fewer_positions_are_those_of_all_on_flex_attention() -> None:
     with torch.no_grad():
         expected = model(THREE_ROWS, mask).last_hidden_state
         first = model(THREE_ROWS, mask, positions="first").last_hidden_state
-        visible = model(THREE_ROWS, mask, positions="visible").last_hidden_state
+        visible = model(THREE_ROWS, mask, positions="unmasked").last_hidden_state
     torch.testing.assert_close(first, expected[:, :1], rtol=0, atol=0)
     torch.testing.assert_close(visible, expected * mask.unsqueeze(-1), rtol=0, atol=0)
 
@@ -246,7 +246,7 @@ def _widths_of(model: nn.Module, run: Callable[[], object]) -> list[tuple[int, .
 def test_padding_is_not_computed_where_it_is_not_wanted() -> None:
     model, mask = _model(), torch.tensor(MASKS["right"])
     assert _widths_of(model, lambda: model(THREE_ROWS, mask)) == [(3, 6)] * 8
-    assert _widths_of(model, lambda: model(THREE_ROWS, mask, positions="visible")) == [(1, 10)] * 8
+    assert _widths_of(model, lambda: model(THREE_ROWS, mask, positions="unmasked")) == [(1, 10)] * 8
     assert _widths_of(model, lambda: model(THREE_ROWS, mask, positions="first")) == [(1, 10)] * 7 + [(1, 3)]
     assert _widths_of(model, lambda: model(THREE_ROWS, positions="first")) == [(3, 6)] * 7 + [(3, 1)]
 
@@ -270,7 +270,7 @@ def test_hooks_on_layers_see_whole_batches() -> None:
     expected = model(THREE_ROWS, mask)
     for positions, wanted in (
         ("first", expected.last_hidden_state[:, :1]),
-        ("visible", expected.last_hidden_state * mask.unsqueeze(-1)),
+        ("unmasked", expected.last_hidden_state * mask.unsqueeze(-1)),
     ):
         found = model(THREE_ROWS, mask, positions=positions)
         torch.testing.assert_close(found.last_hidden_state, wanted, **EXACT)
@@ -285,11 +285,11 @@ def test_hooks_on_layers_see_whole_batches() -> None:
 def test_padding_is_left_out_after_hidden_states_were_asked_for() -> None:
     model, mask = _model(), torch.tensor(MASKS["right"])
     model(THREE_ROWS, mask, output_hidden_states=True)  # transformers leaves its hooks where they are
-    assert _widths_of(model, lambda: model(THREE_ROWS, mask, positions="visible")) == [(1, 10)] * 8
+    assert _widths_of(model, lambda: model(THREE_ROWS, mask, positions="unmasked")) == [(1, 10)] * 8
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (2, 6), (3, 5), (3, 8)], ids=str)
-@pytest.mark.parametrize("positions", ["all", "visible", "first"])
+@pytest.mark.parametrize("positions", ["all", "unmasked", "first"])
 def test_a_mask_of_another_shape_is_refused(positions: str, shape: tuple[int, int]) -> None:
     mask = torch.ones(shape, dtype=torch.long)
     mask[:, 3:] = 0
@@ -340,5 +340,5 @@ def test_packed_rows_are_computed_sequence_by_sequence() -> None:
 
 
 def test_positions_are_named() -> None:
-    with pytest.raises(ValueError, match='positions must be "all", "visible" or "first", not \'last\''):
+    with pytest.raises(ValueError, match='positions must be "all", "unmasked" or "first", not \'last\''):
         _model()(THREE_ROWS, positions="last")

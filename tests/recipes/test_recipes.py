@@ -252,4 +252,4 @@ def test_the_demo_shows_every_weight_identical(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "73 of 73 weights are identical, bit for bit." in result.stdout
     assert "AlbertHubModel, 43,264 parameters" in result.stdout
-    assert "They agree." in result.stdout
+    assert "PASSED: source and target match." in result.stdout

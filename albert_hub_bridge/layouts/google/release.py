@@ -16,7 +16,7 @@ from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import Problem, SourceError, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, transposed
 from albert_hub_bridge.formats.sentencepiece import read_vocabulary
-from albert_hub_bridge.formats.tensor_bundle import Values, read_bundle
+from albert_hub_bridge.formats.tensor_bundle import read_bundle
 from albert_hub_bridge.layouts.configuration import Configuration, read_configuration
 from albert_hub_bridge.layouts.files import FileRow
 from albert_hub_bridge.layouts.layout import Layout, ReadOptions
@@ -146,16 +146,11 @@ def _read_tokenizer(source: SourceFolder, configuration: Configuration) -> tuple
 
 def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTensor]]:
     """Return the variables under transformers' names, and the dropped ones of the optimizer."""
-    try:
-        variables = read_bundle(file)
-    except ValueError as error:
-        detail = f"expected a TensorFlow checkpoint, found {error}"
-        raise WeightsError(file, "weights", [Problem("not a checkpoint", file.name, detail)]) from error
     found: dict[str, LazyTensor] = {}
     dropped, twice = [], []
-    for name, variable in variables.items():
+    for name, tensor in read_bundle(file).items():
         if _TRAINING.search(name):
-            dropped.append(DroppedTensor(name, variable.shape, "the optimizer's state"))
+            dropped.append(DroppedTensor(name, tensor.shape, "the optimizer's state"))
             continue
         current = name
         for pattern, replacement in _NAMES:
@@ -163,7 +158,6 @@ def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTens
         current = current.replace("/", ".")
         if current in found:
             twice.append(Problem("twice", name, f"expected one variable that is {current}, found another before"))
-        tensor = LazyTensor(variable.shape, variable.dtype, Values(name, variable))
         found[current] = transposed(tensor) if name.endswith("/kernel") else tensor
     if twice:
         raise WeightsError(file, "weights", twice)

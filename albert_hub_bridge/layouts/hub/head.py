@@ -11,7 +11,7 @@ from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.layouts.configuration import Configuration
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, Head, HeadKind, kind_of_class
 from albert_hub_bridge.mapping.weights import Dialect, head_rules
-from albert_hub_bridge.text import shown
+from albert_hub_bridge.text import short_repr
 
 
 def find_head(
@@ -31,7 +31,9 @@ def find_head(
     """
     classes = keys.get("architectures")
     if classes is not None and (not isinstance(classes, list) or not all(isinstance(name, str) for name in classes)):
-        problem = Problem("unsupported value", "architectures", f"expected a list of classes, found {shown(classes)}")
+        problem = Problem(
+            "unsupported value", "architectures", f"expected a list of classes, found {short_repr(classes)}"
+        )
         raise ConfigurationError(file, "configuration", [problem])
     named = kind_of_class(classes[0]) if classes else None
     present = [kind for kind in HEADS if {rule.name(dialect) for rule in head_rules(kind)} & names]

@@ -15,7 +15,7 @@ from albert_hub_bridge.errors import Problem, VocabularyError
 from albert_hub_bridge.layouts.configuration import read_fields
 from albert_hub_bridge.layouts.hub.files import ADDED_TOKENS, SPECIAL_TOKENS, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
-from albert_hub_bridge.mapping.vocabulary import check_ids, check_tokens, pieces_of
+from albert_hub_bridge.mapping.tokenizer_json import check_ids, check_tokens, pieces_of
 from albert_hub_bridge.model.sentencepiece_unigram import Vocabulary
 
 
@@ -115,5 +115,5 @@ def as_vocabulary_error(source: SourceFolder, name: str) -> Iterator[None]:
             copy = f"Or convert a copy of the folder without {name}: the result has no tokenizer then."
         elif name == TOKENIZER_CONFIG:
             copy = f"Or convert a copy of the folder in which {name} does not name those tokens."
-        advice = f"{VocabularyError.usual_advice} {copy}"
+        advice = f"{VocabularyError.default_advice} {copy}"
         raise VocabularyError(source.path(name), "vocabulary", [Problem("unusable", name, detail)], advice) from error

@@ -33,7 +33,7 @@ from albert_hub_bridge.layouts.hub.token_checks import (
 )
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.configs import IgnoredKey
-from albert_hub_bridge.mapping.vocabulary import added_tokens, proto_from_tokenizer
+from albert_hub_bridge.mapping.tokenizer_json import added_tokens, proto_from_tokenizer
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import (
     MASK,

@@ -12,7 +12,7 @@ from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.flax import read_flax
-from albert_hub_bridge.formats.hdf5 import read_tensorflow
+from albert_hub_bridge.formats.hdf5 import read_datasets
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
 from albert_hub_bridge.formats.pytorch import read_pytorch, refuse_pickle
 from albert_hub_bridge.formats.safetensors import plan_header, read_safetensors
@@ -28,7 +28,7 @@ Reader = Callable[[Path, ExitStack], dict[str, LazyTensor]]
 _READERS: Mapping[str, Reader] = {
     WEIGHTS: read_safetensors,
     PYTORCH: read_pytorch,
-    TENSORFLOW: read_tensorflow,
+    TENSORFLOW: read_datasets,
     FLAX: read_flax,
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import ConfigurationError, Problem
-from albert_hub_bridge.text import shown
+from albert_hub_bridge.text import short_repr
 
 
 # Class -> its module. AlbertClassifier and AlbertPreprocessor are names of keras-nlp.
@@ -90,9 +90,8 @@ def config_of(file: Path, content: Any, kind: str, path: str = "") -> dict[str, 
     """
     name = content.get("class_name") if isinstance(content, dict) else None
     if not isinstance(name, str) or not name.endswith(kind):
-        detail = (
-            f"expected the {kind.lower()} of an ALBERT, found {shown(name if isinstance(content, dict) else content)}"
-        )
+        found = short_repr(name if isinstance(content, dict) else content)
+        detail = f"expected the {kind.lower()} of an ALBERT, found {found}"
         raise ConfigurationError(file, "configuration", [Problem("unsupported object", path or "class_name", detail)])
     config = content.get("config")
     if not isinstance(config, dict):
@@ -117,16 +116,18 @@ def _wrong_object(path: str, value: dict[str, Any]) -> Iterator[Problem]:
     for key, allowed in _LITERAL.items():
         if value.get(key) not in allowed:
             expected = " or ".join(repr(each) for each in allowed)
-            yield Problem("unsupported value", _at(path, key), f"expected {expected}, found {shown(value[key])}")
+            yield Problem("unsupported value", _at(path, key), f"expected {expected}, found {short_repr(value[key])}")
     if not _MARKS & set(value):
         return
     triple = (value.get("module"), value.get("class_name"), value.get("registered_name"))
     if not all(each is None or isinstance(each, str) for each in triple) or triple not in _KNOWN:
-        detail = f"expected one of KerasHub's ALBERT or of Keras' dtype policies, found {' '.join(map(shown, triple))}"
+        detail = (
+            f"expected one of KerasHub's ALBERT or of Keras' dtype policies, found {' '.join(map(short_repr, triple))}"
+        )
         yield Problem("unsupported object", path or "class_name", detail)
     for key, inner in value.items():
         if key not in _MARKS | _OTHER_KEYS:
-            yield Problem("unknown key", _at(path, key), f"expected a known key, found {shown(inner)}")
+            yield Problem("unknown key", _at(path, key), f"expected a known key, found {short_repr(inner)}")
 
 
 def _at(path: str, key: str) -> str:

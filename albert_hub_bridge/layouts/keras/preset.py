@@ -40,7 +40,7 @@ from albert_hub_bridge.mapping.configs import KERAS, write_keys
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import head_rules, parameter_count, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.text import shown
+from albert_hub_bridge.text import short_repr
 
 
 # The versions whose format is written. KerasHub looks for them in `metadata.json`.
@@ -115,7 +115,7 @@ def _backbone(source: SourceFolder) -> dict[str, Any]:
     found = backbone.get("class_name") if isinstance(backbone, dict) else None
     if found != "AlbertBackbone":
         raise SourceError(
-            f"{file} describes another model: expected an AlbertBackbone, found {shown(found)[:200]}. "
+            f"{file} describes another model: expected an AlbertBackbone, found {short_repr(found)[:200]}. "
             "This package only converts ALBERT."
         )
     keys = backbone.get("config")

@@ -180,9 +180,7 @@ def test_the_text_rules_are_those_of_the_repository(loaded_elsewhere: tuple[Path
 
 
 def test_what_needs_the_package_says_so(loaded_elsewhere: tuple[Path, dict[str, Any]]) -> None:
-    assert loaded_elsewhere[1]["from_preset"] == (
-        "from_preset reads with albert-hub-bridge: pip install albert-hub-bridge"
-    )
+    assert loaded_elsewhere[1]["from_preset"] == ("from_preset needs albert-hub-bridge: pip install albert-hub-bridge")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -320,7 +318,7 @@ def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary:
         file.write_text(json.dumps({**json.loads(file.read_text()), "auto_map": code}))
     report = convert(source, tmp_path / "target", to="albert_hub")
     reasons = [key.reason for key in report.source.ignored if key.key == "auto_map"]
-    assert reasons == ["names code, and that of a source is neither run nor carried over"] * 2
+    assert reasons == ["names code of the source, which is neither run nor converted"] * 2
     assert "Code of a source is neither run nor converted: evil.py, modeling_albert_hub.py." in report.notes
     assert not list((tmp_path / "target").glob("*.py"))
     assert "auto_map" not in (tmp_path / "target" / "config.json").read_text()

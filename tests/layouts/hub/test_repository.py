@@ -27,7 +27,7 @@ from albert_hub_bridge.errors import CheckpointError, ConfigurationError, FileEr
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.registry import read_checkpoint
-from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
+from albert_hub_bridge.mapping.configs import STORED_ELSEWHERE
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, parse_vocabulary
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
@@ -161,17 +161,17 @@ def test_all_problems_of_the_weights_are_listed_at_once(albert_folder: Path) -> 
         "  wrong shape  albert.pooler.weight              expected (32, 32), found (32, 31)",
         "  missing      albert.pooler.bias                expected (32,), found none",
         "  unexpected   albert.extra                      expected no such tensor, found (3,)",
-        "Get the source once more, or have it saved once more.",
+        "Download the source again, or re-export it.",
     ]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(hidden_act="maxout"), r"refused value +hidden_act +expected .*found 'maxout'"),
-        (lambda c: c.update(layer_norm_eps=0), r"refused value +layer_norm_eps +expected .*found 0"),
+        (lambda c: c.update(hidden_act="maxout"), r"unsupported value +hidden_act +expected .*found 'maxout'"),
+        (lambda c: c.update(layer_norm_eps=0), r"unsupported value +layer_norm_eps +expected .*found 0"),
         (lambda c: c.update(rotary=1), r"unknown key +rotary"),
-        (lambda c: c.update(id2label=["a", "b"]), r"refused value +id2label"),
+        (lambda c: c.update(id2label=["a", "b"]), r"unsupported value +id2label"),
         (lambda c: c.update(num_hidden_groups=3), "num_layers=4 must be divisible by num_groups=3"),
     ],
 )
@@ -304,7 +304,7 @@ def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(albert_folder:
         (albert_folder / "added_tokens.json").write_text(json.dumps(tokens))
         read_checkpoint(albert_folder).close()
     (albert_folder / "added_tokens.json").write_text('{"<new>": 80}')
-    message = r"added_tokens.json +.* tokens beyond its vocabulary, as '<new>'\n.* without added_tokens.json,"
+    message = r"added_tokens.json +.* tokens beyond its vocabulary, like '<new>'\n.* without added_tokens.json,"
     with pytest.raises(VocabularyError, match=message):
         read_checkpoint(albert_folder)
 
@@ -346,7 +346,7 @@ def test_what_transformers_4_says_of_its_tokens_is_read(albert_folder: Path) -> 
     special = {"bos_token": "[CLS]", "mask_token": {"content": "[MASK]", "lstrip": True}}
     (albert_folder / "special_tokens_map.json").write_text(json.dumps(special))
     with read_checkpoint(albert_folder) as checkpoint:
-        assert "added_tokens_decoder" in [key.key for key in checkpoint.ignored if key.reason in SAID_ELSEWHERE]
+        assert "added_tokens_decoder" in [key.key for key in checkpoint.ignored if key.reason in STORED_ELSEWHERE]
     (albert_folder / "special_tokens_map.json").write_text('{"mask_token": "[CLS]"}')
     with pytest.raises(ConfigurationError, match=r"special_tokens_map.json\n.*mask_token +expected '\[MASK\]', found"):
         read_checkpoint(albert_folder)

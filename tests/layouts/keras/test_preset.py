@@ -147,7 +147,7 @@ def test_all_problems_of_the_weights_are_listed_at_once(preset: Path) -> None:
         "  missing       layers/dense_1/vars/1  expected (32,), found none",
         "  unexpected    layers/extra/vars/0    expected no such tensor, found (3,)",
         "  mixed dtypes  layers/dense_1/vars/0  expected float32 as most have, found float16",
-        "Get the source once more, or have it saved once more.",
+        "Download the source again, or re-export it.",
     ]
 
 
@@ -270,7 +270,7 @@ def test_missing_weights_say_what_is_there_instead(preset: Path) -> None:
 def test_a_vocabulary_that_is_larger_than_the_embedding_is_refused(vocabulary: bytes, tmp_path: Path) -> None:
     small = Architecture(**{**asdict(SAMPLE_ARCHITECTURE), "vocabulary_size": 50})
     write_preset(random_checkpoint(small, vocabulary), tmp_path)
-    with pytest.raises(VocabularyError, match="expected at most 50 pieces, as the token embedding has rows, found"):
+    with pytest.raises(VocabularyError, match="expected at most 50 pieces, the rows of the token embedding, found"):
         read_checkpoint(tmp_path)
 
 
