@@ -49,7 +49,7 @@ def albert_folder(vocabulary: bytes, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("layout", "model_class"), [("albert_hub", AlbertHubModel), ("transformers", AlbertModel)])
-def test_what_we_write_is_loaded_completely(
+def test_transformers_loads_all_weights(
     layout: Any, model_class: type, dtype: str, vocabulary: bytes, tmp_path: Path
 ) -> None:
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, dtype)
@@ -65,9 +65,7 @@ def test_what_we_write_is_loaded_completely(
         np.testing.assert_array_equal(state[rule.name(dialect)].float().numpy(), expected)  # type: ignore[arg-type]
 
 
-def test_transformers_transformers_loads_the_transformers_layout_without_this_package(
-    keras_preset: KerasPreset, tmp_path: Path
-) -> None:
+def test_transformers_alone_loads_the_transformers_layout(keras_preset: KerasPreset, tmp_path: Path) -> None:
     from albert_hub_bridge import convert
 
     convert(keras_preset.folder, tmp_path / "transformers", to="transformers")
@@ -107,7 +105,7 @@ numpy.savez(
         np.testing.assert_array_equal(found[name], keras_preset.inputs[name])
 
 
-def test_keras_hubs_own_importer_reads_the_transformers_layout(keras_preset: KerasPreset, tmp_path: Path) -> None:
+def test_keras_hub_imports_the_transformers_layout(keras_preset: KerasPreset, tmp_path: Path) -> None:
     import keras_hub
 
     from albert_hub_bridge import convert
@@ -135,7 +133,7 @@ def test_a_bare_save_of_transformers_is_read(tmp_path: Path) -> None:
             np.testing.assert_array_equal(checkpoint.read(rule, "albert"), model.state_dict()[rule.albert].numpy())
 
 
-def test_old_buffers_are_listed(albert_folder: Path) -> None:
+def test_old_buffers_are_dropped(albert_folder: Path) -> None:
     tensors = safetensors.torch.load_file(albert_folder / "model.safetensors")
     tensors["albert.embeddings.position_ids"] = torch.arange(64).unsqueeze(0)
     safetensors.torch.save_file(tensors, albert_folder / "model.safetensors")
@@ -204,7 +202,7 @@ def test_a_broken_file_is_named(
     assert str(albert_folder / name) in str(error.value)
 
 
-def test_missing_weights_say_what_is_there_instead(albert_folder: Path) -> None:
+def test_missing_weights_list_the_files_that_exist(albert_folder: Path) -> None:
     (albert_folder / "model.safetensors").rename(albert_folder / "model.bin")
     with pytest.raises(WeightsError, match=r"missing +model.safetensors +expected the weights, found model.bin"):
         read_checkpoint(albert_folder)
@@ -219,7 +217,7 @@ def test_missing_weights_say_what_is_there_instead(albert_folder: Path) -> None:
         ({"model_max_length": 10**30}, "uncased", None),
     ],
 )
-def test_text_rules_of_transformers_tokenizer_are_recognized(
+def test_normalization_of_tokenizer_config(
     keys: dict[str, Any] | None, rules: str, length: int | None, albert_folder: Path
 ) -> None:
     (albert_folder / "tokenizer.json").unlink()
@@ -232,9 +230,7 @@ def test_text_rules_of_transformers_tokenizer_are_recognized(
 
 
 @pytest.mark.parametrize("layout", ["albert_hub", "transformers"])
-def test_the_tokenizer_of_a_repository_has_its_ids_limits_and_names(
-    layout: Any, vocabulary: bytes, tmp_path: Path
-) -> None:
+def test_written_tokenizers_have_ids_limits_and_names(layout: Any, vocabulary: bytes, tmp_path: Path) -> None:
     write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path, layout)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.model_max_length == SAMPLE_ARCHITECTURE.max_sequence_length
@@ -248,9 +244,7 @@ def test_the_tokenizer_of_a_repository_has_its_ids_limits_and_names(
     assert (tmp_path / "spiece.model").read_bytes() == vocabulary
 
 
-def test_a_albert_hub_repository_without_tokenizer_settings_has_no_text_rules(
-    vocabulary: bytes, tmp_path: Path
-) -> None:
+def test_an_albert_hub_repository_without_settings_has_no_normalization(vocabulary: bytes, tmp_path: Path) -> None:
     write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path, "albert_hub")
     (tmp_path / "tokenizer_config.json").unlink()
     with read_checkpoint(tmp_path) as checkpoint:
@@ -284,7 +278,7 @@ def test_tokenizer_settings_of_old_writers_are_read_and_reported(albert_folder: 
 
 
 @pytest.mark.parametrize("has_model", [True, False])
-def test_the_first_tokenizer_files_say_no_type(has_model: bool, albert_folder: Path, vocabulary: bytes) -> None:
+def test_tokenizer_files_without_a_type_are_read(has_model: bool, albert_folder: Path, vocabulary: bytes) -> None:
     """Many models of 2020 have such, and the tokenizers library takes them to this day."""
     content = json.loads((albert_folder / "tokenizer.json").read_text())
     for key in ("type", "byte_fallback"):
@@ -298,7 +292,7 @@ def test_the_first_tokenizer_files_say_no_type(has_model: bool, albert_folder: P
         assert checkpoint.tokenizer.vocabulary.pieces == parse_vocabulary(vocabulary).pieces
 
 
-def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(albert_folder: Path) -> None:
+def test_added_tokens_are_refused(albert_folder: Path) -> None:
     (albert_folder / "tokenizer.json").unlink()
     for tokens in ({}, {"[MASK]": 4}):  # transformers 2 always wrote the file
         (albert_folder / "added_tokens.json").write_text(json.dumps(tokens))
@@ -327,7 +321,7 @@ def test_tokens_that_a_slow_tokenizer_added_are_not_lost_silently(albert_folder:
         ("special_tokens_map.json", {"eos_token": {"content": "</s>"}}, "as '</s>'"),
     ],
 )
-def test_tokens_with_other_ids_than_the_vocabularys_are_refused(
+def test_tokens_with_other_ids_are_refused(
     name: str, changes: dict[str, Any], message: str, albert_folder: Path
 ) -> None:
     file = albert_folder / name
@@ -337,7 +331,7 @@ def test_tokens_with_other_ids_than_the_vocabularys_are_refused(
         read_checkpoint(albert_folder)
 
 
-def test_what_transformers_4_says_of_its_tokens_is_read(albert_folder: Path) -> None:
+def test_token_settings_of_transformers_4_are_read(albert_folder: Path) -> None:
     file = albert_folder / "tokenizer_config.json"
     tokens = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
     decoder = {str(n): {"content": token, "special": True} for n, token in enumerate(tokens)}
@@ -354,7 +348,7 @@ def test_what_transformers_4_says_of_its_tokens_is_read(albert_folder: Path) -> 
 
 @pytest.mark.parametrize("token", ["[MASK]>", {"content": "[MASK]>"}], ids=["text", "object"])
 @pytest.mark.parametrize("name", ["special_tokens_map.json", "tokenizer_config.json"])
-def test_the_mask_token_that_transformers_misspelt_is_mended(name: str, token: Any, albert_folder: Path) -> None:
+def test_a_misspelt_mask_token_is_corrected(name: str, token: Any, albert_folder: Path) -> None:
     file = albert_folder / name  # 2.2 wrote it into the one, and into both where it wrote what it had read
     before = json.loads(file.read_text()) if file.is_file() else {}
     file.write_text(json.dumps({**before, "mask_token": token}))
@@ -409,7 +403,7 @@ def test_keys_that_transformers_2_wrote_are_read(keys: dict[str, Any], albert_fo
     read_checkpoint(albert_folder).close()
 
 
-def test_what_the_vocabulary_and_the_packing_say_is_written(vocabulary: bytes, tmp_path: Path) -> None:
+def test_vocabulary_and_packing_are_written(vocabulary: bytes, tmp_path: Path) -> None:
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary)
     assert checkpoint.tokenizer is not None
     text = replace(
@@ -422,14 +416,14 @@ def test_what_the_vocabulary_and_the_packing_say_is_written(vocabulary: bytes, t
         assert found.tokenizer == replace(text, normalization_from="tokenizer_config.json")
 
 
-def test_a_repository_without_a_vocabulary_is_read_and_said(tmp_path: Path) -> None:
+def test_a_repository_without_a_vocabulary_has_a_note(tmp_path: Path) -> None:
     write_repository(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path, "albert_hub")
     with read_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.tokenizer is None
         assert "no tokenizer" in checkpoint.notes[0]
 
 
-def test_what_our_model_saves_is_read(tmp_path: Path) -> None:
+def test_save_pretrained_of_our_model_is_read(tmp_path: Path) -> None:
     model = AlbertHubModel(AlbertHubConfig(**asdict(SAMPLE_ARCHITECTURE)))
     model.save_pretrained(tmp_path)
     with read_checkpoint(tmp_path) as checkpoint:

@@ -1,4 +1,4 @@
-"""Repositories as models for sentence-transformers: what its own `save` writes, and the vectors that it computes."""
+"""Repositories for sentence-transformers: the files that its `save` writes, and the vectors that it computes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _pooled(folder: Path, pooling: Pooling) -> torch.Tensor:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_it_writes_what_the_library_saves_and_the_library_computes_the_same(
+def test_the_files_are_those_that_the_library_saves(
     layout: RepositoryLayout, pooling: Pooling, preset: Path, tmp_path: Path
 ) -> None:
     report = convert(preset, tmp_path / "ours", to=layout, sentence_transformers=pooling)
@@ -76,9 +76,7 @@ def test_it_writes_what_the_library_saves_and_the_library_computes_the_same(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_repository_without_these_files_is_pooled_as_the_library_does_by_default(
-    layout: RepositoryLayout, preset: Path, tmp_path: Path
-) -> None:
+def test_default_pooling_without_the_files(layout: RepositoryLayout, preset: Path, tmp_path: Path) -> None:
     assert convert(preset, tmp_path / "plain", to=layout).sentence_transformers is None
     assert not any((tmp_path / "plain" / name).exists() for name in POOLING_FILES)
     model = sentence_transformers.SentenceTransformer(str(tmp_path / "plain"), device="cpu")
@@ -86,7 +84,7 @@ def test_a_repository_without_these_files_is_pooled_as_the_library_does_by_defau
     torch.testing.assert_close(found, _pooled(tmp_path / "plain", "mean"), **CLOSE)
 
 
-def test_the_record_and_the_card_know_it(preset: Path, tmp_path: Path) -> None:
+def test_record_and_card_mention_the_pooling(preset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     convert(preset, folder, to="albert_hub", sentence_transformers="cls")
     record = json.loads((folder / "conversion.json").read_text())
@@ -109,7 +107,7 @@ def test_the_record_and_the_card_know_it(preset: Path, tmp_path: Path) -> None:
     assert not any((folder / name).exists() for name in POOLING_FILES)
 
 
-def test_it_travels_by_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> None:
+def test_a_pooled_repository_loads_from_a_hub(preset: Path, hub: HubServer, tmp_path: Path) -> None:
     convert(preset, tmp_path / "mine", to="transformers", sentence_transformers="mean")
     code = """
         from albert_hub_bridge import convert, push
@@ -125,7 +123,7 @@ def test_it_travels_by_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> 
     assert "(Transformer, Pooling, pooling mean)" in str(notes)
 
 
-def test_with_its_code_it_needs_no_package(preset: Path, tmp_path: Path) -> None:
+def test_a_pooled_repository_with_code(preset: Path, tmp_path: Path) -> None:
     convert(preset, tmp_path / "mine", to="albert_hub", include_code=True, sentence_transformers="mean")
     example = 'SentenceTransformer("mine", trust_remote_code=True).encode('
     assert example in (tmp_path / "mine" / "README.md").read_text()
@@ -170,7 +168,7 @@ def _repository(folder: Path, head: Head | None = None, vocabulary: bool = True)
         ),
     ],
 )
-def test_what_cannot_be_such_a_model_is_refused(
+def test_presets_heads_and_missing_vocabularies_are_refused(
     head: Head | None,
     vocabulary: bool,
     to: Literal["keras", "transformers"],
@@ -184,7 +182,7 @@ def test_what_cannot_be_such_a_model_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_another_pooling_is_no_choice(preset: Path, tmp_path: Path) -> None:
+def test_an_unknown_pooling_is_refused(preset: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sentence_transformers must be one of None, mean, cls, not 'max'"):
         convert(preset, tmp_path / "target", to="transformers", sentence_transformers="max")  # type: ignore[arg-type]
     command = ["convert", str(preset), str(tmp_path / "target"), "--to", "keras", "--sentence-transformers", "mean"]
@@ -196,7 +194,7 @@ def test_another_pooling_is_no_choice(preset: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["pretraining", "sequence_classification"])
-def test_a_head_can_be_left_out(
+def test_a_head_is_dropped_on_request(
     kind: Literal["pretraining", "sequence_classification"], layout: RepositoryLayout, tmp_path: Path
 ) -> None:
     source = _repository(tmp_path / "source", Head(kind=kind))
@@ -213,7 +211,7 @@ _OLD_POOLING = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, 
 
 
 @pytest.mark.parametrize("to", ["keras", "albert_hub", "transformers"])
-def test_what_is_lost_of_such_a_model_is_said(to: Layout, preset: Path, tmp_path: Path) -> None:
+def test_pooling_of_a_source_has_a_note(to: Layout, preset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     convert(preset, tmp_path / "ours", to="transformers", sentence_transformers="mean")
     model = sentence_transformers.SentenceTransformer(str(tmp_path / "ours"), device="cpu")

@@ -37,7 +37,7 @@ def preset(keras_preset: KerasPreset, tmp_path: Path) -> Path:
     return Path(shutil.copytree(keras_preset.folder, tmp_path / "preset"))
 
 
-def test_what_keras_hub_wrote_is_read(keras_preset: KerasPreset) -> None:
+def test_a_preset_of_keras_hub_is_read(keras_preset: KerasPreset) -> None:
     with read_checkpoint(keras_preset.folder) as checkpoint:
         assert checkpoint.architecture == keras_preset.architecture
         assert checkpoint.dtype == "float32"
@@ -50,7 +50,7 @@ def test_what_keras_hub_wrote_is_read(keras_preset: KerasPreset) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_we_write_is_loaded_by_keras_hub_without_a_warning(
+def test_keras_hub_loads_a_written_preset_without_a_warning(
     dtype: str, vocabulary: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import keras_hub
@@ -77,7 +77,7 @@ def test_what_we_write_is_loaded_by_keras_hub_without_a_warning(
     assert [[int(index) for index in tokenizer(text)] for text in TEXTS] == processor.encode(TEXTS)
 
 
-def test_a_task_can_be_built_on_what_we_write(vocabulary: bytes, tmp_path: Path) -> None:
+def test_keras_hub_builds_a_task_on_a_written_preset(vocabulary: bytes, tmp_path: Path) -> None:
     import keras_hub
 
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path)
@@ -259,7 +259,7 @@ def test_a_broken_file_is_named(
     assert str(preset / name) in str(error.value)
 
 
-def test_missing_weights_say_what_is_there_instead(preset: Path) -> None:
+def test_missing_weights_list_the_files_that_exist(preset: Path) -> None:
     (preset / "model.weights.h5").rename(preset / "model_00000.weights.h5")
     with pytest.raises(
         WeightsError, match=r"missing +model.weights.h5 +expected the weights, found model_00000.weights.h5"
@@ -274,7 +274,7 @@ def test_a_vocabulary_that_is_larger_than_the_embedding_is_refused(vocabulary: b
         read_checkpoint(tmp_path)
 
 
-def test_a_preset_without_a_vocabulary_is_read_and_said(tmp_path: Path) -> None:
+def test_a_preset_without_a_vocabulary_has_a_note(tmp_path: Path) -> None:
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path)
     with read_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.tokenizer is None
@@ -334,7 +334,7 @@ def test_chunked_bfloat16_is_read(vocabulary: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"chunks": True}, {"compression": "gzip"}, {"dtype": ">f4"}])
-def test_values_that_do_not_lie_in_one_run_are_read_all_the_same(options: dict[str, Any], preset: Path) -> None:
+def test_chunked_values_are_read(options: dict[str, Any], preset: Path) -> None:
     name = "layers/dense/vars/0"
     with h5py.File(preset / "model.weights.h5", "r+") as file:
         values = file[name][()]
