@@ -33,7 +33,7 @@ def test_convert_inspect_and_verify_say_what_they_found(sample: Path, tmp_path: 
     assert result.exit_code == 0
     assert "43,264 in 73 tensors" in result.stdout
     assert "a Hub repository in the albert_hub layout" in result.stdout
-    assert "sentencepiece (tokenizer_config.json)" in result.stdout
+    assert "none (tokenizer_config.json)" in result.stdout
     result = runner.invoke(app, ["verify", str(sample), str(target)])
     assert result.exit_code == 0
     assert "PASSED: source and target match." in result.stdout

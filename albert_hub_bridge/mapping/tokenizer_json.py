@@ -73,7 +73,7 @@ def check_tokens(tokens: Iterable[str], pieces: Iterable[tuple[str, float]]) -> 
     """
     if unknown := set(tokens) - {piece for piece, _ in pieces}:
         names = first_few([short_repr(token) for token in sorted(unknown)], 10)
-        raise ValueError(f"a SentencePiece model has no tokens beyond its vocabulary, like {names}")
+        raise ValueError(f"a SentencePiece model has no tokens beyond its vocabulary, such as {names}")
 
 
 def check_ids(ids: Mapping[str, Any], pieces: Sequence[tuple[str, float]]) -> None:

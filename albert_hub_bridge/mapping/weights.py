@@ -2,7 +2,7 @@
 
 The dialects are `keras` (datasets in KerasHub's `model.weights.h5`, and in `task.weights.h5` for heads), `albert_hub`
 (parameters of `AlbertHubModel`) and `albert` (parameters of transformers' `AlbertModel`). Shapes, conversions in both
-directions, parameter counts and the table in `conversion/README.md` are derived from these rows.
+directions, parameter counts and the table in `docs/reference/weights.md` are derived from these rows.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def parameter_count(architecture: Architecture) -> int:
 
 
 def weights_as_markdown() -> str:
-    """Return the table as Markdown. A test compares it with `conversion/README.md`."""
+    """Return the table as Markdown. A test compares it with `docs/reference/weights.md`."""
     lines = [
         "| KerasHub dataset | its axes | `AlbertHubModel` | transformers `AlbertModel` | their axes |",
         "|---|---|---|---|---|",

@@ -12,7 +12,7 @@ from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import CheckpointError, SourceError
 from albert_hub_bridge.layouts.registry import open_source, read_checkpoint
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
-from albert_hub_bridge.provenance.record import CARD, PICTURE, RECORD, made_by, read_record
+from albert_hub_bridge.provenance.record import CARD, PICTURE, RECORD, ConversionRecord, FileDigest, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +48,22 @@ class FilesCheck:
         return {"passed": self.passed, **asdict(self)}
 
 
-def changed_files(folder: Path, record: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, str]:
+def changed_files(folder: Path, record: ConversionRecord, names: Iterable[str] | None = None) -> dict[str, str]:
     """Compare the files of a folder with its record.
 
     Args:
         folder: The folder.
-        record: The content of its `conversion.json`.
+        record: Its `conversion.json`.
         names: The names of its files, if they were listed already.
 
     Returns:
         "changed", "missing" or "new", by the name of each file that differs.
     """
-    recorded, found = record["target"]["files"], file_list(folder, names)
+    recorded, found = record.target.files, file_list(folder, names)
     changes = {name: "missing" for name in recorded if name not in found}
     changes |= {name: "new" for name in found if name not in recorded}
     changes |= {
-        name: "changed" for name in found if name in recorded and found[name]["sha256"] != recorded[name]["sha256"]
+        name: "changed" for name in found if name in recorded and found[name]["sha256"] != recorded[name].sha256
     }
     return dict(sorted(changes.items()))
 
@@ -80,23 +80,23 @@ def check_files(folder: Path) -> FilesCheck | None:
     record = read_record(folder)
     if record is None:
         return None
-    recorded = set(record["target"]["files"])
+    recorded = set(record.target.files)
     changes = changed_files(folder, record, source.names)
-    if record["picture"] is not None:
+    if record.picture is not None:
         recorded.add(PICTURE)
-        changes |= _changed_picture(folder, record)
+        changes |= _changed_picture(folder, record.picture)
     expected = {*recorded, *changes, RECORD, CARD, ".gitattributes"}  # hubs add .gitattributes to every download
     others = [name for name in source.names if name not in expected and name.split("/")[0] not in (".git", ".cache")]
-    tensors = record["target"]["tensors"]
+    tensors = record.target.tensors
     different = _different_tensors(source, tensors, has_changes=bool(changes))
-    return FilesCheck(str(folder), made_by(record), len(recorded), len(tensors), changes, different, others)
+    return FilesCheck(str(folder), record.made_by, len(recorded), len(tensors), changes, different, others)
 
 
-def _changed_picture(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
+def _changed_picture(folder: Path, picture: FileDigest) -> dict[str, str]:
     file = folder / PICTURE
     if not file.is_file():
         return {PICTURE: "missing"}
-    return {} if sha256_of(file) == record["picture"]["sha256"] else {PICTURE: "changed"}
+    return {} if sha256_of(file) == picture.sha256 else {PICTURE: "changed"}
 
 
 def _different_tensors(source: SourceFolder, recorded: Mapping[str, str], has_changes: bool) -> list[str]:

@@ -124,7 +124,7 @@ def _without_dropped_head(source: Checkpoint, target: Checkpoint) -> tuple[Check
     The target's conversion.json lists them.
     """
     record = read_record(target.folder) if target.layout == "keras" else None
-    recorded = {tensor["name"] for tensor in record["dropped"]} if record is not None else set()
+    recorded = {tensor.name for tensor in record.dropped} if record is not None else set()
     dropped = sorted({rule.albert_hub for rule in source.head_rules} & set(source.weights) & recorded)
     if not dropped:
         return source, []

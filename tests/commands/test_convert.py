@@ -373,7 +373,7 @@ def test_verify_compares_what_can_be_compared(sample: Path, keras_preset: KerasP
 
 
 def test_packed_inputs_have_two_segments_and_what_both_sides_can_take() -> None:
-    packed = pack([[7, 8, 9], [10, 11, 12, 13, 14]], {"pad": 0, "cls": 2, "sep": 3}, num_segments=2, longest=6)
+    packed = pack([[7, 8, 9], [10, 11, 12, 13, 14]], {"pad": 0, "cls": 2, "sep": 3}, num_segments=2, max_length=6)
     assert packed["token_ids"].tolist() == [[2, 7, 8, 9, 3, 0], [2, 10, 11, 12, 13, 3]]
     assert packed["segment_ids"].tolist() == [[0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1]]
     assert packed["padding_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]
@@ -475,25 +475,25 @@ def test_without_keras_hub_our_model_computes_the_preset(
     assert "(keras_hub is not installed)" in report.source_engine
 
 
-def test_the_report_says_who_says_what_the_text_rules_are(sample: Path, tmp_path: Path) -> None:
+def test_report_names_the_origin_of_the_text_normalization(sample: Path, tmp_path: Path) -> None:
     assert (
         convert(sample, tmp_path / "transformers", to="transformers").text_normalization_from
         == "KerasHub has no others"
     )
     assert (
         convert(sample, tmp_path / "repaired", to="transformers", normalize="uncased").text_normalization_from
-        == "asked for"
+        == "the option normalize"
     )
 
-    def told_by(folder: Path) -> str:
+    def origin(folder: Path) -> str:
         vocabulary = inspect(folder).vocabulary
         assert vocabulary is not None
         return vocabulary.text_normalization_from
 
-    assert told_by(tmp_path / "repaired") == "tokenizer_config.json"
+    assert origin(tmp_path / "repaired") == "tokenizer_config.json"
     convert(tmp_path / "repaired", tmp_path / "keras", to="keras")
-    assert told_by(tmp_path / "keras") == "the vocabulary itself"
+    assert origin(tmp_path / "keras") == "the vocabulary itself"
     (tmp_path / "repaired" / "tokenizer_config.json").unlink()
-    assert told_by(tmp_path / "repaired") == "what AlbertTokenizer does by default; tokenizer_config.json does not say"
+    assert origin(tmp_path / "repaired") == "what AlbertTokenizer does by default; tokenizer_config.json does not say"
     (tmp_path / "repaired" / "spiece.model").unlink()
-    assert told_by(tmp_path / "repaired") == "tokenizer.json"
+    assert origin(tmp_path / "repaired") == "tokenizer.json"

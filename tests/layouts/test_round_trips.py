@@ -1,4 +1,4 @@
-"""Conversions through all layouts return every tensor, bit for bit."""
+"""Any road through the house brings every tensor back, bit for bit."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _bits(checkpoint: Checkpoint) -> dict[str, tuple[tuple[int, ...], bytes]]:
 
 
 def _comparable(head: Head | None) -> Head | None:
-    """Leave out what a layout does not store: transformers has one epsilon, and KerasHub has no problem type."""
+    """Return a head without the settings that a layout does not have: an epsilon of its own, and a problem type."""
     if head is None:
         return None
     # A classifier's dropout is nothing that other heads have in KerasHub.

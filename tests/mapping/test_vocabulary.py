@@ -408,7 +408,7 @@ def test_tokens_beyond_the_vocabulary_are_refused(vocabulary: bytes) -> None:
     pipeline.add_tokens(["<new>", "(", "[MASK]"])
     content = json.loads(pipeline.to_str())
     assert added_tokens(content) == ["(", "<new>"]
-    with pytest.raises(ValueError, match="tokens beyond its vocabulary, like '<new>'"):
+    with pytest.raises(ValueError, match="tokens beyond its vocabulary, such as '<new>'"):
         proto_from_tokenizer(content)
 
 

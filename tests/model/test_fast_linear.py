@@ -25,7 +25,7 @@ from transformers.activations import ACT2FN
 import albert_hub_bridge
 from albert_hub_bridge.model import fast_linear as module
 from albert_hub_bridge.model.fast_linear import fast_linear, feed_forward
-from tests.local_server import run_client
+from tests.servers.local_server import run_client
 
 
 HAS_ONEDNN = platform.machine() in {"x86_64", "AMD64"} and torch.backends.mkldnn.is_available()

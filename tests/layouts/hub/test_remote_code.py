@@ -1,4 +1,4 @@
-"""`convert --include-code`: repositories that load in a process without this package."""
+"""`convert --include-code`: repositories that load where this package is not installed, in processes without it."""
 
 from __future__ import annotations
 
@@ -333,7 +333,9 @@ def test_code_of_a_source_is_neither_run_nor_converted(layout: Any, vocabulary: 
 
 @pytest.mark.parametrize("to", ["keras", "transformers"])
 def test_other_layouts_refuse_code(to: Any, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=f"Code goes with the albert_hub layout only, and {to} was asked for"):
+    with pytest.raises(
+        TargetError, match=f"Only the albert_hub layout can include code, and the target's layout is {to}"
+    ):
         convert(tmp_path / "sample", tmp_path / "target", to=to, include_code=True)
     arguments = ["convert", str(tmp_path / "sample"), str(tmp_path / "target"), "--to", to, "--include-code"]
     result = CliRunner().invoke(app, arguments)

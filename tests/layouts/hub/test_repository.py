@@ -298,7 +298,7 @@ def test_added_tokens_are_refused(albert_folder: Path) -> None:
         (albert_folder / "added_tokens.json").write_text(json.dumps(tokens))
         read_checkpoint(albert_folder).close()
     (albert_folder / "added_tokens.json").write_text('{"<new>": 80}')
-    message = r"added_tokens.json +.* tokens beyond its vocabulary, like '<new>'\n.* without added_tokens.json,"
+    message = r"added_tokens.json +.* tokens beyond its vocabulary, such as '<new>'\n.* without added_tokens.json,"
     with pytest.raises(VocabularyError, match=message):
         read_checkpoint(albert_folder)
 
