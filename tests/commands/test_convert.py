@@ -159,7 +159,7 @@ def test_where_names_cannot_be_exchanged_a_failed_move_brings_the_old_target_bac
 
 def test_files_that_are_not_carried_over_are_named(sample: Path, tmp_path: Path) -> None:
     (sample / "README.md").write_text("mine")
-    assert inspect(sample).notes == ("Files that are not carried over: README.md.",)
+    assert inspect(sample).notes == ("Files that were not converted: README.md.",)
 
 
 def test_a_card_that_nothing_here_wrote_is_not_replaced(sample: Path, tmp_path: Path) -> None:
