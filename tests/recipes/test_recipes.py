@@ -99,7 +99,7 @@ def _entry(architecture: Architecture, golden: GoldenNumbers | None = None) -> E
 
 
 def test_a_recipe_converts_and_verifies_with_golden_numbers(keras_preset: KerasPreset, tmp_path: Path) -> None:
-    first = {name: values[:1].tolist() for name, values in keras_preset.inputs.items()}
+    first = {name: values[:1].astype(int).tolist() for name, values in keras_preset.inputs.items()}
     golden = GoldenNumbers(
         source="https://keras.io",
         **first,
@@ -188,7 +188,7 @@ def test_the_recipe_pulls_converts_verifies_and_pushes(
         for path in keras_preset.folder.rglob("*")
         if path.is_file()
     }
-    golden = {name: values[:1].tolist() for name, values in keras_preset.inputs.items()} | {
+    golden = {name: values[:1].astype(int).tolist() for name, values in keras_preset.inputs.items()} | {
         "source": "https://keras.io",
         "sequence_output": keras_preset.outputs["sequence_output"][0, 0, :5].tolist(),
         "pooled_output": keras_preset.outputs["pooled_output"][0, :5].tolist(),
