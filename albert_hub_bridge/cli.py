@@ -26,7 +26,7 @@ from albert_hub_bridge.commands.pipeline import convert_and_push
 from albert_hub_bridge.commands.verify import verify_and_record
 from albert_hub_bridge.console import errors_as_messages
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling
+from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.lora.convert import convert_adapter as convert_lora
 from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.verification.report import Verification

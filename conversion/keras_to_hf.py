@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from albert_hub_bridge.console import errors_as_messages
-from albert_hub_bridge.layouts.hub.tokenizer import RepositoryLayout
+from albert_hub_bridge.layouts.hub.spelling import RepositoryLayout
 from conversion.recipes import (
     Downloaded,
     Hub,

@@ -8,29 +8,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import Checkpoint, Layout, Progress, SourceLayout, TokenizerSpec
+from albert_hub_bridge.checkpoint import Checkpoint, Layout, Progress
 from albert_hub_bridge.commands.notes import conversion_notes
 from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize
 from albert_hub_bridge.commands.recording import Digests, make_record, write_new_record
 from albert_hub_bridge.commands.reports import Conversion
 from albert_hub_bridge.commands.summary import summarize, summarize_vocabulary
 from albert_hub_bridge.disk.atomic import check_target, new_folder
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.hubs.local_source import LocalSource
-from albert_hub_bridge.layouts.hub.remote_code import add_code
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling, encoder_of, write_sentence_transformers
-from albert_hub_bridge.layouts.keras.preset import with_heads_of_keras, with_pooler
-from albert_hub_bridge.layouts.registry import is_written_file, pull, read_checkpoint, write_checkpoint
-from albert_hub_bridge.mapping.vocabulary import bake_normalization
-from albert_hub_bridge.model.sentencepiece_unigram import (
-    NAMED_NORMALIZATIONS,
-    TextNormalization,
-    build_tokenizer,
-    parse_vocabulary,
-)
+from albert_hub_bridge.layouts.files import RECORD_FILES
+from albert_hub_bridge.layouts.hub.sentence_transformers import encoder_of
+from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, with_pooler
+from albert_hub_bridge.layouts.layout import Pooling
+from albert_hub_bridge.layouts.registry import is_written_file, open_source, pull, read_checkpoint, write_checkpoint
+from albert_hub_bridge.layouts.tokenize import tokenize
+from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
 from albert_hub_bridge.provenance.model_card import written_by_hand
-from albert_hub_bridge.provenance.record import RECORD, RECORD_FILES, public_handle
+from albert_hub_bridge.provenance.record import RECORD, public_handle
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
@@ -103,12 +100,13 @@ def convert_with(
     """Convert with all options in one object. `convert` documents the rest."""
     folder, is_replaceable = _resolve_target(target, overwrite)
     pulled = _resolve_source(source, folder)
-    with read_checkpoint(pulled.folder, options.drop_head, options.allow_pickle) as checkpoint:
+    opened = open_source(pulled.folder)
+    with read_checkpoint(opened, options.drop_head, options.allow_pickle) as checkpoint:
         converted = adapt(checkpoint, options, source)
         report = _report(checkpoint, converted, options, source, target)
         by_hand = written_by_hand(folder)
         with new_folder(folder, overwrite, is_replaceable) as staging:
-            digests = _write(converted, staging, options, pulled.folder, progress)
+            digests = _write(converted, staging, options, opened, progress)
             command = options.command(public_handle(pulled), folder.name)
             record = make_record(pulled, converted, report, digests, command)
             write_new_record(staging, record, folder.name, by_hand)
@@ -206,35 +204,25 @@ def _count_changed_texts(source: Checkpoint, target: Checkpoint, to: Layout) -> 
     """Return how many sample texts have other ids in the target than in the source; None without a vocabulary."""
     if source.tokenizer is None or target.tokenizer is None:
         return None
-    source_ids, target_ids = _ids(source.tokenizer, source.layout), _ids(target.tokenizer, to)
+    source_ids = tokenize(source.tokenizer, source.layout, SAMPLE_TEXTS)
+    target_ids = tokenize(target.tokenizer, to, SAMPLE_TEXTS)
     return sum(ids != others for ids, others in zip(source_ids, target_ids, strict=True))
 
 
 def _write(
-    checkpoint: Checkpoint, folder: Path, options: ConvertOptions, source: Path, progress: Progress | None
+    checkpoint: Checkpoint, folder: Path, options: ConvertOptions, source: SourceFolder, progress: Progress | None
 ) -> Digests:
     """Write a checkpoint into an empty folder. The source's files and the tensors are hashed at the same time."""
     with ThreadPoolExecutor(2) as pool:
-        source_files = pool.submit(file_list, source)
+        source_files = pool.submit(file_list, source.folder, source.names)
         tensors = pool.submit(tensor_list, with_pooler(checkpoint) if options.to == "keras" else checkpoint)
-        digests = write_checkpoint(checkpoint, folder, options.to, progress, options.max_shard_bytes)
-        _write_extras(checkpoint, folder, options)
-        return Digests(source_files.result(), file_list(folder, known=digests), tensors.result())
-
-
-def _write_extras(checkpoint: Checkpoint, folder: Path, options: ConvertOptions) -> None:
-    if options.include_code:
-        add_code(folder, checkpoint.head.kind if checkpoint.head is not None else None)
-    if options.sentence_transformers is not None:
-        write_sentence_transformers(folder, options.sentence_transformers, checkpoint.architecture.hidden_dim)
-
-
-def _ids(text: TokenizerSpec, layout: SourceLayout) -> list[list[int]]:
-    """Return the ids that a layout's own library gives for the sample texts."""
-    processor = text.vocabulary.processor
-    if layout == "keras":  # KerasHub applies no normalization but the vocabulary's own
-        processor = parse_vocabulary(bake_normalization(text.proto, text.normalization)).processor
-    elif layout == "transformers" or text.normalization != TextNormalization():
-        pipeline = build_tokenizer(text.vocabulary, text.normalization)
-        return [row.ids for row in pipeline.encode_batch(SAMPLE_TEXTS, add_special_tokens=False)]
-    return [list(row) for row in processor.encode(list(SAMPLE_TEXTS))]
+        digests = write_checkpoint(
+            checkpoint,
+            folder,
+            options.to,
+            progress,
+            options.max_shard_bytes,
+            include_code=options.include_code,
+            sentence_transformers=options.sentence_transformers,
+        )
+        return Digests(source_files.result(), file_list(folder, precomputed=digests), tensors.result())

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from albert_hub_bridge.checkpoint import Layout
 from albert_hub_bridge.errors import TargetError
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling
+from albert_hub_bridge.layouts.layout import Pooling
 
 
 Normalize = Literal["keep", "none", "uncased"]

@@ -16,7 +16,7 @@ from albert_hub_bridge.commands.reports import Conversion
 from albert_hub_bridge.commands.summary import summarize_vocabulary
 from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
-from albert_hub_bridge.disk.durable import naming, write_file
+from albert_hub_bridge.disk.durable import add_filename, write_file
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
@@ -141,7 +141,7 @@ def write_record_files(folder: Path, record: ConversionRecord, location: str) ->
         ConfigurationError: No card can be made of the record.
     """
     record = replace(record, picture=_update_picture(folder, record))
-    with naming(folder / RECORD):
+    with add_filename(folder / RECORD):
         before = (folder / RECORD).read_bytes()
     if (content := record.to_bytes()) != before:
         replace_file(folder / RECORD, content)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from albert_hub_bridge.checkpoint import DroppedTensor, Layout, SourceLayout
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling
+from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.provenance.record import VocabularySummary

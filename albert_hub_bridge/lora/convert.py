@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from albert_hub_bridge.checkpoint import DroppedTensor, Layout
 from albert_hub_bridge.disk.atomic import check_target, check_target_file, new_file, new_folder
-from albert_hub_bridge.disk.regular_files import check_files
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.lora.adapter import Adapter
@@ -158,7 +158,7 @@ def _is_keras_file(source: Path) -> bool:
         FileError: A file in the folder is not a regular file of this folder.
     """
     if source.is_dir():
-        check_files(source, lambda name: name in (CONFIG, WEIGHTS, OLD_WEIGHTS))
+        SourceFolder(source, lambda name: name in (CONFIG, WEIGHTS, OLD_WEIGHTS))  # refuses other than regular files
         if not (source / CONFIG).is_file():
             raise SourceError(
                 f"{source} has no {CONFIG}: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter, "

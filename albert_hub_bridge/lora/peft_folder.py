@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from albert_hub_bridge.checkpoint import DroppedTensor
 from albert_hub_bridge.disk.durable import write_file
-from albert_hub_bridge.disk.json_files import read_json, write_json
+from albert_hub_bridge.disk.strict_json import read_json, write_json
 from albert_hub_bridge.errors import CheckpointError, Problem
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
 from albert_hub_bridge.formats.pytorch import read_pytorch, refuse_pickle

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.disk.durable import naming
+from albert_hub_bridge.disk.durable import add_filename
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.model.architecture import KERAS_FIELDS
 from albert_hub_bridge.provenance.record import CARD, CHECKS, PICTURE, ConversionRecord
@@ -176,7 +176,7 @@ def _link(handle: str) -> str:
 def written_by_hand(folder: Path) -> str:
     """Return the text that a user wrote between the marks of a folder's card."""
     file = folder / CARD
-    with naming(file):
+    with add_filename(file):
         return between_marks(file.read_text(encoding="utf-8")) if file.is_file() else ""
 
 

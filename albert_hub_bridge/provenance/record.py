@@ -14,16 +14,16 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from albert_hub_bridge.checkpoint import Layout, SourceLayout
-from albert_hub_bridge.disk.json_files import json_bytes, read_json
+from albert_hub_bridge.disk.strict_json import json_bytes, read_json
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.hubs.local_source import LocalSource
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling
+from albert_hub_bridge.layouts.files import RECORD_FILES
+from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.text import short_repr
 
 
-RECORD, CARD, PICTURE = "conversion.json", "README.md", "parity.png"
-RECORD_FILES = (RECORD, CARD, PICTURE)
+RECORD, CARD, PICTURE = RECORD_FILES
 
 # The checks of a verification, in the order of the report and the card.
 CHECKS = ("configuration", "tensors", "reference", "engines", "texts")

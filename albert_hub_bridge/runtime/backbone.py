@@ -18,7 +18,8 @@ from albert_hub_bridge.errors import ConfigurationError
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
 from albert_hub_bridge.formats.torch_tensors import as_tensor, as_weight
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
-from albert_hub_bridge.layouts.keras.preset import unsupported_by_keras, with_pooler, write_preset
+from albert_hub_bridge.layouts.keras.compatibility import unsupported_by_keras, with_pooler
+from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.layouts.registry import is_written_file, pull, read_checkpoint, read_configuration
 from albert_hub_bridge.mapping.weights import weight_rules
 from albert_hub_bridge.model.architecture import KERAS_FIELDS, Architecture

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.formats.torch_tensors import as_tensor
-from albert_hub_bridge.layouts.hub.repository import head_fields
+from albert_hub_bridge.layouts.hub.head import head_fields
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.mapping.heads import HEADS
 from albert_hub_bridge.mapping.weights import ENCODERS

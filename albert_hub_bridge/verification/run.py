@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.layouts.keras.preset import with_heads_of_keras
+from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.provenance.record import read_record
 from albert_hub_bridge.text import first_few

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
-from albert_hub_bridge.disk.json_files import read_json
-from albert_hub_bridge.layouts.hub.tokenizer import MOST_TOKENIZER_BYTES, TOKENIZER, VOCABULARY
+from albert_hub_bridge.disk.strict_json import read_json
+from albert_hub_bridge.layouts.hub.files import TOKENIZER, VOCABULARY
+from albert_hub_bridge.layouts.hub.tokenizer import MAX_TOKENIZER_BYTES
 from albert_hub_bridge.mapping.heads import IMPLIED_PROBLEM_TYPES
 from albert_hub_bridge.mapping.tokenizer_json import proto_from_tokenizer
 from albert_hub_bridge.mapping.vocabulary import bake_normalization
@@ -137,7 +138,7 @@ def _contradiction_in_tokenizer_file(checkpoint: Checkpoint, tokenizer: Tokenize
     if not (checkpoint.folder / VOCABULARY).is_file():
         return None
     try:
-        proto, normalization = proto_from_tokenizer(read_json(file, MOST_TOKENIZER_BYTES))
+        proto, normalization = proto_from_tokenizer(read_json(file, MAX_TOKENIZER_BYTES))
         vocabulary = parse_vocabulary(proto)
     except ValueError as error:
         return f"not a SentencePiece vocabulary: {error}"

@@ -33,7 +33,7 @@ def test_inspect_describes_a_preset(keras_preset: KerasPreset, vocabulary: bytes
 
 def test_unconverted_files_are_named(sample: Path, tmp_path: Path) -> None:
     (sample / "README.md").write_text("mine")
-    assert inspect(sample).notes == ("Files that are not carried over: README.md.",)
+    assert inspect(sample).notes == ("Files that were not converted: README.md.",)
 
 
 @pytest.mark.parametrize(

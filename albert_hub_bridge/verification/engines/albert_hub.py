@@ -9,8 +9,8 @@ import numpy as np
 
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.layouts.keras.preset import with_pooler
-from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, build_tokenizer
+from albert_hub_bridge.layouts.keras.compatibility import with_pooler
+from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.runtime.loading import load_model
 from albert_hub_bridge.verification.engines.common import pack
 from albert_hub_bridge.verification.engines.torch_models import TorchEngine, compute_outputs, set_head_epsilon
@@ -22,7 +22,7 @@ class AlbertHubEngine(TorchEngine):
     def __init__(self, checkpoint: Checkpoint) -> None:
         model = load_model(with_pooler(checkpoint))
         super().__init__(model.base_model, model, checkpoint.head)
-        self._tokenizer = checkpoint.tokenizer
+        self._tokenizer, self._layout = checkpoint.tokenizer, checkpoint.layout
         why = "with dequantized weights" if checkpoint.quantized else "keras_hub is not installed"
         if checkpoint.layout == "google":
             why = "no installed library loads Google's checkpoints"
@@ -30,15 +30,7 @@ class AlbertHubEngine(TorchEngine):
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Tokenize with sentencepiece as KerasHub does, or with `tokenizers` if there is text normalization."""
-        import sentencepiece
-
-        if self._tokenizer is None:
-            return None
-        if self._tokenizer.normalization != TextNormalization():
-            tokenizer = build_tokenizer(self._tokenizer.vocabulary, self._tokenizer.normalization)
-            return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-        processor = sentencepiece.SentencePieceProcessor(model_proto=self._tokenizer.proto)
-        return [list(processor.encode(text)) for text in texts]
+        return tokenize(self._tokenizer, self._layout, texts) if self._tokenizer is not None else None
 
 
 def compute_in_float64(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -60,8 +52,7 @@ def epsilon_effect(checkpoint: Checkpoint, epsilon: float, texts: Sequence[str])
     model, size = load_model(checkpoint), checkpoint.architecture.vocabulary_size
     rows, special_ids = [[index % size for index in range(40)]], {"pad": 0, "cls": 0, "sep": 0}
     if checkpoint.tokenizer is not None:
-        tokenizer = build_tokenizer(checkpoint.tokenizer.vocabulary, checkpoint.tokenizer.normalization)
-        rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        rows = tokenize(checkpoint.tokenizer, "transformers", texts)
         special_ids = checkpoint.tokenizer.vocabulary.special_ids
     inputs = pack(rows, special_ids, checkpoint.architecture.num_segments, checkpoint.architecture.max_sequence_length)
     before = compute_outputs(model.base_model, model, checkpoint.head, inputs)["head_output"]
