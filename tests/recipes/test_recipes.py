@@ -179,9 +179,7 @@ for arguments in commands:
 """
 
 
-def test_recipe_pulls_converts_verifies_and_pushes(
-    hub: HubServer, keras_preset: KerasPreset, tmp_path: Path
-) -> None:
+def test_recipe_pulls_converts_verifies_and_pushes(hub: HubServer, keras_preset: KerasPreset, tmp_path: Path) -> None:
     """The whole way with the real clients: nothing is pushed in a dry run, and all entries go by one command."""
     files = {
         path.relative_to(keras_preset.folder).as_posix(): path.read_bytes()
