@@ -200,7 +200,7 @@ def print_published(presets: Mapping[str, PublishedPreset]) -> None:
 
 def _print_losses(report: Inspection | Conversion | AdapterConversion) -> None:
     if report.dropped:
-        out.print(f"[yellow]{len(report.dropped)} tensors that were not converted:[/]")
+        out.print(f"[yellow]{len(report.dropped)} tensors were not converted:[/]")
         for tensor in report.dropped:
             out.print(f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}")
     inspected = report.source if isinstance(report, Conversion) else report

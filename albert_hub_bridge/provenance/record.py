@@ -5,14 +5,11 @@
 # Its import takes about 25 ms, which `convert` needs for the card anyway.
 
 import json
-import re
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from albert_hub_bridge.checkpoint import Layout, SourceLayout
 from albert_hub_bridge.disk.strict_json import json_bytes, read_json
@@ -21,7 +18,7 @@ from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import HeadKind
-from albert_hub_bridge.text import short_repr
+from albert_hub_bridge.provenance.strict_reader import field_types, read_dataclass
 
 
 RECORD, CARD, PICTURE = RECORD_FILES
@@ -241,62 +238,13 @@ def read_record(folder: Path) -> ConversionRecord | None:
     if not file.is_file():
         return None
     problems: list[Problem] = []
-    record: ConversionRecord = _read(ConversionRecord, read_json(file), "", problems)
+    record: ConversionRecord = read_dataclass(ConversionRecord, read_json(file), "", problems)
     if not problems and record.verification is not None:
-        needed = {name: value for name, value in record.verification.items() if name in _types(_Verification)}
-        _read(_Verification, needed, "verification.", problems)
+        needed = {name: value for name, value in record.verification.items() if name in field_types(_Verification)}
+        read_dataclass(_Verification, needed, "verification.", problems)
     if problems:
         raise ConfigurationError(file, "record", problems, "Convert it again, or remove this file.")
     return record
-
-
-def _read(kind: Any, content: dict[str, Any], where: str, problems: list[Problem]) -> Any:
-    """Make a dataclass from a JSON object, and add every problem to the list."""
-    types = _types(kind)
-    made = kind.__new__(kind)
-    for name, expected in types.items():
-        if name not in content:
-            detail = f"expected {_described(expected)}, found none: not a record of albert-hub-bridge"
-            problems.append(Problem("missing key", where + name, detail))
-            continue
-        try:
-            setattr(made, name, _read_inner(expected, content[name], where + name, problems))
-        except StrictDataclassFieldValidationError:
-            detail = f"expected {_described(expected)}, found {short_repr(content[name])}"
-            problems.append(Problem("wrong type", where + name, detail))
-    problems += [
-        Problem("unknown key", where + name, f"expected no such key, found {short_repr(value)}")
-        for name, value in content.items()
-        if name not in types
-    ]
-    return made
-
-
-def _read_inner(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:
-    """Make the dataclass that a type names from every JSON object in a value. Other values stay as they are."""
-    inner = next((each for each in (kind, *get_args(kind)) if is_dataclass(each)), None)
-    if inner is None:
-        return value
-    if get_origin(kind) is dict and isinstance(value, dict):
-        return {name: _read_inner(inner, each, f"{where}.{name}", problems) for name, each in value.items()}
-    if get_origin(kind) is list and isinstance(value, list):
-        return [_read_inner(inner, each, f"{where}.{index}", problems) for index, each in enumerate(value)]
-    return _read(inner, value, f"{where}.", problems) if isinstance(value, dict) else value
-
-
-def _types(kind: Any) -> dict[str, Any]:
-    return {field.name: field.type for field in fields(kind)}
-
-
-def _described(kind: Any) -> str:
-    """Return a type in words: `str`, `int or none`, `one of keras, google`, `dict[str, FileDigest]`."""
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join(map(_described, get_args(kind)))
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    if kind is NoneType:
-        return "none"
-    return kind.__name__ if not get_args(kind) else re.sub(r"\b(?:\w+\.)+", "", str(kind))
 
 
 def public_handle(source: LocalSource) -> str:
