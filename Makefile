@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check conformance fuzz lint format bench clean
+.PHONY: demo test check docs conformance fuzz lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m conversion.demo
@@ -13,8 +13,12 @@ demo: $(VENV)/.installed
 test: check
 
 # A process for each core.
-check: lint
+check: lint docs
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# The pages in docs/ become site/, and a warning is an error.
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # transformers' own common tests, a part of `test`.
 conformance: $(VENV)/.installed-test
@@ -42,7 +46,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.encoder
 
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

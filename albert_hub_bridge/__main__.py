@@ -1,4 +1,4 @@
-"""`python -m albert_hub_bridge` is the command `albert-hub-bridge`."""
+"""Run the command `albert-hub-bridge` by `python -m albert_hub_bridge`."""
 
 from albert_hub_bridge.cli import main
 

@@ -1,9 +1,9 @@
-"""The one thing in the middle of every conversion, whatever it was read from and will be written to."""
+"""The checkpoint: what every layout is read into, and what every layout is written from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import (
     DTYPES,
@@ -35,7 +36,7 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 @dataclass(frozen=True, slots=True)
 class DroppedTensor:
-    """A tensor of the source that is not carried over, for the report."""
+    """A tensor of the source that is not converted, for the report."""
 
     name: str
     shape: tuple[int, ...]
@@ -49,10 +50,10 @@ class TokenizerSpec:
     Args:
         proto: The serialized SentencePiece model.
         vocabulary: The same, parsed.
-        normalization: What happens to a text before it.
-        sequence_length: How many tokens a packed input has at most; None where the source does not say.
+        normalization: What happens to a text before the SentencePiece model.
+        sequence_length: The largest number of tokens in a packed input; None if the source has none.
         truncate: How pairs are cut: `round_robin` or `waterfall` as in KerasHub, `longest_first` as in transformers.
-        normalization_from: Who says so, for the report.
+        normalization_from: Where the normalization was read, for the report.
     """
 
     proto: bytes = field(repr=False)
@@ -65,21 +66,23 @@ class TokenizerSpec:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An ALBERT, wherever it came from. Weights are lazy: use it as a context manager, or `close` it.
+    """An ALBERT, from any layout. Its weights are lazy: use it as a context manager, or `close` it.
 
     Args:
-        layout: What it was read from.
-        folder: Where it was read from.
+        layout: The layout that it was read from.
+        folder: The folder that it was read from.
         architecture: The encoder, under KerasHub's names.
-        weights: By the names of `AlbertHubModel` and of the heads, in torch's layout. The pooler may be absent.
-        dtype: Of all weights: a key of `DTYPES`.
-        head: What sits on the encoder, or None.
-        tokenizer: How texts become ids, or None where the source has none.
-        dropped: Tensors that were found and are not carried over.
-        ignored: Configuration keys that were found and are not carried over.
-        notes: What else the user should know.
-        weights_file: What the weights were read from: a file, or the index of its shards.
-        quantized: Whether the source computes with integers, which the weights are only the values of.
+        weights: The weights by the names of `AlbertHubModel` and the heads, in torch's layout. The pooler may be
+            absent.
+        dtype: The dtype of all weights: a key of `DTYPES`.
+        head: What is on the encoder; None if there is nothing.
+        tokenizer: How texts become ids; None if the source has no vocabulary.
+        dropped: Tensors that were found and are not converted.
+        ignored: Configuration keys that were found and are not converted.
+        notes: Notes for the report.
+        weights_file: The file of the weights, or the index of its shards.
+        quantized: Whether the source computes with integers. The weights are their values.
+        source: The opened folder, which has the content of its JSON files; None if the checkpoint was not read.
     """
 
     layout: SourceLayout
@@ -94,26 +97,27 @@ class Checkpoint:
     notes: Sequence[str] = ()
     weights_file: Path | None = None
     quantized: bool = False
+    source: SourceFolder | None = field(default=None, repr=False, compare=False)
     resources: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     @property
     def has_pooler(self) -> bool:
-        """Whether the encoder has its pooler; heads that work on tokens are often saved without."""
+        """Whether the encoder has its pooler. Heads on tokens are often saved without it."""
         return set(self.weights) >= POOLER
 
     @property
     def encoder_rules(self) -> tuple[WeightRule, ...]:
-        """The table's row of every weight of the encoder, in forward order."""
+        """The row of every weight of the encoder in the table, in the order of the forward pass."""
         return weight_rules(self.architecture, self.has_pooler)
 
     @property
     def head_rules(self) -> tuple[WeightRule, ...]:
-        """The table's row of every weight of the head."""
+        """The row of every weight of the head in the table."""
         return head_rules(self.head.kind) if self.head is not None else ()
 
     @property
     def head_epsilon(self) -> float | None:
-        """The epsilon of the masked-LM head's layer norm, where there is one."""
+        """The epsilon of the masked-LM head's layer norm; None for other heads."""
         masked_lm = self.head is not None and self.head.kind in ("masked_lm", "pretraining")
         return self.head.layer_norm_epsilon if self.head is not None and masked_lm else None
 
@@ -124,27 +128,26 @@ class Checkpoint:
 
     @property
     def nbytes(self) -> int:
-        """Size of all weights."""
+        """The size of all weights, in bytes."""
         return sum(weight.nbytes for weight in self.weights.values())
 
     def read(self, rule: WeightRule, dialect: Dialect) -> np.ndarray:
-        """Read one weight in a dialect's layout: usually a transposed view of what the file holds, finite or not."""
+        """Read one weight in a dialect's layout, usually as a transposed view of the file. It may not be finite."""
         return rule.move(self.weights[rule.albert_hub].load(), "albert_hub", dialect, self.sizes)
 
     def check_values(self) -> None:
-        """Read all weights, and refuse values that are not finite.
+        """Read all weights, and refuse NaN and infinity.
 
         Raises:
-            WeightsError: There are such; all tensors that have them are listed.
+            WeightsError: A value is not finite; all tensors with such values are listed.
         """
         if wrong := [weight for weight in self.weights.values() if not are_finite(weight.load())]:
             raise not_finite(wrong)
 
     def cast(self, dtype: str) -> Checkpoint:
-        """Return the checkpoint with all weights in another dtype, rounded to the nearest when they are read.
+        """Return the checkpoint in another dtype. Weights are rounded to the nearest value when they are read.
 
-        Reading raises:
-            WeightsError: A finite value is too large for the dtype.
+        Reading a weight raises a WeightsError if a finite value is too large for the dtype.
         """
         weights = {name: self._cast(name, weight, dtype) for name, weight in self.weights.items()}
         return replace(self, weights=weights, dtype=dtype)
@@ -165,7 +168,13 @@ class Checkpoint:
         return LazyTensor(weight.shape, dtype, load, weight.source_tensor)
 
     def without(self, rules: Sequence[WeightRule], head: Head | None, reason: str) -> Checkpoint:
-        """Return the checkpoint with a smaller head, or none, and the tensors of these rules reported as dropped."""
+        """Return the checkpoint with another head and without some weights, which are reported as dropped.
+
+        Args:
+            rules: The rows of the weights to leave out.
+            head: The new head; None for none.
+            reason: Why they are left out, for the report.
+        """
         names = [rule.albert_hub for rule in rules]
         dropped = [DroppedTensor(name, self.weights[name].shape, reason) for name in names]
         weights = {name: weight for name, weight in self.weights.items() if name not in names}
@@ -184,6 +193,17 @@ class Checkpoint:
         self.close()
 
 
+@contextmanager
+def closed_on_failure() -> Iterator[ExitStack]:
+    """Yield the resources of a checkpoint that is read in the block. They are closed only if the block fails."""
+    resources = ExitStack()
+    try:
+        yield resources
+    except BaseException:
+        resources.close()
+        raise
+
+
 def match_weights(
     file: Path,
     found: Mapping[str, LazyTensor],
@@ -195,16 +215,16 @@ def match_weights(
 
     Args:
         file: The file, for the message.
-        found: Every tensor of the file, by its name there.
-        expected: The row of every tensor that has to be there, by its name there.
-        sizes: Of the axes.
-        dialect: Of the file.
+        found: Every tensor of the file, by its name in the file.
+        expected: The row of every expected tensor, by its name in the file.
+        sizes: The size of every axis.
+        dialect: The dialect of the file.
 
     Returns:
         The weights by albert_hub names, in torch's layout.
 
     Raises:
-        WeightsError: Any tensor is missing, unexpected, or of a wrong shape or dtype; lists them all.
+        WeightsError: A tensor is missing, unexpected, or has a wrong shape or dtype; lists them all.
     """
     problems, weights = [], {}
     for name, rule in expected.items():
@@ -236,10 +256,10 @@ def match_weights(
 
 
 def check_layers(file: Path, architecture: Architecture, found: int) -> None:
-    """Refuse an architecture with more layers than a file has tensors, before a table of that many rows is made.
+    """Refuse an architecture with more layers than a file has tensors, before a table with a row per layer is made.
 
     Raises:
-        WeightsError: It has.
+        WeightsError: The architecture has more layers.
     """
     if architecture.num_inner_layers > found:
         detail = f"expected {architecture.num_inner_layers} encoder layers, found {found} tensors"

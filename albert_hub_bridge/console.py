@@ -1,45 +1,115 @@
-"""Print reports to the terminal."""
+"""Print reports and errors to the terminal."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import singledispatch
 from typing import Any
 
+import typer
 from rich import markup
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from albert_hub_bridge.commands.reports import Conversion, Inspection
-from albert_hub_bridge.lora import convert as adapters
-from albert_hub_bridge.mapping.configs import SAID_ELSEWHERE
-from albert_hub_bridge.text import one_line, printable
+from albert_hub_bridge.errors import AlbertHubBridgeError
+from albert_hub_bridge.hubs.published import PublishedPreset
+from albert_hub_bridge.lora.convert import AdapterConversion
+from albert_hub_bridge.mapping.configs import STORED_ELSEWHERE
+from albert_hub_bridge.provenance.integrity import FilesCheck
+from albert_hub_bridge.provenance.record import VocabularySummary
+from albert_hub_bridge.text import first_few, one_line, printable
 from albert_hub_bridge.verification.report import Verification
 
+
+Report = Conversion | AdapterConversion | Inspection | Verification | FilesCheck
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
-
-LAYOUT_NAMES = {
+_LAYOUTS = {
     "keras": "a KerasHub preset",
     "albert_hub": "a Hub repository in the albert_hub layout",
     "transformers": "a Hub repository in the transformers layout",
     "google": "Google's original release",
 }
+_COLORS = {"passed": "green", "failed": "red", "not measured": "yellow"}
+_MAX_FAILURES = 10  # of one check, on the terminal; --json has all
 
 
 def escape(text: str) -> str:
-    """Keep rich from reading marks in what files say, and files from steering the terminal."""
+    """Escape a text of a file or user, so that rich reads no markup in it and it cannot control the terminal."""
     return markup.escape(printable(text))
 
 
+@contextmanager
+def errors_as_messages(as_json: bool = False) -> Iterator[None]:
+    """Turn an error of this package or the operating system into one message and exit code 2."""
+    try:
+        yield
+    except (AlbertHubBridgeError, OSError) as error:
+        if as_json:
+            print_json({"error": str(error)})
+        err.print(f"[bold red]Error:[/] {escape(str(error))}")
+        raise typer.Exit(2) from error
+
+
+@contextmanager
+def progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar, and yield a function that takes the bytes done and the bytes in all."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True, disable=hidden or not err.is_terminal) as bar:
+        task = bar.add_task("Converting", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def print_json(content: dict[str, Any]) -> None:
-    json.dump(content, sys.stdout, indent=2, default=str)  # in ASCII: files must not steer a terminal
+    """Print JSON to the standard output."""
+    json.dump(content, sys.stdout, indent=2, default=str)  # in ASCII, so that it cannot control the terminal
     sys.stdout.write("\n")
 
 
-def print_inspection(report: Inspection) -> None:
+def print_report(report: Report, as_json: bool) -> None:
+    """Print a report of any command, for people or as JSON."""
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        _print(report)
+
+
+@singledispatch
+def _print(report: Report) -> None:
+    raise NotImplementedError(type(report))
+
+
+@_print.register
+def _(report: Conversion) -> None:
+    source, target = escape(report.source.source), escape(report.target)
+    size = f"{report.source.parameters:,} parameters, {report.dtype}" + (f", {report.head}" if report.head else "")
+    out.print(f"[bold]{source}[/] ({report.source.layout}) to [bold]{target}[/] ({report.layout}): {size}")
+    if report.changed_texts is not None:
+        out.print(
+            f"Text normalization of the target: {escape(str(report.text_normalization))} "
+            f"({escape(str(report.text_normalization_from))}). {report.changed_texts} of {report.sample_size} sample "
+            "texts have other ids than in the source."
+        )
+    _print_losses(report)
+
+
+@_print.register
+def _(report: AdapterConversion) -> None:
+    ranks = sorted(set(report.ranks.values()))
+    out.print(f"[bold]{escape(report.target)}[/]: a LoRA adapter for {_LAYOUTS[report.layout]}")
+    out.print(f"{len(report.ranks)} layers, rank {' to '.join(map(str, dict.fromkeys((ranks[0], ranks[-1]))))}")
+    _print_losses(report)
+
+
+@_print.register
+def _(report: Inspection) -> None:
     settings = report.architecture.keras_arguments | report.architecture.differences_from_keras
     facts = {name: str(value) for name, value in settings.items()}
     facts["parameters"] = f"{report.parameters:,} in {report.tensors} tensors"
@@ -47,64 +117,105 @@ def print_inspection(report: Inspection) -> None:
     if report.made_by is not None:
         facts["made by"] = escape(report.made_by)
     facts["head"] = escape(report.head or "none")
-    if report.vocabulary is None:
-        facts["vocabulary"] = "none"
-    else:
-        vocabulary = report.vocabulary
-        inside = " (in the vocabulary)" if vocabulary.normalization_in_vocabulary else ""
-        facts["text normalization"] = escape(
-            f"{vocabulary.text_normalization}{inside} ({vocabulary.text_normalization_from})"
-        )
-        facts["vocabulary"] = escape(f"{vocabulary.pieces:,} pieces, normalization {vocabulary.normalization}")
-        length = vocabulary.sequence_length or "not said"
-        facts["packing"] = f"sequence length {length}, pairs truncated {vocabulary.truncate}"
-    out.print(two_columns(facts))
-    print_losses(report)
+    facts |= _vocabulary_facts(report.vocabulary) if report.vocabulary is not None else {"vocabulary": "none"}
+    out.print(f"[bold]{escape(report.source)}[/]: {_LAYOUTS[report.layout]}")
+    out.print(_two_columns(facts))
+    _print_losses(report)
 
 
-def print_losses(report: Inspection | Conversion | adapters.AdapterConversion) -> None:
-    if report.dropped:
-        out.print(f"[yellow]{len(report.dropped)} tensors are not carried over:[/]")
-        for tensor in report.dropped:
-            out.print(f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}")
-    inspected = report.source if isinstance(report, Conversion) else report
-    if ignored := [key.key for key in inspected.ignored if key.reason not in SAID_ELSEWHERE]:
-        names = ", ".join(dict.fromkeys(ignored))
-        out.print(f"[dim]Settings that are not carried over (--json says why): {escape(names)}.[/]")
-    for note in report.notes:
-        out.print(f"[yellow]Note:[/] {escape(note)}")
-
-
-_COLOURS = {"passed": "green", "failed": "red", "not measured": "yellow"}
-_MOST_FAILURES = 10  # of one part, on a screen; --json has all
-
-
-def print_verification(report: Verification) -> None:
+@_print.register
+def _(report: Verification) -> None:
     facts = {
         "source": escape(f"{report.source}, computed by {report.source_engine}"),
         "target": escape(f"{report.target}, computed by {report.target_engine}"),
     }
-    for name, part in report.parts.items():
-        lines = [f"[{_COLOURS[part.outcome]}]{part.outcome}[/]" + (f": {escape(part.said)}" if part.figure else "")]
-        lines += [f"[red]{escape(failure)}[/]" for failure in part.failures[:_MOST_FAILURES]]
-        if more := len(part.failures[_MOST_FAILURES:]):
+    for name, check in report.checks.items():
+        summary = f": {escape(check.describe())}" if check.summary else ""
+        lines = [f"[{_COLORS[check.outcome]}]{check.outcome}[/]{summary}"]
+        lines += [f"[red]{escape(failure)}[/]" for failure in check.failures[:_MAX_FAILURES]]
+        if more := len(check.failures[_MAX_FAILURES:]):
             lines.append(f"[red]and {more} more[/]")
-        lines += [f"[yellow]not measured: {escape(what)}[/]" for what in part.not_measured]
+        lines += [f"[yellow]not measured: {escape(what)}[/]" for what in check.not_measured]
         facts[name] = "\n".join(lines)
-    out.print(two_columns(facts))
-    for note in report.notes:
-        out.print(f"[yellow]Note:[/] {escape(note)}")
+    out.print(_two_columns(facts))
+    _print_notes(report.notes)
     if report.first_difference is not None:
-        out.print(
-            two_columns({f"first text that differs, {k}": escape(repr(v)) for k, v in report.first_difference.items()})
-        )
-    if report.vocabularies[0] != report.vocabularies[1]:
-        out.print("[bold red]Not proven: only one side has a vocabulary.[/]")
+        first = {f"first text with other ids, {k}": escape(repr(v)) for k, v in report.first_difference.items()}
+        out.print(_two_columns(first))
+    if report.passed:
+        out.print("[bold green]PASSED: source and target match.[/]")
     else:
-        out.print("[bold green]They agree.[/]" if report.passed else "[bold red]They differ.[/]")
+        failed = ", ".join(report.failed_checks)
+        out.print(f"[bold red]FAILED: source and target differ. Failed checks: {failed}.[/]")
 
 
-def two_columns(facts: dict[str, str]) -> Table:
+@_print.register
+def _(report: FilesCheck) -> None:
+    out.print(f"[bold]{escape(report.folder)}[/]: {escape(report.made_by)}")
+    out.print(_two_columns({change: f"[red]{escape(name)}[/]" for name, change in report.changes.items()}))
+    if report.different_tensors:
+        out.print(f"[red]Changed tensors:[/] {escape(first_few(report.different_tensors, 10))}")
+    if report.others:
+        others = escape(", ".join(report.others))
+        out.print(f"[yellow]Not in conversion.json, and not part of a preset or repository:[/] {others}")
+    if report.passed:
+        out.print(f"[bold green]PASSED: all {report.files} files and {report.tensors} tensors are unchanged.[/]")
+    else:
+        changed = f"{len(report.changes)} files and {len(report.different_tensors)} tensors"
+        out.print(f"[bold red]FAILED: {changed} were changed since the conversion.[/]")
+
+
+def _vocabulary_facts(vocabulary: VocabularySummary) -> dict[str, str]:
+    inside = " (in the vocabulary)" if vocabulary.normalization_in_vocabulary else ""
+    normalization = f"{vocabulary.text_normalization}{inside} ({vocabulary.text_normalization_from})"
+    length = vocabulary.sequence_length or "not defined"
+    return {
+        "text normalization": escape(normalization),
+        "vocabulary": escape(f"{vocabulary.pieces:,} pieces, normalization {vocabulary.normalization}"),
+        "packing": f"sequence length {length}, pairs truncated {vocabulary.truncate}",
+    }
+
+
+def print_recorded(target: str) -> None:
+    """Print that a verification was recorded in its target."""
+    out.print(f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]")
+
+
+def print_url(url: str, as_json: bool = False) -> None:
+    """Print the address of a pushed repository, or the path of a card."""
+    if as_json:
+        print_json({"url": url})
+    else:
+        out.print(escape(url))
+
+
+def print_published(presets: Mapping[str, PublishedPreset]) -> None:
+    """Print the published checkpoints."""
+    for name, preset in presets.items():
+        size = f"{preset.parameters:,} parameters, {4 * preset.parameters / 1e6:,.0f} MB in float32"
+        out.print(f"[bold]{name}[/]  {preset.num_layers} layers of width {preset.hidden_dim}, {size}")
+        out.print(f"  kaggle://{preset.kaggle}  (KerasHub preset; its tokenizer does not lower-case)")
+        out.print(f"  hf://{preset.hugging_face}  (official transformers repository; its tokenizer lower-cases)")
+
+
+def _print_losses(report: Inspection | Conversion | AdapterConversion) -> None:
+    if report.dropped:
+        out.print(f"[yellow]{len(report.dropped)} tensors that were not converted:[/]")
+        for tensor in report.dropped:
+            out.print(f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}")
+    inspected = report.source if isinstance(report, Conversion) else report
+    if ignored := [key.key for key in inspected.ignored if key.reason not in STORED_ELSEWHERE]:
+        names = ", ".join(dict.fromkeys(ignored))
+        out.print(f"[dim]Settings that were not converted (--json shows the reasons): {escape(names)}.[/]")
+    _print_notes(report.notes)
+
+
+def _print_notes(notes: Any) -> None:
+    for note in notes:
+        out.print(f"[yellow]Note:[/] {escape(note)}")
+
+
+def _two_columns(facts: Mapping[str, str]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         table.add_row(f"[dim]{name}[/]", value)

@@ -1,16 +1,16 @@
-"""The exceptions that this package raises on purpose.
+"""The exceptions of this package.
 
 ::
 
-    AlbertHubBridgeError          everything below; the command prints it and exits with 2
-    ├── SourceError               the source cannot be found, or is neither a preset nor a repository
-    ├── TargetError               the target cannot be written: it exists, or the disk is full, or somebody else writes
+    AlbertHubBridgeError          base class; the command prints the message and exits with 2
+    ├── SourceError               the source does not exist, or is neither a preset nor a repository
+    ├── TargetError               the target cannot be written: it exists, the disk is full, or the hub refused
     ├── EngineError               a library cannot load or compute one side of a verification
-    └── CheckpointError           the source was found and is wrong: lists every problem at once
-        ├── FileError             a file is not one, or lies outside of its folder, or is too large, or a mere pointer
-        ├── ConfigurationError    in a JSON file: unknown, missing or refused keys, impossible architectures
-        ├── WeightsError          in the tensors: missing, unexpected, wrong shape, wrong dtype
-        └── VocabularyError       in the SentencePiece vocabulary
+    └── CheckpointError           the source is invalid; the message lists every problem
+        ├── FileError             a file is not a regular file, lies outside its folder, is too large or is a stub
+        ├── ConfigurationError    JSON: unknown keys, missing keys, unsupported values, impossible architectures
+        ├── WeightsError          tensors: missing, unexpected, wrong shape, wrong dtype
+        └── VocabularyError       the SentencePiece vocabulary is not usable
 """
 
 from __future__ import annotations
@@ -25,15 +25,21 @@ from albert_hub_bridge.text import one_line, printable
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: what kind, where, and expected beside found."""
+    """One line of an error message.
 
-    kind: str  # "missing", "wrong shape", ...: a few words that head the line
-    where: str  # a key or the name of a tensor; empty where that is empty
-    detail: str  # "expected (768,), found (767,)"
+    Args:
+        kind: What is wrong, in a few words: "missing", "wrong shape".
+        where: The key or the tensor; may be empty.
+        detail: Expected beside found: "expected (768,), found (767,)".
+    """
+
+    kind: str
+    where: str
+    detail: str
 
 
 class AlbertHubBridgeError(Exception):
-    """Base of every exception that this package raises on purpose."""
+    """Base class of the exceptions of this package."""
 
 
 class SourceError(AlbertHubBridgeError):
@@ -49,81 +55,85 @@ class EngineError(AlbertHubBridgeError):
 
 
 class CheckpointError(AlbertHubBridgeError):
-    """What was read is not an ALBERT checkpoint that this package understands.
+    """The source is not a valid ALBERT checkpoint.
 
     Args:
-        where: The file that is wrong.
-        subject: What of it is wrong: "weights", "configuration", "vocabulary", "files".
-        problems: Everything that is wrong with it, never only the first.
-        advice: What the user can do, where that is not what helps in most cases.
+        where: The invalid file or folder.
+        subject: The part that is invalid: "weights", "configuration", "vocabulary", "files".
+        problems: All problems, not only the first.
+        advice: What the user can do. Each class has a default.
     """
 
-    usual_advice = "Get the source once more, or have it saved once more."
+    default_advice = "Download the source again, or re-export it."
 
     def __init__(self, where: str | Path, subject: str, problems: Sequence[Problem], advice: str = "") -> None:
         self.where, self.subject, self.problems = Path(where), subject, tuple(problems)
-        self.advice = advice or self.usual_advice
+        self.advice = advice or self.default_advice
         super().__init__(_as_table(f"in the {subject} of {where}", self.problems, self.advice))
 
 
 class FileError(CheckpointError):
-    """A file is not a regular one of its own folder, is larger than it can be, or is something else by its content."""
+    """A file is not a regular file of its folder, is too large, or does not have the expected content."""
 
 
 class ConfigurationError(CheckpointError):
-    """A configuration has unknown, missing, refused or contradictory keys, or describes an impossible architecture."""
+    """A JSON file has unknown, missing, unsupported or contradictory values, or describes an impossible model."""
 
-    usual_advice = "Correct the file, or get the source once more."
+    default_advice = "Correct the file, or download the source again."
 
 
 class WeightsError(CheckpointError):
-    """Tensors are missing, unexpected, or of the wrong shape or dtype."""
+    """Tensors are missing, unexpected, or have a wrong shape or dtype."""
 
 
 class VocabularyError(CheckpointError):
     """The SentencePiece vocabulary cannot be used for ALBERT."""
 
-    usual_advice = "Put the vocabulary there that the model was trained with."
+    default_advice = "Replace it with the vocabulary that the model was trained with."
 
 
-_OTHER_DISK = "or choose a target on another disk"
-_ADVICE = {
-    errno.ENOSPC: f"The disk is full. Make room, {_OTHER_DISK}.",
-    errno.EDQUOT: f"Your quota of the disk is used up. Make room, {_OTHER_DISK}.",
-    errno.EIO: "The disk or the way to it is failing, and the system's log says more. Choose a target on another disk.",
-    errno.EROFS: f"The file system is mounted read-only. Mount it for writing, {_OTHER_DISK}.",
-    errno.EACCES: "You may not write there. Change the rights of the folder, or choose another target.",
-    errno.EPERM: "You may not write there. Change the rights of the folder, or choose another target.",
-    errno.EFBIG: "The file system has no files that large. Pass --max-shard-size (max_shard_size).",
+_FREE_SPACE = "Free some space, or choose a target on another disk."
+_PERMISSIONS = "Change the permissions of the folder, or choose another target."
+# fmt: off
+_DISK_ADVICE = {
+    errno.ENOSPC:       f"The disk is full. {_FREE_SPACE}",
+    errno.EDQUOT:       f"Your disk quota is exceeded. {_FREE_SPACE}",
+    errno.EIO:          "The disk or its connection fails; see the system log. Choose a target on another disk.",
+    errno.EROFS:        "The file system is read-only. Remount it for writing, or choose a target on another disk.",
+    errno.EACCES:       f"You have no write permission. {_PERMISSIONS}",
+    errno.EPERM:        f"You have no write permission. {_PERMISSIONS}",
+    errno.EFBIG:        "The file system does not support files of this size. Pass --max-shard-size (max_shard_size).",
     errno.ENAMETOOLONG: "Choose a shorter name.",
-    errno.EBUSY: "Something uses it: is it where another file system is mounted? Choose a folder inside it.",
-    errno.EXDEV: "Another file system is mounted there. Choose a folder inside it.",
-    errno.EMFILE: "The process has too many files open. Raise the limit (ulimit -n).",
+    errno.EBUSY:        "The folder is in use, perhaps as a mount point. Choose a folder inside it.",
+    errno.EXDEV:        "Another file system is mounted at the target. Choose a folder inside it.",
+    errno.EMFILE:       "The process has too many open files. Raise the limit (ulimit -n).",
 }
+# fmt: on
 
 
 def write_error(where: str | Path, error: OSError) -> TargetError:
-    """Say which file the system refused to write, what happened, and what to do.
+    """Return the exception for a failed write: the file, the cause and what to do.
 
     Args:
-        where: The file, by the name that it would have had.
-        error: What the system said.
+        where: The file that could not be written, by its final name.
+        error: The error of the operating system.
     """
-    advice = _ADVICE.get(error.errno or 0, "Choose another target.")
+    advice = _DISK_ADVICE.get(error.errno or 0, "Choose another target.")
     return TargetError(f"{where} could not be written: {error.strerror or error}. {advice} Nothing was changed.")
 
 
-# What is listed was chosen by whoever made the file: no more of it than anybody reads.
-_MOST_PROBLEMS, _LONGEST = 1000, {"kind": 40, "where": 160, "detail": 600}
+# The content of an untrusted file decides how many problems there are and how long their texts are.
+_MAX_PROBLEMS = 1000
+_MAX_LENGTHS = {"kind": 40, "where": 160, "detail": 600}
 
 
 def _as_table(title: str, problems: Sequence[Problem], advice: str) -> str:
-    listed = problems[:_MOST_PROBLEMS]
-    rows = [[one_line(getattr(problem, name), most) for name, most in _LONGEST.items()] for problem in listed]
-    kinds = max((len(kind) for kind, _, _ in rows), default=0)
-    places = max((len(where) for _, where, _ in rows), default=0)
+    listed = problems[:_MAX_PROBLEMS]
+    rows = [[one_line(getattr(problem, name), length) for name, length in _MAX_LENGTHS.items()] for problem in listed]
+    kind_width = max((len(kind) for kind, _, _ in rows), default=0)
+    where_width = max((len(where) for _, where, _ in rows), default=0)
     lines = [f"{len(problems)} problem{'s' if len(problems) != 1 else ''} {printable(title)}"]
-    lines += [f"  {kind:<{kinds}}  {where:<{places}}  {detail}".rstrip() for kind, where, detail in rows]
+    lines += [f"  {kind:<{kind_width}}  {where:<{where_width}}  {detail}".rstrip() for kind, where, detail in rows]
     if len(problems) > len(listed):
         lines.append(f"  and {len(problems) - len(listed)} more")
     return "\n".join([*lines, advice])

@@ -7,30 +7,34 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def first_few(names: Sequence[str], most: int) -> str:
-    """Name the first of many, and count the rest."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def first_few(names: Sequence[str], max_names: int) -> str:
+    """Return the first names as a list, and the number of the others: "a, b and 3 more"."""
+    rest = len(names) - max_names
+    return ", ".join(names[:max_names]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def printable(text: str) -> str:
-    """Spell out what is no character to be seen: what a file says must not steer a terminal."""
+    """Escape the characters that are not printable, except line breaks.
+
+    Untrusted text must not send control sequences to a terminal.
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-_SHOWN = reprlib.Repr()
-_SHOWN.maxstring = _SHOWN.maxother = 600
-_SHOWN.maxdict = _SHOWN.maxlist = 100
-_SHOWN.maxlevel = 4
-
-
-def shown(value: Any) -> str:
-    """Return the `repr` of a value from a file, without the megabytes of it that would be cut off anyway."""
-    return _SHOWN.repr(value)
-
-
-def one_line(text: str, most: int) -> str:
-    """Cut a text that somebody chose, and spell out what would not be seen of it, or begin another line."""
-    text = text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+def one_line(text: str, max_length: int) -> str:
+    """Return untrusted text as one printable line, cut to `max_length` characters before escaping."""
+    text = text if len(text) <= max_length else f"{text[:max_length]}... ({len(text)} characters)"
     return printable(text).replace("\n", "\\n") or "''"
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 600
+_REPR.maxdict = _REPR.maxlist = 100
+_REPR.maxlevel = 4
+
+
+def short_repr(value: Any) -> str:
+    """Return the `repr` of an untrusted value, with long strings and collections shortened."""
+    return _REPR.repr(value)

@@ -1,1 +1,1 @@
-"""The recipes that produced what is published. Run them from a checkout; they are never installed."""
+"""The recipes of the published checkpoints. They run from a checkout and are never installed."""

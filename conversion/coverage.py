@@ -1,6 +1,6 @@
-"""What goes through, in which direction: the table in README.md, made by converting what real libraries wrote.
+"""What goes through, in which direction: the table in docs/reference/coverage.md, made by converting the fixtures.
 
-Run: `python -m conversion.coverage`, which prints it. A test compares.
+`python -m conversion.coverage` prints it. A test compares it with README.md.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from albert_hub_bridge.errors import CheckpointError
 
 FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures"
 
-# Words of a report, and how the table says them. What the table does not say is what every conversion does.
+# Words in the notes of a report, and the remark in the table.
 _REMARKS = {
     "has epsilon": "other epsilon in the head, its effect measured",
     "will be zeros": "a pooler of zeros",
     "quantized to int8": "dequantized",
     "as unexpected": "a pooler that the class reports as unexpected",
     "computes in": "without the mixed policy",
-    "no place for problem_type": "without problem_type",
+    "not support problem_type": "without problem_type",
 }
 
 
 def coverage_as_markdown() -> str:
-    """Convert every fixture to every layout, and render what the reports say; one row for all that fare alike."""
+    """Convert every fixture to every layout, and render the reports; fixtures with the same results share a row."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for archive in sorted(FIXTURES.glob("*.zip")):
         with TemporaryDirectory() as parent, zipfile.ZipFile(archive) as files:
             source = Path(parent) / "source"
             files.extractall(source)
             if archive.stem == "keras_nlp_0_6_4":
-                (source / "tokenizer.json").unlink()  # has the vocabulary inside, which is not read
+                (source / "tokenizer.json").unlink()  # it contains the vocabulary in a form that is not read
             if (source / "adapter").is_dir() or list(source.glob("*.lora.h5")):
-                continue  # an adapter, with its base beside it
+                continue  # an adapter and its base
             cells = [_cell(source, Path(parent) / layout, layout) for layout in get_args(Layout)]
         head = next((head for head, _ in cells if head), "encoder")
         alike.setdefault((head, *(words for _, words in cells)), []).append(f"`{archive.stem}`")
@@ -48,7 +48,7 @@ def coverage_as_markdown() -> str:
 
 
 def _cell(source: Path, target: Path, to: Layout) -> tuple[str | None, str]:
-    """Return the head that a conversion found, where it was not dropped, and what became of it all."""
+    """Return the head of a fixture, and the cell of the table for one layout."""
     try:
         report = convert(source, target, to=to, allow_pickle=True)
         words = []

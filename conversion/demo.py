@@ -1,4 +1,4 @@
-"""The whole road in one minute: preset → repository → transformers → preset. Run by `make demo`."""
+"""Convert a preset to a repository, to transformers and back, in one minute: `make demo`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Walk the road in the folder `demo`, printing each step."""
+    """Convert in the folder `demo`, and print each step."""
     demo = Path("demo")
     demo.mkdir(exist_ok=True)
     preset, repository, plain, back = (demo / name for name in ("preset", "repository", "transformers", "preset-again"))
@@ -33,7 +33,7 @@ def main() -> None:
     _step("Load it as any transformers model")
     _show_transformers(repository)
 
-    _step("Prove it, with transformers' own AlbertModel")
+    _step("Verify it with transformers' own AlbertModel")
     _command("convert", str(preset), str(plain), "--to", "transformers", "--overwrite")
     _command("verify", str(preset), str(plain))
 

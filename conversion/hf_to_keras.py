@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from albert_hub_bridge.console import errors_as_messages
 from conversion.recipes import (
     Downloaded,
     Hub,
@@ -13,7 +14,6 @@ from conversion.recipes import (
     Output,
     Overwrite,
     Push,
-    errors_as_messages,
     read_entries,
     run_recipe,
 )

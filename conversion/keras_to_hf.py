@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from albert_hub_bridge.cli import Layout
+from albert_hub_bridge.console import errors_as_messages
+from albert_hub_bridge.layouts.hub.spelling import RepositoryLayout
 from conversion.recipes import (
     Downloaded,
     Hub,
@@ -15,7 +16,6 @@ from conversion.recipes import (
     Output,
     Overwrite,
     Push,
-    errors_as_messages,
     read_entries,
     run_recipe,
 )
@@ -25,16 +25,14 @@ def main(
     name: Name,
     source: Downloaded = None,
     output: Output = Path(),
-    layout: Annotated[Layout, typer.Option(help="albert_hub or transformers.")] = Layout.transformers,
+    layout: Annotated[RepositoryLayout, typer.Option(help="Layout of the repositories.")] = "transformers",
     hub: Hub = None,
     push: Push = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Pull published KerasHub presets, convert them to Hub repositories, verify them, and push them."""
-    if layout is Layout.keras:
-        raise typer.BadParameter("a preset is a keras layout already; choose albert_hub or transformers.")
     with errors_as_messages():
-        run_recipe(read_entries("keras"), name, source, output, layout.value, hub=hub, push=push, overwrite=overwrite)
+        run_recipe(read_entries("keras"), name, source, output, layout, hub=hub, push=push, overwrite=overwrite)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""What the recipes share: the entries of `checkpoints.toml`, and the steps that every conversion goes through."""
+"""The entries of `checkpoints.toml`, and the steps of every recipe: pull, check, convert, verify, push."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
@@ -18,8 +17,9 @@ from albert_hub_bridge.checkpoint import Layout
 from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.commands.reports import Inspection
-from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, Problem
+from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.provenance.record import GoldenNumbers
 from albert_hub_bridge.verification.run import verify
 
 
@@ -29,7 +29,7 @@ else:
     import tomli as tomllib
 
 CHECKPOINTS = Path(__file__).with_name("checkpoints.toml")
-GOLDEN_TOLERANCE = 1e-4  # KerasHub's own test compares its six digits with this
+GOLDEN_TOLERANCE = 1e-4  # as in KerasHub's own test, whose numbers have six digits
 
 console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
 Kind = Literal["keras", "transformers"]
@@ -37,14 +37,25 @@ Kind = Literal["keras", "transformers"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A published checkpoint: where it lives, and what it has to be."""
+    """A published checkpoint.
+
+    Args:
+        name: Of the entry.
+        kind: Layout of the checkpoint.
+        handle: Where it is published.
+        architecture: Expected; its dropout is not checked.
+        parameters: Expected number of parameters of the encoder.
+        golden: Numbers that KerasHub publishes for it, or None.
+        text_normalization: Expected.
+        normalization: The vocabulary's own.
+    """
 
     name: str
     kind: Kind
     handle: str
     architecture: Architecture
     parameters: int
-    golden: Mapping[str, Any] | None
+    golden: GoldenNumbers | None
     text_normalization: str
     normalization: str
 
@@ -52,7 +63,7 @@ class Entry:
         """Refuse a source that is not this entry.
 
         Raises:
-            ConfigurationError: The architecture or the text normalization differ; lists every difference.
+            ConfigurationError: The architecture or the text normalization differs. All differences are listed.
         """
         problems = [
             Problem("differs", name, f"expected {expected}, found {getattr(found.architecture, name)}")
@@ -69,7 +80,9 @@ class Entry:
                 )
             )
         if problems:
-            raise ConfigurationError(found.source, f"source for {self.name}", problems, "Is this the right folder?")
+            raise ConfigurationError(
+                found.source, f"source for {self.name}", problems, "Pass the folder of the published checkpoint."
+            )
 
 
 def read_entries(kind: Kind) -> dict[str, Entry]:
@@ -80,6 +93,7 @@ def read_entries(kind: Kind) -> dict[str, Entry]:
     for name, row in tables[kind].items():
         row = dict(row)  # noqa: PLW2901 (emptied below, so that a misspelt key cannot hide)
         handle, parameters, golden = row.pop("handle"), row.pop("parameters"), row.pop("golden", None)
+        golden = GoldenNumbers(**golden, max_abs_difference=None) if golden is not None else None
         architecture = Architecture(vocabulary_size=vocabulary["pieces"], embedding_dim=128, **row)
         entries[name] = Entry(name, kind, handle, architecture, parameters, golden, *text)
     return entries
@@ -96,26 +110,26 @@ def run_recipe(
     push: bool,
     overwrite: bool,
 ) -> None:
-    """Go the whole way for one entry, or for all: pull, convert, verify, card, push.
+    """Pull, convert, verify and push one entry, or all.
 
     Args:
         entries: Of `checkpoints.toml`.
-        name: One of them, or `all`.
-        source: Folder that was downloaded before; what the entry's handle names is pulled otherwise.
-        output: Gets a folder `NAME-LAYOUT` for each.
-        to: Their layout.
-        hub: `hf://user` or `kaggle://user/model/framework`; the name of the folder follows.
-        push: Whether to push; what would be pushed is said otherwise.
-        overwrite: Whether to replace folders that are there.
+        name: Of one entry, or `all`.
+        source: Folder that was downloaded before; the entry's handle is pulled otherwise.
+        output: Folder to make a folder `NAME-LAYOUT` in, for each entry.
+        to: Layout of the targets.
+        hub: `hf://user` or `kaggle://user/model/framework`, to which the name of the folder is appended.
+        push: Whether to push, or only to print what would be pushed.
+        overwrite: Whether to replace existing folders.
 
     Raises:
-        AlbertHubBridgeError: A source cannot be found, or is wrong, or the hub refuses.
+        AlbertHubBridgeError: A source cannot be found, or is wrong, or the hub refuses it.
         typer.BadParameter: There is no such entry, or the arguments contradict each other.
         typer.Exit: With code 1, a result differs from its source.
     """
     chosen = list(entries.values()) if name == "all" else [pick(entries, name)]
     if source is not None and name == "all":
-        raise typer.BadParameter("a folder is the source of one entry, not of all; name the entry.")
+        raise typer.BadParameter("a folder can be the source of one entry only. Name the entry.")
     if push and hub is None:
         raise typer.BadParameter("--push needs --hub, such as --hub hf://user.")
     folders = [output / f"{entry.name}-{to}" for entry in chosen]
@@ -124,7 +138,7 @@ def run_recipe(
         publish.check_address(address)  # before anything is downloaded
     for entry, folder, address in zip(chosen, folders, addresses, strict=True):
         convert_entry(entry, source or entry.handle, folder, to, overwrite)
-        files = publish.files_to_push(publish.check_before_push(folder, address))
+        files = publish.check_before_push(folder, address).files_to_push
         if push:
             console.print(f"  pushed to {publish.push(folder, address)}")
             continue
@@ -134,7 +148,7 @@ def run_recipe(
 
 
 def convert_entry(entry: Entry, source: str | Path, target: Path, to: Layout, overwrite: bool) -> None:
-    """Check the source, convert it, verify the result, and write what was measured into its card.
+    """Check the source, convert it, verify the result and record it in the target's card.
 
     Raises:
         AlbertHubBridgeError: The source is wrong, or cannot be converted.
@@ -144,16 +158,16 @@ def convert_entry(entry: Entry, source: str | Path, target: Path, to: Layout, ov
     report = convert(source, target, to=to, overwrite=overwrite, drop_head=True)
     console.print(f"{entry.name}: {entry.parameters:,} parameters, {report.source.dtype}, converted to {target}")
     for tensor in report.dropped:
-        console.print(f"  left out: {tensor.name} {tensor.shape}: {tensor.reason}")
+        console.print(f"  not converted: {tensor.name} {tensor.shape}: {tensor.reason}")
     for note in report.notes:
         console.print(f"  note: {note}")
     verify_entry(entry, source, target)
 
 
 def verify_entry(entry: Entry, source: str | Path, target: Path) -> None:
-    """Compare source and target, and both with the published golden numbers, where the entry has them.
+    """Compare source and target, and both with the golden numbers if the entry has them.
 
-    What was measured goes into the target's record and card.
+    The result is recorded in the target's card.
 
     Raises:
         ConfigurationError: The source is not this entry.
@@ -161,63 +175,55 @@ def verify_entry(entry: Entry, source: str | Path, target: Path) -> None:
     """
     entry.check(inspect(source))
     report = verify(source, target)
-    for name, part in report.parts.items():
-        console.print(f"  {name} {part.outcome}: {part.said}")
-        for line in (*part.failures, *(f"not measured: {what}" for what in part.not_measured)):
+    for name, check in report.checks.items():
+        console.print(f"  {name} {check.outcome}: {check.describe()}")
+        for line in (*check.failures, *(f"not measured: {what}" for what in check.not_measured)):
             console.print(f"    {line}")
     for name, difference in report.max_abs_difference.items():
         console.print(f"  {name}: {difference:.1e} between {report.source_engine} and {report.target_engine}")
     if report.first_difference is not None:
-        console.print(f"  first text that becomes other ids: {report.first_difference}")
-    golden, far = None, False
-    for folder in (source, target) if entry.golden is not None else ():
-        difference = golden_difference(entry, folder)
-        golden, far = {**(entry.golden or {}), "max_abs_difference": difference}, far or difference > GOLDEN_TOLERANCE
-        console.print(f"  golden numbers of KerasHub: {difference:.1e} from {folder}")
+        console.print(f"  first text with other ids: {report.first_difference}")
+    golden, passed = entry.golden, report.passed
+    if golden is not None:
+        differences = {str(folder): golden_difference(golden, folder) for folder in (source, target)}
+        for folder, difference in differences.items():
+            console.print(f"  golden numbers of KerasHub: {difference:.1e} from {folder}")
+        golden = replace(golden, max_abs_difference=differences[str(target)])
+        passed = passed and max(differences.values()) <= GOLDEN_TOLERANCE
     record_verification(target, report, golden)
-    if far or not report.passed:
-        console.print("  they differ")
+    if not passed:
+        console.print("  FAILED")
         raise typer.Exit(1)
-    console.print("  they agree")
+    console.print("  PASSED")
 
 
-def golden_difference(entry: Entry, folder: str | Path) -> float:
-    """Return the largest absolute difference between an entry's golden numbers and what a folder computes."""
+def golden_difference(golden: GoldenNumbers, folder: str | Path) -> float:
+    """Return the largest absolute difference between golden numbers and the numbers that a folder computes."""
     import torch
 
     from albert_hub_bridge import AlbertBackbone
 
-    if entry.golden is None:
-        raise ValueError(f"{entry.name} has no golden numbers.")
-    inputs = {name: np.array(entry.golden[name]) for name in ("token_ids", "segment_ids", "padding_mask")}
+    inputs = {name: np.array(getattr(golden, name)) for name in ("token_ids", "segment_ids", "padding_mask")}
     with torch.inference_mode():
         outputs = AlbertBackbone.from_preset(folder)(inputs)
-    found = {"sequence_output": outputs["sequence_output"][0, 0, :5], "pooled_output": outputs["pooled_output"][0, :5]}
-    return max(float((found[name] - torch.tensor(entry.golden[name])).abs().max()) for name in found)
+    sequence = outputs["sequence_output"][0, 0, :5] - torch.tensor(golden.sequence_output)
+    pooled = outputs["pooled_output"][0, :5] - torch.tensor(golden.pooled_output)
+    return float(torch.cat([sequence, pooled]).abs().max())
 
 
-@contextmanager
-def errors_as_messages() -> Iterator[None]:
-    """Turn wrong input into one message and exit code 2."""
-    try:
-        yield
-    except (AlbertHubBridgeError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
-
-
-# What both recipes ask for.
+# The arguments and options of both recipes.
 Name = Annotated[str, typer.Argument(help="Entry of checkpoints.toml, such as albert_base_en_uncased; or all.")]
 Downloaded = Annotated[
-    Path | None, typer.Argument(help="Folder that was downloaded before; pulled otherwise.", show_default=False)
+    Path | None,
+    typer.Argument(help="Folder that was downloaded before; the entry is pulled otherwise.", show_default=False),
 ]
-Output = Annotated[Path, typer.Option(help="Folder that gets a folder NAME-LAYOUT.")]
+Output = Annotated[Path, typer.Option(help="Folder to make the folder NAME-LAYOUT in.")]
 Hub = Annotated[
     str | None,
     typer.Option(help="Where to push NAME-LAYOUT: hf://user or kaggle://user/model/framework.", show_default=False),
 ]
-Push = Annotated[bool, typer.Option("--push/--dry-run", help="Push; or only say what would be pushed where.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Push = Annotated[bool, typer.Option("--push/--dry-run", help="Push, or only print what would be pushed.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing folders.")]
 
 
 def pick(entries: Mapping[str, Entry], name: str) -> Entry:
@@ -227,5 +233,5 @@ def pick(entries: Mapping[str, Entry], name: str) -> Entry:
         typer.BadParameter: There is none.
     """
     if name not in entries:
-        raise typer.BadParameter(f"{name!r} is not in {CHECKPOINTS.name}; there are {', '.join(entries)}.")
+        raise typer.BadParameter(f"{name!r} is not in {CHECKPOINTS.name}. Choose one of {', '.join(entries)}.")
     return entries[name]

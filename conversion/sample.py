@@ -1,6 +1,6 @@
-"""A small ALBERT preset made here: random weights, and a vocabulary trained on a few sentences of our own.
+"""A small ALBERT preset with random weights, and a vocabulary trained on a few sentences of our own.
 
-It needs neither a network nor Keras, so the demo, the tests and the benchmarks can start from it.
+Making it needs neither a network nor Keras. The demo, the tests and the benchmarks use it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, parse_vocabulary
 
 
-# Two groups of two layers, run twice each: with only one group an index that is off by one does not show.
+# Two groups of two layers, run twice each: one group alone would hide an index that is off by one.
 SAMPLE_ARCHITECTURE = Architecture(
     vocabulary_size=400,
     num_layers=4,
@@ -63,9 +63,9 @@ def train_vocabulary(size: int = 400, corpus: Sequence[str] = CORPUS, **options:
     """Train a SentencePiece model with the flags of Google's ALBERT vocabularies.
 
     Args:
-        size: Number of pieces, fewer where the corpus does not give as many.
-        corpus: Sentences.
-        **options: Flags of the trainer that differ.
+        size: Largest number of pieces.
+        corpus: Sentences to train on.
+        **options: Flags of the trainer that differ from Google's.
 
     Returns:
         The serialized model.
@@ -96,15 +96,15 @@ def random_checkpoint(
     std: float = 0.3,
     head: Head | None = None,
 ) -> Checkpoint:
-    """Make a checkpoint with random weights; biases and layer norms too, so that a lost one shows.
+    """Make a checkpoint with random weights. Biases and layer norms are random too, so that a lost one is noticed.
 
     Args:
         architecture: Of the encoder.
-        proto: Its vocabulary, if it shall have one.
+        proto: Its serialized vocabulary, or None for a checkpoint without tokenizer.
         dtype: Of the weights.
-        seed: Of the random numbers; every tensor has its own.
+        seed: Of the random numbers, which differ for every tensor.
         std: Standard deviation of the weights.
-        head: What shall sit on the encoder.
+        head: Its head, or None for an encoder alone.
     """
     sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
     rules = (*weight_rules(architecture), *(head_rules(head.kind) if head is not None else ()))
@@ -126,5 +126,5 @@ def _draw(rule: WeightRule, shape: tuple[int, ...], dtype: str, seed: tuple[int,
 def write_sample_preset(folder: Path) -> None:
     """Write the sample as a KerasHub preset."""
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary())
-    with new_folder(folder, True, is_written_file) as draft:
-        write_preset(checkpoint, draft)
+    with new_folder(folder, True, is_written_file) as staging:
+        write_preset(checkpoint, staging)

@@ -1,4 +1,4 @@
-"""Verify a conversion again, and the golden numbers: `python -m conversion.verify_parity --help`."""
+"""Verify a conversion and its golden numbers again: `python -m conversion.verify_parity --help`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from conversion.recipes import errors_as_messages, pick, read_entries, verify_entry
+from albert_hub_bridge.console import errors_as_messages
+from conversion.recipes import pick, read_entries, verify_entry
 
 
 def main(
     name: Annotated[str, typer.Argument(help="Entry of checkpoints.toml.")],
     source: Annotated[Path, typer.Argument(help="Folder of the downloaded source.")],
-    target: Annotated[Path, typer.Argument(help="Folder of what it was converted to.")],
+    target: Annotated[Path, typer.Argument(help="Folder of the converted checkpoint.")],
 ) -> None:
-    """Compare a published checkpoint with its conversion, and both with the published golden numbers."""
+    """Compare a published checkpoint with its conversion, and both with the golden numbers that KerasHub publishes."""
     with errors_as_messages():
         verify_entry(pick({**read_entries("keras"), **read_entries("transformers")}, name), source, target)
 

@@ -33,10 +33,10 @@ def test_convert_inspect_and_verify_say_what_they_found(sample: Path, tmp_path: 
     assert result.exit_code == 0
     assert "43,264 in 73 tensors" in result.stdout
     assert "a Hub repository in the albert_hub layout" in result.stdout
-    assert "sentencepiece (tokenizer_config.json)" in result.stdout
+    assert "none (tokenizer_config.json)" in result.stdout
     result = runner.invoke(app, ["verify", str(sample), str(target)])
     assert result.exit_code == 0
-    assert "They agree." in result.stdout
+    assert "PASSED: source and target match." in result.stdout
 
 
 def test_reports_are_json_where_asked(sample: Path, tmp_path: Path) -> None:
@@ -65,7 +65,9 @@ def test_a_difference_exits_with_1(sample: Path, tmp_path: Path) -> None:
     texts.write_text("one\ntwo\n")
     result = runner.invoke(app, ["verify", str(sample), str(target), "--texts", str(texts)])
     assert result.exit_code == 1
-    assert "They differ." in result.stdout
+    assert "FAILED: source and target differ. Failed checks: tensors, reference, engines, texts." in " ".join(
+        result.stdout.split()
+    )
     assert "embeddings_projection.bias" in result.stdout
 
 
@@ -81,7 +83,7 @@ def test_wrong_input_exits_with_2_and_one_message(sample: Path, tmp_path: Path) 
         f"Error: 2 problems in the weights of {sample / 'model.weights.h5'}",
         "  missing  layers/dense/vars/0  expected (16, 32), found none",
         "  missing  layers/dense/vars/1  expected (32,), found none",
-        "Get the source once more, or have it saved once more.",
+        "Download the source again, or re-export it.",
     ]
     assert not target.exists()
 

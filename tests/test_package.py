@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import zipfile
@@ -38,8 +39,8 @@ def test_converting_needs_neither_torch_nor_transformers_nor_keras(tmp_path: Pat
     code = """
 import sys
 from albert_hub_bridge.cli import app
-for source, target, to in (("sample", "transformers", "transformers"), ("transformers", "albert_hub", "albert_hub"), ("albert_hub", "keras", "keras")):
-    app(["convert", f"{sys.argv[1]}/{source}", f"{sys.argv[1]}/{target}", "--to", to], standalone_mode=False)
+for source, to in (("sample", "transformers"), ("transformers", "albert_hub"), ("albert_hub", "keras")):
+    app(["convert", f"{sys.argv[1]}/{source}", f"{sys.argv[1]}/{to}", "--to", to], standalone_mode=False)
 """
     loaded = _imported_after(code, str(tmp_path))
     assert (tmp_path / "keras" / "model.weights.h5").is_file()
@@ -72,6 +73,17 @@ config = AutoConfig.for_model("albert_hub")
 print(type(config).__name__, MODEL_MAPPING[type(config)].__name__, TOKENIZER_MAPPING[type(config)].__name__)
 """
     assert _run(imports + code).split() == ["AlbertHubConfig", "AlbertHubModel", "AlbertHubTokenizer"]
+
+
+def test_type_checkers_see_every_public_name_in_its_module() -> None:
+    tree = ast.parse(Path(albert_hub_bridge.__file__).read_text(encoding="utf-8"))
+    (block,) = [each for each in tree.body if isinstance(each, ast.If) and ast.unparse(each.test) == "TYPE_CHECKING"]
+    seen = {}
+    for statement in block.body:
+        assert isinstance(statement, ast.ImportFrom)
+        assert all(alias.asname == alias.name for alias in statement.names)
+        seen[str(statement.module)] = tuple(alias.name for alias in statement.names)
+    assert seen == {f"albert_hub_bridge.{module}": names for module, names in albert_hub_bridge._PUBLIC.items()}
 
 
 @pytest.mark.parametrize("name", albert_hub_bridge.__all__)

@@ -1,38 +1,33 @@
-"""The command `convert`: convert a preset or repository to another layout."""
+"""The verb `convert`: convert a preset or repository to another layout."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
-from albert_hub_bridge.checkpoint import Layout, Progress, SourceLayout, TokenizerSpec
+from albert_hub_bridge.checkpoint import Checkpoint, Layout, Progress
 from albert_hub_bridge.commands.notes import conversion_notes
-from albert_hub_bridge.commands.options import Normalize, parse_size
-from albert_hub_bridge.commands.recording import make_record
+from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize
+from albert_hub_bridge.commands.recording import Digests, make_record, write_new_record
 from albert_hub_bridge.commands.reports import Conversion
 from albert_hub_bridge.commands.summary import summarize, summarize_vocabulary
 from albert_hub_bridge.disk.atomic import check_target, new_folder
-from albert_hub_bridge.disk.durable import write_file
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, TargetError
-from albert_hub_bridge.formats.lazy_tensors import DTYPES
-from albert_hub_bridge.layouts.hub.remote_code import add_code
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling, encoder_of, write_sentence_transformers
-from albert_hub_bridge.layouts.keras.preset import with_heads_of_keras, with_pooler
-from albert_hub_bridge.layouts.registry import is_written_file, pull, read_checkpoint, write_checkpoint
-from albert_hub_bridge.mapping.vocabulary import bake_normalization
-from albert_hub_bridge.model.sentencepiece_unigram import (
-    NAMED_NORMALIZATIONS,
-    TextNormalization,
-    build_tokenizer,
-    parse_vocabulary,
-)
+from albert_hub_bridge.hubs.local_source import LocalSource
+from albert_hub_bridge.layouts.files import RECORD_FILES
+from albert_hub_bridge.layouts.hub.sentence_transformers import encoder_of
+from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, with_pooler
+from albert_hub_bridge.layouts.layout import Pooling
+from albert_hub_bridge.layouts.registry import is_written_file, open_source, pull, read_checkpoint, write_checkpoint
+from albert_hub_bridge.layouts.tokenize import tokenize
+from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
-from albert_hub_bridge.provenance.model_card import render_card, written_by_hand
-from albert_hub_bridge.provenance.record import CARD, PICTURE, RECORD, public_handle, record_bytes
+from albert_hub_bridge.provenance.model_card import written_by_hand
+from albert_hub_bridge.provenance.record import RECORD, public_handle
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
@@ -42,162 +37,192 @@ def convert(
     *,
     to: Layout,
     normalize: Normalize = "keep",
-    dtype: str | None = None,
+    dtype: Dtype | None = None,
     max_shard_size: int | str | None = None,
     include_code: bool = False,
     drop_head: bool = False,
     sentence_transformers: Pooling | None = None,
-    overwrite: bool = False,
     allow_pickle: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Convert a preset or repository to any layout.
+    """Convert a preset or repository to another layout.
 
     Args:
         source: A folder; the name of a preset that KerasHub publishes; `kaggle://org/model/keras/name[/version]`,
             `hf://user/repo[@revision]` or `modelscope://user/repo`; or `user/repo`, which is on Hugging Face unless
-            there is such a folder. What is needed is downloaded into the cache of the hub's own client.
-        target: The folder to make. It appears when it is whole, or not at all.
-        to: `keras` (a KerasHub preset), `albert_hub` (a repository for this package's classes) or `transformers` (a repository
-            for transformers alone).
-        normalize: What happens to a text before the vocabulary. `keep` computes what the source computes;
-            `none` (nothing) and `uncased` (what transformers and Google's release do) repair on purpose.
-        dtype: Of the target's weights: `float32`, `bfloat16` or `float16`, rounded to the nearest; by default, that of
-            the source.
-        max_shard_size: Size of the values in one file of weights, in bytes or as `"200MB"`; one file by default.
-        include_code: Whether a repository in the albert_hub layout carries the classes that load it, as Python files for
+            there is such a folder. The needed files are downloaded into the cache of the hub's own client.
+        target: The folder to make. It appears when it is complete, or not at all.
+        to: Layout of the target: `keras` (a KerasHub preset), `albert_hub` (a repository for this package's classes) or
+            `transformers` (a repository for transformers alone).
+        normalize: What happens to a text before the vocabulary's own normalization. `keep`: the same as in the source.
+            `none`: nothing. `uncased`: lower-case, strip accents and replace old quotes, as transformers and Google's
+            release do.
+        dtype: Of the target's weights, rounded to the nearest value; that of the source by default.
+        max_shard_size: Largest size of the values in one file of weights, in bytes or as `"200MB"`; one file by
+            default.
+        include_code: Whether a repository in the albert_hub layout contains the Python files of its classes, for
             `trust_remote_code=True`.
-        drop_head: Whether to leave out what the target has no place for, or that the source names and does not have,
-            instead of refusing it.
-        sentence_transformers: Whether the repository shall be a model for sentence-transformers too, whose vector of a
-            text is the `mean` of the states of all its tokens, or the state of its `cls` token. It takes an encoder
-            with a vocabulary.
+        drop_head: Whether to drop a head that the target does not support, or that has no weights in the source,
+            instead of raising an error.
+        sentence_transformers: How the target pools the states of the tokens for sentence-transformers: their `mean`, or
+            the state of the first token (`cls`). The source needs a vocabulary, and no head. By default the target is
+            not a model for sentence-transformers.
+        allow_pickle: Whether to read weights from a pickle (`pytorch_model.bin`). A separate process reads only its
+            tensors.
         overwrite: Whether to replace an existing target.
-        allow_pickle: Whether to read weights that are a pickle (`pytorch_model.bin`), which are refused otherwise;
-            another process unpickles tensors, and nothing else.
-        progress: Called with the bytes done and the bytes in all.
+        progress: Is called with the number of bytes done and the total number of bytes.
+
+    Returns:
+        What was converted, and what was not.
 
     Raises:
-        SourceError, CheckpointError: The source cannot be found, or is wrong, or cannot be what was asked for.
-            Nothing was written.
-        TargetError: The target exists, or its parent does not, or it is the source, or its layout has no place for code
-            or is none that sentence-transformers loads, or another process writes it, or the system did not write
-            something. Nothing was changed.
-        ValueError: There is no such layout, dtype, size or pooling, or no such text normalization.
+        SourceError, CheckpointError: The source cannot be found, is wrong, or does not support the options. Nothing
+            was written.
+        TargetError: The target exists, has no parent folder, is the source, is being written by another process, does
+            not support the options, or cannot be written. Nothing was changed.
+        ValueError: An option has an unsupported value.
     """
-    for name, value, choices in (
-        ("to", to, get_args(Layout)),
-        ("normalize", normalize, get_args(Normalize)),
-        ("dtype", dtype, (None, *DTYPES)),
-        ("sentence_transformers", sentence_transformers, (None, *get_args(Pooling))),
-    ):
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
-    if include_code and to != "albert_hub":
-        raise TargetError(
-            f"Code goes with the albert_hub layout only, and {to} was asked for: "
-            f"{'KerasHub' if to == 'keras' else 'transformers'} has its own. Leave out --include-code "
-            "(include_code=True), or convert to albert_hub."
-        )
-    if sentence_transformers is not None and to == "keras":
-        raise TargetError(
-            "sentence-transformers loads no KerasHub presets. Convert to transformers or albert_hub instead."
-        )
-    max_shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
-    folder = Path(os.path.abspath(os.path.expanduser(target)))
-    # A card is replaced where a record beside it says that it was made here.
-    is_known = _is_known_with_papers if (folder / RECORD).is_file() else is_written_file
-    check_target(folder, overwrite, is_known)
-    pulled = pull(source)
-    origin = pulled.folder
-    if folder.resolve() == origin.resolve():
-        raise TargetError(f"The target {target} is the source itself. Choose another target.")
-    with read_checkpoint(origin, drop_head, allow_pickle) as checkpoint:
-        converted = checkpoint if dtype in (None, checkpoint.dtype) else checkpoint.cast(str(dtype))
-        if normalize != "keep":
-            if converted.tokenizer is None:
-                raise SourceError(f"{source} has no vocabulary that is read, so text normalization cannot be changed.")
-            converted = replace(
-                converted,
-                tokenizer=replace(
-                    converted.tokenizer,
-                    normalization=NAMED_NORMALIZATIONS[normalize],
-                    normalization_from="asked for",
-                ),
-            )
-        if drop_head and to == "keras":
-            converted = with_heads_of_keras(converted)
-        if sentence_transformers is not None:
-            converted = encoder_of(converted, source, drop_head)
-        changed, rules, normalization_from = None, None, None
-        if checkpoint.tokenizer is not None and converted.tokenizer is not None:
-            before, after = _ids(checkpoint.tokenizer, checkpoint.layout), _ids(converted.tokenizer, to)
-            changed = sum(one != other for one, other in zip(before, after, strict=True))
-            said = summarize_vocabulary(converted.tokenizer)
-            rules, normalization_from = said.text_normalization, said.text_normalization_from
-        summary = replace(summarize(checkpoint), source=str(source))
-        report = Conversion(
-            source=summary,
-            target=str(target),
-            layout=to,
-            dtype=converted.dtype,
-            head=converted.head.description if converted.head is not None else None,
-            text_normalization=rules,
-            text_normalization_from=normalization_from,
-            changed_texts=changed,
-            sample_size=len(SAMPLE_TEXTS),
-            sentence_transformers=sentence_transformers,
-            dropped=tuple(converted.dropped),
-            notes=(*summary.notes, *conversion_notes(checkpoint, converted, to)),
-        )
+    options = ConvertOptions(
+        to, normalize, dtype, max_shard_size, include_code, drop_head, sentence_transformers, allow_pickle
+    )
+    return convert_with(options, source, target, overwrite=overwrite, progress=progress)
+
+
+def convert_with(
+    options: ConvertOptions,
+    source: str | Path,
+    target: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Convert with all options in one object. `convert` documents the rest."""
+    folder, is_replaceable = _resolve_target(target, overwrite)
+    pulled = _resolve_source(source, folder)
+    opened = open_source(pulled.folder)
+    with read_checkpoint(opened, options.drop_head, options.allow_pickle) as checkpoint:
+        converted = adapt(checkpoint, options, source)
+        report = _report(checkpoint, converted, options, source, target)
         by_hand = written_by_hand(folder)
-        # The source's files and the tensors are hashed while the target is written.
-        with new_folder(folder, overwrite, is_known) as staging, ThreadPoolExecutor(2) as beside:
-            source_files = beside.submit(file_list, origin)
-            tensors = beside.submit(tensor_list, with_pooler(converted) if to == "keras" else converted)
-            sums = write_checkpoint(converted, staging, to, progress, max_shard_bytes)
-            if include_code:
-                add_code(staging, converted.head.kind if converted.head is not None else None)
-            if sentence_transformers is not None:
-                write_sentence_transformers(staging, sentence_transformers, converted.architecture.hidden_dim)
-            options = {
-                "to": to,
-                "normalize": None if normalize == "keep" else normalize,
-                "dtype": dtype,
-                "max-shard-size": max_shard_size,
-                "include-code": include_code,
-                "drop-head": drop_head,
-                "sentence-transformers": sentence_transformers,
-                "allow-pickle": allow_pickle,
-            }
-            command = _command(public_handle(pulled), folder.name, options)
-            summarized = summarize_vocabulary(converted.tokenizer) if converted.tokenizer is not None else None
-            target_sums = {"files": file_list(staging, known=sums), "tensors": tensors.result()}
-            record = make_record(pulled, source_files.result(), target_sums, converted, report, summarized, command)
-            write_file(staging / RECORD, record_bytes(record))
-            write_file(staging / CARD, render_card(record, folder.name, by_hand).encode())
-        return report
+        with new_folder(folder, overwrite, is_replaceable) as staging:
+            digests = _write(converted, staging, options, opened, progress)
+            command = options.command(public_handle(pulled), folder.name)
+            record = make_record(pulled, converted, report, digests, command)
+            write_new_record(staging, record, folder.name, by_hand)
+    return report
 
 
-def _command(source: str, target: str, options: Mapping[str, object]) -> str:
-    """Return the command that converts so; options that are None or False are not given."""
-    words = ["albert-hub-bridge", "convert", source, target]
-    for name, value in options.items():
-        if value is not None and value is not False:
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return " ".join(words)
+def _resolve_target(target: str | Path, overwrite: bool) -> tuple[Path, Callable[[str], bool]]:
+    """Return the target's absolute path, and which of its files a conversion may replace.
+
+    Raises:
+        TargetError: The target must not be written.
+    """
+    folder = Path(os.path.abspath(os.path.expanduser(target)))
+    # A card is replaced only beside a record, which shows that this package wrote it.
+    has_record = (folder / RECORD).is_file()
+
+    def is_replaceable(name: str) -> bool:
+        return is_written_file(name) or (has_record and name in RECORD_FILES)
+
+    check_target(folder, overwrite, is_replaceable)
+    return folder, is_replaceable
 
 
-def _is_known_with_papers(name: str) -> bool:
-    return name in (RECORD, CARD, PICTURE) or is_written_file(name)
+def _resolve_source(source: str | Path, target: Path) -> LocalSource:
+    pulled = pull(source)
+    if target.resolve() == pulled.folder.resolve():
+        raise TargetError(f"The target {target} is the source itself. Choose another target.")
+    return pulled
 
 
-def _ids(text: TokenizerSpec, layout: SourceLayout) -> list[list[int]]:
-    """Return what a layout's own library makes of the sample texts."""
-    processor = text.vocabulary.processor
-    if layout == "keras":  # which has no rules but those in the vocabulary
-        processor = parse_vocabulary(bake_normalization(text.proto, text.normalization)).processor
-    elif layout == "transformers" or text.normalization != TextNormalization():
-        pipeline = build_tokenizer(text.vocabulary, text.normalization)
-        return [row.ids for row in pipeline.encode_batch(SAMPLE_TEXTS, add_special_tokens=False)]
-    return [list(row) for row in processor.encode(list(SAMPLE_TEXTS))]
+def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -> Checkpoint:
+    """Return the checkpoint to write: with the dtype, the normalization and the head that the options ask for.
+
+    Args:
+        checkpoint: As it was read. It is not changed.
+        options: Of the conversion.
+        source: Its name, for error messages.
+
+    Raises:
+        SourceError: The source has no vocabulary to normalize for, or is no encoder for sentence-transformers.
+    """
+    adapted = checkpoint
+    if options.dtype not in (None, checkpoint.dtype):
+        adapted = adapted.cast(str(options.dtype))
+    if options.normalize != "keep":
+        adapted = _with_normalization(adapted, options.normalize, source)
+    if options.drop_head and options.to == "keras":
+        adapted = with_heads_of_keras(adapted)
+    if options.sentence_transformers is not None:
+        adapted = encoder_of(adapted, source, options.drop_head)
+    return adapted
+
+
+def _with_normalization(checkpoint: Checkpoint, name: str, source: str | Path) -> Checkpoint:
+    if checkpoint.tokenizer is None:
+        raise SourceError(
+            f"{source} has no vocabulary that can be read, so its text normalization cannot be changed. "
+            "Leave out --normalize (normalize=...)."
+        )
+    tokenizer = replace(
+        checkpoint.tokenizer,
+        normalization=NAMED_NORMALIZATIONS[name],
+        normalization_from="the option normalize",
+    )
+    return replace(checkpoint, tokenizer=tokenizer)
+
+
+def _report(
+    checkpoint: Checkpoint,
+    converted: Checkpoint,
+    options: ConvertOptions,
+    source: str | Path,
+    target: str | Path,
+) -> Conversion:
+    """Report the conversion of a checkpoint, before it is written."""
+    summary = replace(summarize(checkpoint), source=str(source))
+    vocabulary = None if converted.tokenizer is None else summarize_vocabulary(converted.tokenizer, options.to)
+    return Conversion(
+        source=summary,
+        target=str(target),
+        layout=options.to,
+        dtype=converted.dtype,
+        head=converted.head.description if converted.head is not None else None,
+        text_normalization=vocabulary.text_normalization if vocabulary is not None else None,
+        text_normalization_from=vocabulary.text_normalization_from if vocabulary is not None else None,
+        changed_texts=_count_changed_texts(checkpoint, converted, options.to),
+        sample_size=len(SAMPLE_TEXTS),
+        sentence_transformers=options.sentence_transformers,
+        dropped=tuple(converted.dropped),
+        notes=(*summary.notes, *conversion_notes(checkpoint, converted, options.to)),
+    )
+
+
+def _count_changed_texts(source: Checkpoint, target: Checkpoint, to: Layout) -> int | None:
+    """Return how many sample texts have other ids in the target than in the source; None without a vocabulary."""
+    if source.tokenizer is None or target.tokenizer is None:
+        return None
+    source_ids = tokenize(source.tokenizer, source.layout, SAMPLE_TEXTS)
+    target_ids = tokenize(target.tokenizer, to, SAMPLE_TEXTS)
+    return sum(ids != others for ids, others in zip(source_ids, target_ids, strict=True))
+
+
+def _write(
+    checkpoint: Checkpoint, folder: Path, options: ConvertOptions, source: SourceFolder, progress: Progress | None
+) -> Digests:
+    """Write a checkpoint into an empty folder. The source's files and the tensors are hashed at the same time."""
+    with ThreadPoolExecutor(2) as pool:
+        source_files = pool.submit(file_list, source.folder, source.names)
+        tensors = pool.submit(tensor_list, with_pooler(checkpoint) if options.to == "keras" else checkpoint)
+        digests = write_checkpoint(
+            checkpoint,
+            folder,
+            options.to,
+            progress,
+            options.max_shard_bytes,
+            include_code=options.include_code,
+            sentence_transformers=options.sentence_transformers,
+        )
+        return Digests(source_files.result(), file_list(folder, precomputed=digests), tensors.result())

@@ -1,4 +1,4 @@
-"""The command `inspect`: describe a preset or repository."""
+"""The verb `inspect`: describe a preset or repository."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from albert_hub_bridge.commands.reports import Inspection
-from albert_hub_bridge.commands.summary import describe_origin, summarize
+from albert_hub_bridge.commands.summary import summarize
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
+from albert_hub_bridge.provenance.integrity import changed_files
+from albert_hub_bridge.provenance.record import read_record
 
 
 def inspect(source: str | Path, *, allow_pickle: bool = False) -> Inspection:
-    """Say what a preset or repository holds, without reading its weights.
+    """Describe a preset or repository, without reading the values of its weights.
 
     Args:
-        source: A folder.
-        allow_pickle: As `convert` takes it.
+        source: A folder, a published preset or a handle, as for `convert`.
+        allow_pickle: Whether to read weights from a pickle, as for `convert`.
 
     Raises:
         SourceError, CheckpointError: The source cannot be found, or is wrong.
     """
     with read_checkpoint(pull(source).folder, allow_pickle=allow_pickle) as checkpoint:
-        return replace(summarize(checkpoint), source=str(source), made_by=describe_origin(checkpoint.folder))
+        report = replace(summarize(checkpoint), source=str(source))
+        record = read_record(checkpoint.folder)
+        if record is None:
+            return report
+        changes = changed_files(checkpoint.folder, record)
+        return replace(report, made_by=record.made_by + (f"; since then: {changes}" if changes else ""))

@@ -1,6 +1,8 @@
-"""Notes about what differs in the target."""
+"""Notes on how the target of a conversion differs from the source."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from albert_hub_bridge.checkpoint import Checkpoint, Layout
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON
@@ -8,39 +10,55 @@ from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
 def conversion_notes(source: Checkpoint, target: Checkpoint, to: Layout) -> list[str]:
-    """Say what is not the same in the target."""
-    notes = []
+    """Return one note for each difference between what was read and what is written."""
+    return [
+        *_changed_dtype(source, target),
+        *(_keras_notes(target) if to == "keras" else ()),
+        *_unused_pooler(target, to),
+        *_changed_epsilon(target, to),
+    ]
+
+
+def _changed_dtype(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
     if source.dtype != target.dtype:
         exact = source.dtype != "float32" and target.dtype == "float32"
-        notes.append(f"The weights were {source.dtype}, and are {target.dtype}{'' if exact else ', rounded'}.")
-    if to == "keras":
-        if target.tokenizer is not None and target.tokenizer.truncate == "longest_first":
-            notes.append(
-                "Of pairs that are too long transformers keeps the odd piece of the longer or the second text, "
-                "and KerasHub of the first (round_robin)."
-            )
-        if not target.has_pooler:
-            notes.append("KerasHub needs a pooler, and the source has none: its pooled_output will be zeros.")
-        head = target.head
-        if head is not None and head.problem_type not in (None, IMPLIED_PROBLEM_TYPES[head.activation]):
-            notes.append(f"KerasHub has no place for problem_type {head.problem_type}.")
+        yield f"The weights were converted from {source.dtype} to {target.dtype}{'' if exact else ', and rounded'}."
+
+
+def _keras_notes(target: Checkpoint) -> Iterator[str]:
+    if target.tokenizer is not None and target.tokenizer.truncate == "longest_first":
+        yield (
+            "If a pair of texts is too long, and an odd number of pieces fits, KerasHub (round_robin) keeps one piece "
+            "more of the first text, and transformers (longest_first) of the longer or the second text."
+        )
+    if not target.has_pooler:
+        yield "KerasHub needs a pooler, and the source has none: pooled_output will be zeros."
+    head = target.head
+    if head is not None and head.problem_type not in (None, IMPLIED_PROBLEM_TYPES[head.activation]):
+        yield f"KerasHub does not support problem_type {head.problem_type}."
+
+
+def _unused_pooler(target: Checkpoint, to: Layout) -> Iterator[str]:
     pooled = target.head is None or target.head.kind in ("pretraining", "sequence_classification", "multiple_choice")
     if to == "transformers" and target.head is not None and target.has_pooler and not pooled:
-        notes.append(
-            f"{HEADS[target.head.kind].albert} has no pooler, and reports that of the file as unexpected; "
-            "AutoModel and KerasHub use it."
+        yield (
+            f"{HEADS[target.head.kind].albert} has no pooler, and reports the pooler's weights as unexpected. "
+            "AutoModel and KerasHub load them."
         )
-    if target.head is not None and target.head.kind in ("masked_lm", "pretraining"):
-        epsilon = {"keras": KERAS_EPSILON, "albert_hub": target.head.layer_norm_epsilon}.get(
-            to, target.architecture.layer_norm_epsilon
-        )
-        if epsilon != target.head.layer_norm_epsilon:
-            from albert_hub_bridge.verification.engines.albert_hub import epsilon_effect
 
-            library = "KerasHub" if to == "keras" else "transformers' ALBERT"
-            notes.append(
-                f"The layer norm of the masked-LM head has epsilon {target.head.layer_norm_epsilon:g}, and in "
-                f"{library} it is {epsilon:g}: that changes the scores of the sample texts by up to "
-                f"{epsilon_effect(target, epsilon, SAMPLE_TEXTS):.1e}. The albert_hub layout is exact."
-            )
-    return notes
+
+def _changed_epsilon(target: Checkpoint, to: Layout) -> Iterator[str]:
+    if (epsilon := target.head_epsilon) is None or to == "albert_hub":
+        return
+    library, forced = "transformers", target.architecture.layer_norm_epsilon
+    if to == "keras":
+        library, forced = "KerasHub", KERAS_EPSILON
+    if forced == epsilon:
+        return
+    from albert_hub_bridge.verification.engines.albert_hub import epsilon_effect
+
+    effect = epsilon_effect(target, forced, SAMPLE_TEXTS)
+    yield (
+        f"The layer norm of the masked-LM head has epsilon {epsilon:g}, and in {library} it is {forced:g}. "
+        f"This changes the scores of the sample texts by up to {effect:.1e}. The albert_hub layout keeps the epsilon."
+    )

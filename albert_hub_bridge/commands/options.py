@@ -1,16 +1,99 @@
-"""The options of `convert`."""
+"""The options of `convert`: what they may be, and how the command line gives them."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from albert_hub_bridge.checkpoint import Layout
+from albert_hub_bridge.errors import TargetError
+from albert_hub_bridge.layouts.layout import Pooling
 
 
 Normalize = Literal["keep", "none", "uncased"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "to": get_args(Layout),
+    "normalize": get_args(Normalize),
+    "dtype": (None, *get_args(Dtype)),
+    "sentence_transformers": (None, *get_args(Pooling)),
+}
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """The options of `convert`, which documents them.
+
+    Raises:
+        ValueError: A value is not one of the choices, or the size is none. All problems are listed.
+        TargetError: The target's layout does not support an option. All problems are listed.
+    """
+
+    to: Layout
+    normalize: Normalize = "keep"
+    dtype: Dtype | None = None
+    max_shard_size: int | str | None = None
+    include_code: bool = False
+    drop_head: bool = False
+    sentence_transformers: Pooling | None = None
+    allow_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        if problems := [*self._wrong_values()]:
+            raise ValueError("\n".join(problems))
+        if problems := [*self._unsupported()]:
+            raise TargetError("\n".join(problems))
+
+    def _wrong_values(self) -> list[str]:
+        problems = [
+            f"{name} must be one of {', '.join(map(str, choices))}, not {getattr(self, name)!r}."
+            for name, choices in _CHOICES.items()
+            if getattr(self, name) not in choices
+        ]
+        try:
+            _ = self.max_shard_bytes
+        except ValueError as error:
+            problems.append(str(error))
+        return problems
+
+    def _unsupported(self) -> list[str]:
+        problems = []
+        if self.include_code and self.to != "albert_hub":
+            library = "KerasHub" if self.to == "keras" else "transformers"
+            problems.append(
+                f"Only the albert_hub layout can include code, and the target's layout is {self.to}: {library} has its "
+                "own code. Leave out --include-code (include_code=True), or convert to albert_hub."
+            )
+        if self.sentence_transformers is not None and self.to == "keras":
+            problems.append(
+                "sentence-transformers loads no KerasHub presets. Convert to transformers or albert_hub instead."
+            )
+        return problems
+
+    @property
+    def max_shard_bytes(self) -> int | None:
+        """`max_shard_size` in bytes."""
+        return None if self.max_shard_size is None else parse_size(self.max_shard_size)
+
+    def command(self, source: str, target: str) -> str:
+        """Return the command that converts a source with these options. Options with their default are left out."""
+        words = ["albert-hub-bridge", "convert", source, target]
+        for field in fields(self):
+            value, option = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+            if value is True:
+                words.append(option)
+            elif value != field.default:
+                words += [option, str(value)]
+        return " ".join(words)
 
 
 def parse_size(size: int | str) -> int:
-    """Return a number of bytes, given as one or as `"200MB"` (KB, MB and GB are powers of 1000).
+    """Return a number of bytes.
+
+    Args:
+        size: The number, or a text such as `"200MB"` (KB, MB and GB are powers of 1000).
 
     Raises:
         ValueError: It is not a positive size.
@@ -18,5 +101,5 @@ def parse_size(size: int | str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|KB|MB|GB)", str(size).strip().upper())
     number = int(float(match[1]) * {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2]]) if match else 0
     if number < 1:
-        raise ValueError(f"A size is a number of bytes, or such as 200MB, not {size!r}.")
+        raise ValueError(f"A size is a number of bytes, or a text such as 200MB, not {size!r}.")
     return number

@@ -1,9 +1,9 @@
-"""Write `conversion.json` and the model card."""
+"""Write a converted folder's record files: `conversion.json`, the model card and the picture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,121 +12,175 @@ from jinja2 import TemplateError
 
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.commands.reports import Conversion, VocabularySummary
+from albert_hub_bridge.commands.reports import Conversion
+from albert_hub_bridge.commands.summary import summarize_vocabulary
 from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
-from albert_hub_bridge.disk.durable import naming
+from albert_hub_bridge.disk.durable import add_filename, write_file
 from albert_hub_bridge.errors import ConfigurationError, Problem
-from albert_hub_bridge.hubs.common import Source
+from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
-from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization
 from albert_hub_bridge.provenance.integrity import changed_files
 from albert_hub_bridge.provenance.model_card import render_card, written_by_hand
 from albert_hub_bridge.provenance.picture import draw_parity
-from albert_hub_bridge.provenance.record import CARD, PICTURE, RECORD, public_handle, read_record, record_bytes
+from albert_hub_bridge.provenance.record import (
+    CARD,
+    PICTURE,
+    RECORD,
+    ConversionRecord,
+    DroppedTensorRecord,
+    FileDigest,
+    GoldenNumbers,
+    IgnoredKeyRecord,
+    SourceRecord,
+    TargetRecord,
+    public_handle,
+    read_record,
+)
 from albert_hub_bridge.verification.report import Verification
 
 
-def make_record(
-    source: Source,
-    source_files: Mapping[str, Any],
-    target_sums: Mapping[str, Any],
-    target: Checkpoint,
-    report: Conversion,
-    vocabulary: VocabularySummary | None,
-    command: str,
-) -> dict[str, Any]:
-    """Say of a conversion what `conversion.json` keeps: nothing that is not the same the next time."""
-    rules: dict[str, Any] | None = None
-    if target.tokenizer is not None and vocabulary is not None:
-        baked = report.layout == "keras" and target.tokenizer.normalization != TextNormalization()
-        lower_cases = target.tokenizer.normalization.lower_case or "uncased" in vocabulary.text_normalization
-        rules = asdict(vocabulary) | {
-            "lower_cases": lower_cases or target.tokenizer.vocabulary.normalization.endswith("_cf"),
-            "rules_in_vocabulary": vocabulary.normalization_in_vocabulary or baked,
-        }
-    handle = public_handle(source)
-    return {
-        "tool": f"albert-hub-bridge {__version__}",
-        "command": command,
-        "source": {
-            "handle": handle,
-            "revision": source.revision,
-            "layout": report.source.layout,
-            "dtype": report.source.dtype,
-            "files": source_files,
-        },
-        "target": {"layout": report.layout, "dtype": report.dtype, **target_sums},
-        "published": ABOUT_PUBLISHED if is_published(handle) else None,
-        "architecture": target.architecture.keras_arguments | target.architecture.differences_from_keras,
-        "head": report.head,
-        "head_kind": target.head.kind if target.head is not None else None,
-        "has_pooler": target.has_pooler,
-        "parameters": sum(prod(weight.shape) for weight in target.weights.values()),
-        "vocabulary": rules,
-        "changed_texts": report.changed_texts,
-        "sample_size": report.sample_size,
-        "sentence_transformers": report.sentence_transformers,
-        "ignored": [asdict(key) for key in report.source.ignored],
-        "dropped": [asdict(tensor) for tensor in report.dropped],
-        "notes": list(report.notes),
-        "verification": None,
-        "picture": None,
-        "golden": None,
-    }
-
-
-def record_verification(folder: Path, report: Verification, golden: Mapping[str, Any] | None = None) -> bool:
-    """Write what was measured into a converted folder's record and card.
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """Digests of a conversion.
 
     Args:
-        folder: That `convert` made.
-        report: What `verify` measured of it.
-        golden: Numbers that KerasHub publishes: `source` (where), `token_ids`, the first of `sequence_output` and of
-            `pooled_output`, and `max_abs_difference`, how far the folder is from them.
+        source_files: Size and SHA-256 of every file of the source, by its name.
+        target_files: The same of the target.
+        tensors: SHA-256 of every tensor of the target, by its name in the albert_hub layout.
+    """
+
+    source_files: Mapping[str, Mapping[str, Any]]
+    target_files: Mapping[str, Mapping[str, Any]]
+    tensors: dict[str, str]
+
+
+def make_record(
+    source: LocalSource, converted: Checkpoint, report: Conversion, digests: Digests, command: str
+) -> ConversionRecord:
+    """Return the record of a conversion. It contains nothing that would differ the next time.
+
+    Args:
+        source: What was read.
+        converted: What was written.
+        report: Of the conversion.
+        digests: Of its files and tensors.
+        command: The command that converts it again.
+    """
+    handle, tokenizer, head = public_handle(source), converted.tokenizer, converted.head
+    source_files, target_files = (
+        {name: FileDigest(**digest) for name, digest in files.items()}
+        for files in (digests.source_files, digests.target_files)
+    )
+    return ConversionRecord(
+        tool=f"albert-hub-bridge {__version__}",
+        command=command,
+        source=SourceRecord(handle, source.revision, report.source.layout, report.source.dtype, source_files),
+        target=TargetRecord(report.layout, report.dtype, target_files, digests.tensors),
+        published=ABOUT_PUBLISHED if is_published(handle) else None,
+        architecture=converted.architecture.keras_arguments | converted.architecture.differences_from_keras,
+        head=report.head,
+        head_kind=head.kind if head is not None else None,
+        has_pooler=converted.has_pooler,
+        parameters=sum(prod(weight.shape) for weight in converted.weights.values()),
+        vocabulary=summarize_vocabulary(tokenizer, report.layout) if tokenizer is not None else None,
+        changed_texts=report.changed_texts,
+        sample_size=report.sample_size,
+        sentence_transformers=report.sentence_transformers,
+        ignored=[IgnoredKeyRecord(**asdict(key)) for key in report.source.ignored],
+        dropped=[DroppedTensorRecord(tensor.name, list(tensor.shape), tensor.reason) for tensor in report.dropped],
+        notes=list(report.notes),
+    )
+
+
+def write_new_record(folder: Path, record: ConversionRecord, location: str, by_hand: str) -> None:
+    """Write the record and the card of a new folder.
+
+    Args:
+        folder: Contains the converted files.
+        record: Of the conversion.
+        location: Where users will load it from, as `render_card` takes it.
+        by_hand: Text that a user wrote into the card before.
+    """
+    write_file(folder / RECORD, record.to_bytes())
+    write_file(folder / CARD, render_card(record, location, by_hand).encode())
+
+
+def record_verification(folder: Path, report: Verification, golden: GoldenNumbers | None = None) -> bool:
+    """Write the result of `verify` into a converted folder's record and card.
+
+    Args:
+        folder: The target of the conversion.
+        report: What `verify` measured.
+        golden: Published numbers and the folder's difference from them.
 
     Returns:
-        Whether it was: a folder without a record, or one that was changed since, is left alone.
+        Whether it was written. A folder without a record, or changed since its conversion, is left as it is.
     """
     record = read_record(folder)
     if record is None or changed_files(folder, record):
         return False
-    measured = report.as_dict()
-    record["verification"] = {key: value for key, value in measured.items() if key not in ("source", "target")}
-    record |= {"golden": golden, "picture": None}
+    verification = {key: value for key, value in report.as_dict().items() if key not in ("source", "target")}
+    record = replace(record, verification=verification, golden=golden, picture=None)
     write_record_files(folder, record, folder.resolve().name)
     return True
 
 
-def write_record_files(folder: Path, record: dict[str, Any], location: str) -> None:
-    """Write what says of a folder where it comes from: its record, its card, and the picture where there is one."""
-    picture, known = folder / PICTURE, record["picture"]
-    if known is None or not picture.is_file() or sha256_of(picture) != known["sha256"]:
-        picture.unlink(missing_ok=True)  # of something else
-        drawn = draw_parity(record["verification"]) if record["verification"] is not None else None
-        record["picture"] = None
-        if drawn is not None:
-            replace_file(picture, drawn)
-            record["picture"] = {"bytes": len(drawn), "sha256": sha256_of(picture)}
-    with naming(folder / RECORD):
+def write_record_files(folder: Path, record: ConversionRecord, location: str) -> ConversionRecord:
+    """Replace a converted folder's record, card and picture, as far as they changed.
+
+    Args:
+        folder: The target of the conversion.
+        record: To write.
+        location: Where users will load it from, as `render_card` takes it.
+
+    Returns:
+        The record, with the digest of the picture.
+
+    Raises:
+        ConfigurationError: No card can be made of the record.
+    """
+    record = replace(record, picture=_update_picture(folder, record))
+    with add_filename(folder / RECORD):
         before = (folder / RECORD).read_bytes()
-    if (content := record_bytes(record)) != before:
+    if (content := record.to_bytes()) != before:
         replace_file(folder / RECORD, content)
     try:
         rendered = render_card(record, location, written_by_hand(folder))
     except (KeyError, TypeError, AttributeError, ValueError, TemplateError) as error:
-        problem = Problem("wrong", RECORD, f"expected what a card says of a conversion, found {error!r}")
-        raise ConfigurationError(folder / RECORD, "record", [problem], "Convert it again.") from error
+        # `verification` is checked in its outlines only.
+        problem = Problem("wrong", "verification", f"expected what the model card shows of it, found {error!r}")
+        raise ConfigurationError(folder / RECORD, "record", [problem], "Run verify again.") from error
     replace_file(folder / CARD, rendered.encode())
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    record = read_record(folder)
-    if record is None:
-        raise no_record(folder)
     return record
 
 
-def no_record(folder: Path) -> ConfigurationError:
-    problem = Problem("missing", RECORD, "only what `convert` made has one")
-    return ConfigurationError(folder / RECORD, "record", [problem])
+def _update_picture(folder: Path, record: ConversionRecord) -> FileDigest | None:
+    """Draw the picture of a record's verification, unless the folder has it; return its digest, or None without one."""
+    picture = folder / PICTURE
+    if record.picture is not None and picture.is_file() and sha256_of(picture) == record.picture.sha256:
+        return record.picture
+    picture.unlink(missing_ok=True)  # it shows another verification
+    drawn = draw_parity(record.verification) if record.verification is not None else None
+    if drawn is None:
+        return None
+    replace_file(picture, drawn)
+    return FileDigest(len(drawn), sha256_of(picture))
+
+
+def required_record(folder: Path) -> ConversionRecord:
+    """Read the record of a folder that needs one.
+
+    Raises:
+        ConfigurationError: There is none, or it is wrong.
+    """
+    record = read_record(folder)
+    if record is None:
+        raise missing_record(folder)
+    return record
+
+
+def missing_record(folder: Path) -> ConfigurationError:
+    """Return the error for a folder without a record."""
+    problem = Problem("missing", RECORD, "expected the record of a conversion, found none")
+    return ConfigurationError(folder / RECORD, "record", [problem], "Make the folder with albert-hub-bridge convert.")

@@ -7,27 +7,31 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from albert_hub_bridge.checkpoint import DroppedTensor, Layout, SourceLayout
-from albert_hub_bridge.layouts.hub.sentence_transformers import Pooling
+from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.model.architecture import Architecture
-
-
-@dataclass(frozen=True, slots=True)
-class VocabularySummary:
-    """What a vocabulary is, and what happens to texts before it."""
-
-    pieces: int
-    text_normalization: str  # what happens first: "none" for nothing, "uncased", ...
-    text_normalization_from: str  # who says so
-    normalization_in_vocabulary: bool  # whether that is part of the vocabulary's own normalization, where it stays
-    normalization: str  # what the vocabulary does then
-    sequence_length: int | None
-    truncate: str
+from albert_hub_bridge.provenance.record import VocabularySummary
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a folder holds."""
+    """The content of a preset or repository.
+
+    Args:
+        source: The folder or handle.
+        layout: Its layout.
+        architecture: Of its encoder.
+        parameters: Number of parameters.
+        tensors: Number of tensors.
+        bytes: Size of all weights.
+        dtype: Of the weights.
+        head: Description of the head; None for an encoder alone.
+        vocabulary: Its vocabulary; None without a tokenizer.
+        dropped: Tensors that are not converted.
+        ignored: Settings that are not converted.
+        notes: Notes for the user.
+        made_by: Source and tool of the conversion that made the folder, and later changes; None without a record.
+    """
 
     source: str
     layout: SourceLayout
@@ -41,10 +45,10 @@ class Inspection:
     dropped: Sequence[DroppedTensor]
     ignored: Sequence[IgnoredKey]
     notes: Sequence[str]
-    made_by: str | None = None  # what `conversion.json` says of where it comes from
+    made_by: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
+        """Return the report for JSON."""
         return asdict(self)
 
 
@@ -57,14 +61,14 @@ class Conversion:
         target: The folder that was made.
         layout: Its layout.
         dtype: Of its weights.
-        head: What is on its encoder, or None.
-        text_normalization: Of the target: the source's, or those that were asked for.
-        text_normalization_from: Who says so.
-        changed_texts: How many of the sample texts become other ids than in the source; None without a vocabulary.
-        sample_size: How many sample texts there are.
-        sentence_transformers: How the target pools for sentence-transformers; None where it is no model for it.
-        dropped: Tensors of the source that are not in the target.
-        notes: What else the user should know, of the source and of the conversion.
+        head: Description of its head; None for an encoder alone.
+        text_normalization: What happens to a text before the vocabulary's own normalization; None without a tokenizer.
+        text_normalization_from: The file, library or option that defines it.
+        changed_texts: Number of sample texts that have other ids than in the source; None without a tokenizer.
+        sample_size: Number of sample texts.
+        sentence_transformers: How the target pools for sentence-transformers; None if it is no model for it.
+        dropped: Tensors that were not converted.
+        notes: Notes for the user, on the source and the conversion.
     """
 
     source: Inspection
@@ -81,5 +85,5 @@ class Conversion:
     notes: Sequence[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
+        """Return the report for JSON."""
         return asdict(self)

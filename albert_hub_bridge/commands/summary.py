@@ -3,49 +3,52 @@
 from __future__ import annotations
 
 from math import prod
-from pathlib import Path
 
-from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
-from albert_hub_bridge.commands.reports import Inspection, VocabularySummary
-from albert_hub_bridge.model.sentencepiece_unigram import (
-    AFTER,
-    TextNormalization,
-)
-from albert_hub_bridge.provenance.integrity import changed_files
-from albert_hub_bridge.provenance.record import made_by, read_record
+from albert_hub_bridge.checkpoint import Checkpoint, SourceLayout, TokenizerSpec
+from albert_hub_bridge.commands.reports import Inspection
+from albert_hub_bridge.model.sentencepiece_unigram import AFTER, TextNormalization
+from albert_hub_bridge.provenance.record import VocabularySummary
 
 
-def describe_origin(folder: Path) -> str | None:
-    record = read_record(folder)
-    if record is None:
-        return None
-    changes = changed_files(folder, record)
-    return made_by(record) + (f"; since then: {changes}" if changes else "")
+def summarize_vocabulary(tokenizer: TokenizerSpec, layout: SourceLayout) -> VocabularySummary:
+    """Summarize a tokenizer.
 
-
-def summarize_vocabulary(text: TokenizerSpec) -> VocabularySummary:
-    normalization, _, inside = text.vocabulary.normalization.partition(AFTER)
-    in_vocabulary = text.normalization == TextNormalization() and bool(inside)
+    Args:
+        tokenizer: Of a checkpoint.
+        layout: That it was read from or is written to. In the keras layout every normalization is part of the
+            vocabulary.
+    """
+    own, _, inside = tokenizer.vocabulary.normalization.partition(AFTER)
+    has_own_rules_only = tokenizer.normalization == TextNormalization()
+    before = inside if has_own_rules_only and inside else tokenizer.normalization.name
     return VocabularySummary(
-        pieces=text.vocabulary.size,
-        text_normalization=inside if in_vocabulary else text.normalization.name,
-        text_normalization_from="the vocabulary itself" if in_vocabulary else text.normalization_from,
-        normalization_in_vocabulary=bool(inside),
-        normalization=normalization,
-        sequence_length=text.sequence_length,
-        truncate=text.truncate,
+        pieces=tokenizer.vocabulary.size,
+        text_normalization=before,
+        text_normalization_from="the vocabulary itself"
+        if has_own_rules_only and inside
+        else tokenizer.normalization_from,
+        normalization_in_vocabulary=bool(inside) or (layout == "keras" and not has_own_rules_only),
+        normalization=own,
+        lower_cases=tokenizer.normalization.lower_case
+        or "uncased" in before
+        or tokenizer.vocabulary.normalization.endswith("_cf"),
+        sequence_length=tokenizer.sequence_length,
+        truncate=tokenizer.truncate,
     )
 
 
 def summarize(checkpoint: Checkpoint) -> Inspection:
-    text, notes = checkpoint.tokenizer, list(checkpoint.notes)
-    if text is not None and AFTER in text.vocabulary.normalization:
+    """Summarize a checkpoint."""
+    tokenizer, notes = checkpoint.tokenizer, list(checkpoint.notes)
+    if tokenizer is not None and AFTER in tokenizer.vocabulary.normalization:
         notes.append(
-            "The text normalization are part of the vocabulary's own normalization, and stay there whatever is asked for."
+            "The text normalization is part of the vocabulary's own normalization. --normalize does not remove it."
         )
     positions = checkpoint.architecture.max_sequence_length
-    if text is not None and (text.sequence_length or 0) > positions:
-        notes.append(f"The source packs {text.sequence_length} tokens, and the model has {positions} positions.")
+    if tokenizer is not None and (tokenizer.sequence_length or 0) > positions:
+        notes.append(
+            f"The source packs inputs of {tokenizer.sequence_length} tokens, but its model has {positions} positions."
+        )
     return Inspection(
         source=str(checkpoint.folder),
         layout=checkpoint.layout,
@@ -55,7 +58,7 @@ def summarize(checkpoint: Checkpoint) -> Inspection:
         bytes=checkpoint.nbytes,
         dtype=checkpoint.dtype,
         head=checkpoint.head.description if checkpoint.head is not None else None,
-        vocabulary=summarize_vocabulary(text) if text is not None else None,
+        vocabulary=summarize_vocabulary(tokenizer, checkpoint.layout) if tokenizer is not None else None,
         dropped=tuple(checkpoint.dropped),
         ignored=tuple(checkpoint.ignored),
         notes=tuple(notes),

@@ -1,4 +1,4 @@
-"""Writing folders and files whole or not at all."""
+"""Write folders and files completely, or not at all."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from albert_hub_bridge.errors import TargetError, write_error
 from albert_hub_bridge.text import first_few
 
 
-def check_target(target: Path, overwrite: bool, is_known: Callable[[str], bool], config: str = "config.json") -> None:
+def check_target(
+    target: Path, overwrite: bool, is_replaceable: Callable[[str], bool], config: str = "config.json"
+) -> None:
     """Refuse a target that must not be written, before any work is done.
 
     Args:
         target: The folder to make.
-        overwrite: Whether a preset or repository that is there may be replaced. Nothing else is ever replaced.
-        is_known: Tells which files a preset or repository may have; a folder with others is not replaced.
-        config: The file without which a folder is none of ours.
+        overwrite: Whether an existing preset or repository may be replaced. Nothing else is ever replaced.
+        is_replaceable: Returns whether a file of that name may be replaced. A folder with other files is refused.
+        config: The file that every preset or repository has. A folder without it is refused.
 
     Raises:
-        TargetError: The target exists and may not be replaced, or cannot be a folder, or has no parent.
+        TargetError: The target exists and may not be replaced, or is not a folder, or its parent does not exist.
     """
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise TargetError(f"The target {target} exists and is not a folder. Choose another target.")
@@ -38,15 +40,21 @@ def check_target(target: Path, overwrite: bool, is_known: Callable[[str], bool],
                 f"The target {target} has no {config}: it is {what}, and nothing else is replaced. "
                 "Choose another target."
             )
-        _check_content(target, target, is_known)
+        _check_replaceable(target, target, is_replaceable)
     _check_parent(target)
 
 
-def _check_content(folder: Path, target: Path, is_known: Callable[[str], bool]) -> None:
-    """Refuse to delete a folder that is the target, or was, if it has files that nothing here writes."""
+def _check_replaceable(folder: Path, target: Path, is_replaceable: Callable[[str], bool]) -> None:
+    """Refuse to delete the old target if it has files that this package does not write.
+
+    Args:
+        folder: Where the old target is now.
+        target: What it is called, for the message.
+        is_replaceable: Returns whether a file of that name may be replaced.
+    """
     found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
     names = [path.as_posix() for path in found if not is_staging_directory(Path(path.parts[0]))]
-    if others := [name for name in names if not is_known(name)]:
+    if others := [name for name in names if not is_replaceable(name)]:
         raise TargetError(
             f"The target {target} would be deleted as a whole, and has {first_few(others, 5)}, "
             "which nothing here writes. Move them away, or choose another target."
@@ -57,7 +65,7 @@ def check_target_file(target: Path, overwrite: bool) -> None:
     """Refuse a file that must not be written, before any work is done.
 
     Raises:
-        TargetError: The target exists and may not be replaced, or is not a file, or has no parent.
+        TargetError: The target exists and may not be replaced, or is not a file, or its parent does not exist.
     """
     if target.is_symlink() or (target.exists() and not target.is_file()):
         raise TargetError(f"The target {target} exists and is not a file. Choose another target.")
@@ -73,18 +81,18 @@ def _check_parent(target: Path) -> None:
 
 @contextmanager
 def new_file(target: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield the name of a file to make beside `target`; move it in place when the block ends well, else remove it.
+    """Yield the path of a file to write. It becomes `target` when the block succeeds, and is removed otherwise.
 
     Raises:
-        TargetError: As `check_target_file`, or another process writes it too, or the system did not write something.
+        TargetError: As `check_target_file`, or another process writes the target too, or the system refused.
     """
     before = _identity(target)
     check_target_file(target, overwrite)
-    with _as_target_errors(target), staging_directory(target) as staging:
+    with _as_target_errors(target), staging_directory(target) as staged:
         _check_unchanged(target, before)
-        yield staging
+        yield staged
         _check_unchanged(target, before)
-        _put_in_place(staging, target)
+        _put_in_place(staged, target)
 
 
 def replace_file(file: Path, content: bytes) -> None:
@@ -93,45 +101,45 @@ def replace_file(file: Path, content: bytes) -> None:
     Raises:
         TargetError: As `new_file`.
     """
-    with new_file(file, overwrite=True) as staging:
-        write_file(staging, content)
+    with new_file(file, overwrite=True) as staged:
+        write_file(staged, content)
 
 
 @contextmanager
 def new_folder(
-    target: Path, overwrite: bool, is_known: Callable[[str], bool], config: str = "config.json"
+    target: Path, overwrite: bool, is_replaceable: Callable[[str], bool], config: str = "config.json"
 ) -> Iterator[Path]:
-    """Yield an empty folder beside `target`; move it in place when the block ends well, else remove it.
+    """Yield an empty folder to fill. It becomes `target` when the block succeeds, and is removed otherwise.
 
-    An existing target is replaced as a whole, never overlaid: files of the old one do not survive in the new one. Files
-    have to be on the disk when the block ends, as `files` leaves them.
+    An existing target is replaced as a whole: none of its files stays. The block has to bring its files to the disk, as
+    `disk.durable` does.
 
     Raises:
-        TargetError: As `check_target`, or another process writes it too, or the system did not write something.
+        TargetError: As `check_target`, or another process writes the target too, or the system refused.
     """
     before = _identity(target)
-    check_target(target, overwrite, is_known, config)
-    with _as_target_errors(target), staging_directory(target) as staging:
+    check_target(target, overwrite, is_replaceable, config)
+    with _as_target_errors(target), staging_directory(target) as staged:
         _check_unchanged(target, before)
-        staging.mkdir()
-        yield staging
-        for folder, _, _ in os.walk(staging, topdown=False):
+        staged.mkdir()
+        yield staged
+        for folder, _, _ in os.walk(staged, topdown=False):
             folder_to_disk(Path(folder))
         _check_unchanged(target, before)
-        _put_in_place(staging, target, lambda: _check_content(staging, target, is_known))
+        _put_in_place(staged, target, lambda: _check_replaceable(staged, target, is_replaceable))
 
 
-def _put_in_place(staging: Path, target: Path, check_old: Callable[[], None] = lambda: None) -> None:
-    """Give a draft its name, for good; or nothing, where that fails."""
+def _put_in_place(staged: Path, target: Path, check_old: Callable[[], None] = lambda: None) -> None:
+    """Give a staged folder or file its final name, or change nothing."""
     replaces = os.path.lexists(target)
-    put_in_place(staging, target)
+    put_in_place(staged, target)
     try:
         folder_to_disk(target.parent)
-        if replaces:  # now nobody can put something into it any more
+        if replaces:  # from now on no process can add files to the old target under its name
             check_old()
-    except BaseException as error:  # whatever it is, a KeyboardInterrupt too: the old target comes back
+    except BaseException as error:  # on any failure, KeyboardInterrupt too, the old target comes back
         try:
-            put_in_place(staging, target) if replaces else os.rename(target, staging)
+            put_in_place(staged, target) if replaces else os.rename(target, staged)
         except OSError:
             raise TargetError(
                 f"{target} is written, and whole, but the system did not say that it will still be there after a "
@@ -141,7 +149,7 @@ def _put_in_place(staging: Path, target: Path, check_old: Callable[[], None] = l
 
 
 def _identity(target: Path) -> tuple[int, int] | None:
-    """Return what tells a folder or file from another one with the same name."""
+    """Return device and inode, which differ between two folders or files of one name; None if there is none."""
     try:
         found = target.lstat()
     except FileNotFoundError:
@@ -159,16 +167,15 @@ def _check_unchanged(target: Path, before: tuple[int, int] | None) -> None:
 
 @contextmanager
 def _as_target_errors(target: Path) -> Iterator[None]:
-    """Make one message of what the system said of the target or its draft; other files are not ours to speak of."""
+    """Turn an OSError about the target or its staging directory into a TargetError that names the final path."""
     try:
         yield
     except OSError as error:
         where = Path(os.fsdecode(error.filename)) if error.filename else None
-        staging_directories = (
-            [path for path in (where, *where.parents) if is_staging_directory(path)] if where is not None else []
-        )
-        if where is not None and staging_directories:  # it says what the file would have been called
-            inside = where.relative_to(staging_directories[-1])
+        if where is None:
+            raise
+        if staging := [path for path in (where, *where.parents) if is_staging_directory(path)]:
+            inside = where.relative_to(staging[-1])
             raise write_error(target.parent / inside if inside.parts else target, error) from error
         if where in (target, target.parent):
             raise write_error(where, error) from error

@@ -1,7 +1,6 @@
-"""Files that are on the disk when the function returns, read back from there and compared.
+"""Write files that are on the disk when the function returns, and that were read back and compared.
 
-Whatever the system refuses is an `OSError` that names the file, which it does not do by itself where it knows only a
-descriptor; `folders` makes one message of it.
+Every failure is an `OSError` with the file's name. The system does not name a file that it knows by a descriptor.
 """
 
 from __future__ import annotations
@@ -20,55 +19,55 @@ if sys.platform != "win32":
 
 
 @contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """Let an OSError of the block say which file it is about."""
+def add_filename(file: Path) -> Iterator[None]:
+    """Add the name of a file to an OSError of the block that has none."""
     try:
         yield
     except OSError as error:
-        if not isinstance(error.filename, str | bytes):  # none, or the number of a descriptor
+        if not isinstance(error.filename, str | bytes):  # None, or the number of a descriptor
             error.filename = str(file)
         raise
 
 
 def write_file(file: Path, content: bytes) -> None:
-    """Write a new file, and compare what the disk gives back.
+    """Write a new file, read it back, and compare.
 
     Raises:
-        OSError: The file exists, or the system did not write it, or gave back something else.
+        OSError: The file exists, or it could not be written, or what was read back is different.
     """
-    with naming(file), file.open("x+b", buffering=0) as stream:
+    with add_filename(file), file.open("x+b", buffering=0) as stream:
         write_all(stream, content)
         to_disk(stream)
         stream.seek(0)
         if stream.readall() != content:
-            raise read_back_wrong(file)
+            raise read_back_error(file)
 
 
 def write_all(stream: FileIO, content: bytes | memoryview) -> None:
-    """Write all of it: a raw write may take less."""
+    """Write all bytes. One raw write may take fewer."""
     left = memoryview(content)
     while left:
         left = left[stream.write(left) :]
 
 
 def to_disk(stream: FileIO) -> None:
-    """Wait until a file is on the disk, and let the system forget its copy in memory, so that reading asks the disk.
+    """Wait until a file is on the disk, and ask the system to drop its copy in memory.
 
-    Forgetting is advice. Linux takes it on file systems of a disk; elsewhere what is read back afterwards may come from
-    the system's memory, and shows only that the system got everything right so far.
+    Without that copy, reading the file reads the disk. Linux drops it on file systems of a disk. Elsewhere, reading
+    back may only show that the system's memory is right.
     """
     os.fsync(stream.fileno())
-    if sys.platform == "darwin":  # whose fsync leaves things in the memory of the disk
+    if sys.platform == "darwin":  # fsync leaves data in the cache of the disk
         fcntl.fcntl(stream, fcntl.F_FULLFSYNC)
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def folder_to_disk(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk; some file systems cannot, and need not, do that by itself."""
-    if sys.platform == "win32":  # has no such thing
+    """Wait until the names in a folder are on the disk, where the file system can do that."""
+    if sys.platform == "win32":  # has no such call
         return
-    with naming(folder):
+    with add_filename(folder):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -79,6 +78,6 @@ def folder_to_disk(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_back_wrong(file: Path) -> OSError:
-    """Say that a file is not what was written."""
+def read_back_error(file: Path) -> OSError:
+    """Return the error for a file that has other content than was written."""
     return OSError(errno.EIO, "What was read back is not what was written", str(file))

@@ -1,8 +1,8 @@
-"""Where a new folder or file grows up: beside its target, under a name that only one process can have.
+"""The staging directory, in which a new folder or file is written before it gets its name.
 
-The draft of `NAME` is `.albert-hub-bridge-<hash of NAME>/NAME`. Who writes it keeps the outer folder locked, and the
-system drops the lock with the process, however that ends. So a draft without a lock is left over, and one with a lock
-is somebody's work: both can be told without asking for clocks or process numbers.
+For a target `NAME` it is `.albert-hub-bridge-<hash of NAME>/NAME`, next to the target. The writing process keeps the
+outer folder locked. The system drops the lock when the process ends, in whatever way. So a staging directory without a
+lock is left over from a killed run, and one with a lock is in use. No clock and no process number is needed.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ if sys.platform != "win32":
 
 
 _NAME = re.compile(r"\.albert-hub-bridge-[0-9a-f]{16}")
-_ASIDE = ".replaced"  # where the old target is for a moment, where the system cannot exchange two names
-_PATIENCE = 1.0  # seconds; who clears up after a killed run holds its lock for less
+_ASIDE = ".replaced"  # holds the old target for a moment, where the system cannot exchange two names
+_PATIENCE = 1.0  # seconds; removing what a killed run left takes less
 
-_NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # what network file systems say
+_NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # of network file systems
 
 
 def is_staging_directory(path: Path) -> bool:
-    """Tell whether a path has the name of a draft's folder."""
+    """Return whether a path has the name of a staging directory."""
     return _NAME.fullmatch(path.name) is not None
 
 
 @contextmanager
 def staging_directory(target: Path) -> Iterator[Path]:
-    """Yield a path beside a target that nobody else writes and where nothing is; remove what is there afterwards.
+    """Yield a path in a new staging directory next to a target, and remove the directory afterwards.
 
-    What killed runs left beside it is removed first.
+    Nothing exists at the path, and no other process writes to it. What killed runs left next to the target is removed
+    first.
 
     Raises:
         TargetError: Another process is writing the target.
         OSError: The system does not allow a folder there.
     """
-    for leftover in _drafts_in(target.parent):
+    for leftover in _staging_directories_in(target.parent):
         _remove_unlocked(leftover)
-    mark = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
-    folder = target.parent / f".albert-hub-bridge-{mark}"
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
+    folder = target.parent / f".albert-hub-bridge-{digest}"
     lock = _make_and_lock(folder, target)
     try:
         yield folder / target.name
@@ -59,9 +60,9 @@ def staging_directory(target: Path) -> Iterator[Path]:
         _remove(folder, lock)
 
 
-def _drafts_in(parent: Path) -> list[Path]:
-    """Return the drafts in a folder that this user made."""
-    if sys.platform == "win32":  # where nothing tells whether somebody still writes them
+def _staging_directories_in(parent: Path) -> list[Path]:
+    """Return the staging directories in a folder that this user made."""
+    if sys.platform == "win32":  # has no locks, so one in use and one left over look the same
         return []
     try:
         with os.scandir(parent) as entries:
@@ -72,7 +73,7 @@ def _drafts_in(parent: Path) -> list[Path]:
                 and entry.is_dir(follow_symlinks=False)
                 and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
             ]
-    except OSError:  # a folder that may be written and not listed, or a draft that vanished
+    except OSError:  # the folder can be written but not listed, or a staging directory vanished
         return []
 
 
@@ -81,22 +82,22 @@ def _remove_unlocked(folder: Path) -> None:
         lock = _lock(folder)
         if lock is not None:
             _remove(folder, lock)
-    except (OSError, TargetError):  # it is in nobody's way
+    except (OSError, TargetError):  # a leftover disturbs nothing
         pass
 
 
 def _remove(folder: Path, lock: int) -> None:
-    """Remove a draft that this process has locked; an old target that was moved aside for it is put back first.
+    """Remove a staging directory that this process has locked. An old target that was moved aside is put back first.
 
     Raises:
-        TargetError: That failed, so the draft stays.
+        TargetError: The old target could not be put back, so the staging directory stays.
     """
     try:
         aside = folder / _ASIDE
         if os.path.lexists(aside):
-            for staging in folder.iterdir():
-                target = folder.parent / staging.name
-                if staging != aside and not os.path.lexists(target):
+            for staged in folder.iterdir():
+                target = folder.parent / staged.name
+                if staged != aside and not os.path.lexists(target):
                     os.rename(aside, target)
         shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
@@ -108,25 +109,25 @@ def _remove(folder: Path, lock: int) -> None:
 
 
 def _make_and_lock(folder: Path, target: Path) -> int:
-    """Make a draft's folder, and return the descriptor that keeps it locked."""
-    patience = time.monotonic() + _PATIENCE
+    """Make a staging directory, and return the descriptor that keeps it locked."""
+    deadline = time.monotonic() + _PATIENCE
     while True:
         try:
             folder.mkdir()
-            made = True
+            is_new = True
         except FileExistsError:
-            made = False
+            is_new = False
         try:
-            lock = _lock(folder, made)
+            lock = _lock(folder, is_new)
         except OSError:
-            if made:
+            if is_new:
                 folder.rmdir()
             raise
-        if lock is not None and made:
+        if lock is not None and is_new:
             return lock
         if lock is not None:
             _remove(folder, lock)
-        if time.monotonic() > patience:
+        if time.monotonic() > deadline:
             raise TargetError(
                 f"Another process is writing {target}: it has {folder}. Wait until it is done, and look at what it "
                 "made. If there is no such process, delete that folder."
@@ -134,67 +135,66 @@ def _make_and_lock(folder: Path, target: Path) -> int:
         time.sleep(0.01)
 
 
-def _lock(folder: Path, made: bool = False) -> int | None:
-    """Lock a folder, for as long as the descriptor that is returned is open; None if somebody else has it.
+def _lock(folder: Path, is_new: bool = False) -> int | None:
+    """Lock a folder for as long as the returned descriptor is open. Return None if another process has the lock.
 
     Args:
-        folder: To lock.
-        made: Whether this process made it, and may have it where the file system has no locks.
+        folder: The folder to lock.
+        is_new: Whether this process made the folder. Then it counts as locked where the file system has no locks.
     """
     if sys.platform == "win32":
-        return os.open(os.devnull, os.O_RDONLY) if made else None
+        return os.open(os.devnull, os.O_RDONLY) if is_new else None
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:  # somebody cleared it away
+    except FileNotFoundError:  # another process removed it
         return None
+    is_locked = False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), os.lstat(folder)):  # still the one that has that name
-            return descriptor
+        is_locked = os.path.samestat(os.fstat(descriptor), os.lstat(folder))  # the name still stands for this folder
     except (BlockingIOError, FileNotFoundError):
         pass
     except OSError as error:
-        if error.errno in _NO_LOCKS and made:
-            return descriptor
-        os.close(descriptor)
-        if error.errno in _NO_LOCKS:
-            return None
-        raise
-    os.close(descriptor)
-    return None
+        if error.errno not in _NO_LOCKS:
+            raise
+        is_locked = is_new
+    finally:
+        if not is_locked:
+            os.close(descriptor)
+    return descriptor if is_locked else None
 
 
-def put_in_place(staging: Path, target: Path) -> None:
-    """Give a draft the name of its target, in one step; the draft's name is the old target's then.
+def put_in_place(staged: Path, target: Path) -> None:
+    """Give a staged folder or file the name of its target, in one step. The old target gets the staged name.
 
-    Where the system or the file system cannot exchange two names, there are two steps, and a moment without a target;
-    who is killed in it leaves the old one aside, and the next run puts it back.
+    Where the system cannot exchange two names there are two steps, and for a moment there is no target. A run that is
+    killed in this moment leaves the old target aside, and the next run puts it back.
 
     Raises:
-        OSError: The system did not do it; nothing was changed.
+        OSError: The system refused; nothing was changed.
     """
     if not os.path.lexists(target):
-        os.rename(staging, target)
+        os.rename(staged, target)
         return
     try:
-        _exchange(staging, target)
+        _exchange(staged, target)
     except NotImplementedError:
-        aside = staging.parent / _ASIDE
-        with ExitStack() as back:  # whatever happens, a KeyboardInterrupt too, the old target comes back
+        aside = staged.parent / _ASIDE
+        with ExitStack() as undo:  # on any failure, KeyboardInterrupt too, the old target comes back
             os.rename(target, aside)
-            back.callback(os.rename, aside, target)
-            os.rename(staging, target)
-            back.callback(os.rename, target, staging)
-            os.rename(aside, staging)
-            back.pop_all()
+            undo.callback(os.rename, aside, target)
+            os.rename(staged, target)
+            undo.callback(os.rename, target, staged)
+            os.rename(aside, staged)
+            undo.pop_all()
 
 
-def _exchange(one: Path, other: Path) -> None:
-    """Exchange two names, in one step.
+def _exchange(first: Path, second: Path) -> None:
+    """Exchange two names in one step.
 
     Raises:
         NotImplementedError: The system or the file system cannot do that.
-        OSError: It can, and did not.
+        OSError: The system refused.
 
     Source:
         renameat2(2) of Linux, renamex_np(2) of macOS.
@@ -202,10 +202,10 @@ def _exchange(one: Path, other: Path) -> None:
     arguments: tuple[int | bytes, ...]
     if sys.platform == "linux":
         name, at_cwd, flag = "renameat2", -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-        arguments = (at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), flag)
+        arguments = (at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), flag)
     else:
         name, flag = "renamex_np", 2  # RENAME_SWAP
-        arguments = (os.fsencode(one), os.fsencode(other), flag)
+        arguments = (os.fsencode(first), os.fsencode(second), flag)
     function = None if sys.platform == "win32" else getattr(ctypes.CDLL(None, use_errno=True), name, None)
     if function is None:
         raise NotImplementedError
@@ -213,4 +213,4 @@ def _exchange(one: Path, other: Path) -> None:
         number = ctypes.get_errno()
         if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
             raise NotImplementedError
-        raise OSError(number, os.strerror(number), str(one), None, str(other))
+        raise OSError(number, os.strerror(number), str(first), None, str(second))

@@ -2,13 +2,117 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.disk.checksums import git_object_of, sha256_of
 from albert_hub_bridge.errors import SourceError, TargetError
-from albert_hub_bridge.hubs.common import Source, errors_as_source_errors, literal_pattern, nothing_there
+from albert_hub_bridge.hubs.client_errors import (
+    DAMAGED,
+    UNREACHABLE,
+    ClientErrors,
+    as_source_errors,
+    describe,
+    status_advice,
+)
+from albert_hub_bridge.hubs.local_source import LocalSource, not_a_checkpoint
+
+
+# fmt: off
+_PUSH_ERRORS = ClientErrors(by_status={
+    401: "You are not logged in, or the token has expired: hf auth login.",
+    403: "Your token has no write access to the repository.",
+    404: "The repository or revision does not exist.",
+    409: "Another commit is in progress. Run the command again.",
+    412: "The repository received another commit meanwhile. Look at it, then run the command again.",
+    429: "The Hub received too many requests. Wait, then run the command again: uploaded files are kept.",
+})
+# fmt: on
+
+
+def _pull_errors() -> ClientErrors:
+    from huggingface_hub import errors as hub
+
+    # huggingface_hub uses httpx or httpx2, depending on its version. Both have the same exception classes.
+    http: Any = sys.modules[hub.HfHubHTTPError.__bases__[0].__module__]
+    login = "hf auth login"
+    missing = f"The repository does not exist, or it is private and you are not logged in ({login})."
+    gated = f"The repository is gated. Accept the terms on its page, and log in ({login})."
+    incomplete = (hub.CorruptedCacheException, http.ProtocolError, http.ReadError)
+    unreachable = (http.ConnectError, http.ProxyError, http.TimeoutException, ConnectionError, TimeoutError)
+    # fmt: off
+    return ClientErrors(
+        by_class=(
+            ((hub.OfflineModeIsEnabled,),    "HF_HUB_OFFLINE is set, and the repository is not in the cache."),
+            ((hub.GatedRepoError,),          gated),
+            ((hub.RepositoryNotFoundError,), missing),
+            ((hub.RevisionNotFoundError,),   "The revision does not exist."),
+            ((hub.LocalEntryNotFoundError,), "The repository is not in the cache, and the hub cannot be reached."),
+            ((hub.HFValidationError,),       "Use hf://user/repo or hf://user/repo@revision."),
+            (incomplete,                     DAMAGED),
+            (unreachable,                    UNREACHABLE),
+        ),
+        by_status=status_advice(login),
+    )
+    # fmt: on
+
+
+def pull_from_hugging_face(name: str, needed: Callable[[Iterable[str]], list[str]]) -> LocalSource:
+    """Download the needed files of a repository, and compare new files with the checksums of the Hub.
+
+    Args:
+        name: `user/repo` or `user/repo@revision`.
+        needed: Selects the needed files from the names of all files.
+
+    Raises:
+        SourceError: The repository has no needed files, or it could not be downloaded.
+    """
+    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    repo_id, _, revision = name.partition("@")
+    handle = f"hf://{name}"
+    with as_source_errors(handle, "Hugging Face", _pull_errors()):
+        try:
+            info = HfApi().model_info(repo_id, revision=revision or None, files_metadata=True)
+        except OfflineModeIsEnabled:
+            # snapshot_download would refuse a snapshot that has only the needed files.
+            config = try_to_load_from_cache(repo_id, "config.json", revision=revision or None)
+            if not isinstance(config, str):
+                raise
+            return LocalSource(Path(config).parent, handle, Path(config).parent.name)
+        files = {file.rfilename: file for file in info.siblings or ()}
+        names = needed(files)
+        if not names:
+            raise not_a_checkpoint(handle)
+        new = [n for n in names if not isinstance(try_to_load_from_cache(repo_id, n, revision=info.sha), str)]
+        # With the revision's name instead of the commit, so that the cache knows the name when offline.
+        folder = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=list(map(escape, names))))
+        if folder.name != info.sha:
+            raise SourceError(f"{handle} changed during the download. Run the command again.")
+        for file in new:
+            _check_content(folder / file, files[file], handle)
+    return LocalSource(folder, handle, info.sha)
+
+
+def _check_content(file: Path, metadata: Any, handle: str) -> None:
+    """Compare a downloaded file with the Hub's checksum, and delete it if they differ.
+
+    huggingface_hub compares only sizes.
+    """
+    # Files in git have the checksum of a git blob. Files in LFS have a SHA-256.
+    expected = metadata.blob_id if metadata.lfs is None else metadata.lfs.sha256
+    found = git_object_of(file) if metadata.lfs is None else sha256_of(file)
+    if expected is not None and found != expected:
+        file.resolve().unlink()
+        file.unlink(missing_ok=True)
+        raise SourceError(
+            f"{file.name} of {handle} was damaged during the download: expected the checksum {expected}, found "
+            f"{found}. It was removed from the cache. Run the command again."
+        )
 
 
 def push_to_hugging_face(
@@ -21,22 +125,22 @@ def push_to_hugging_face(
     revision: str | None,
     create_pr: bool,
 ) -> str:
-    """Push files in one commit, which fails if somebody else committed meanwhile.
+    """Push files in one commit. The commit fails if the branch received another commit meanwhile.
 
     Args:
-        folder: Of the files.
-        files: Their names, in the folder and in the repository; nothing else leaves the machine.
-        name: `user/repo`; it is made where it does not exist.
-        message: Of the commit.
-        private: Whether a new repository is private; None for the owner's default.
-        revision: Branch to commit to; `main` by default.
+        folder: The local folder.
+        files: File names, relative to the folder and to the repository. No other file is uploaded.
+        name: `user/repo`. The repository is created if it does not exist.
+        message: The commit message.
+        private: Whether a new repository is private; None for the default of its owner.
+        revision: The branch to commit to; `main` by default.
         create_pr: Whether to open a pull request instead.
 
     Returns:
-        Where to look at it.
+        The URL of the commit or pull request.
 
     Raises:
-        TargetError: The Hub refused, or could not be reached, or somebody else committed meanwhile.
+        TargetError: The Hub refused the commit, or could not be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -49,75 +153,17 @@ def push_to_hugging_face(
             api.create_branch(name, branch=revision, exist_ok=True)
         parent = api.model_info(name, revision=revision).sha
         operations = [CommitOperationAdd(path_in_repo=file, path_or_fileobj=folder / file) for file in files]
-        # parent_commit makes a commit that somebody else slipped in an error instead of a loss.
         commit = api.create_commit(
             name, operations, commit_message=message, revision=revision, create_pr=create_pr, parent_commit=parent
         )
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        hints = {
-            401: "You are not logged in, or the token is no longer valid: hf auth login.",
-            403: "Your token may not write there. Is it your repository, and has the token the right to write?",
-            404: "There is no such repository or revision.",
-            409: "Somebody else is writing to it. Run the command again.",
-            412: "Somebody else committed to it meanwhile. Look at what they did, and run the command again.",
-            429: "The Hub wants fewer requests. Wait, and run the command again: what was uploaded is kept.",
-        }
-        said = " ".join(str(error).split())[:300]
-        raise TargetError(f"{handle} was not changed. {hints.get(status or 0, '')} ({said})") from error
-    except (OSError, ValueError) as error:
-        raise TargetError(f"{handle} was not changed. ({type(error).__name__}: {error})") from error
-    except RuntimeError as error:  # before the commit; the client says which file, and its cause says why
-        why = " ".join(str(error.__cause__ or "").split())[:300]
-        raise TargetError(f"{handle} was not changed. {error} Run the command again. ({why})") from error
-    except Exception as error:  # what the client's transport raises, whose names depend on its version
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise TargetError(f"{handle} was not changed. {_PUSH_ERRORS.advice(error)} ({describe(error)})") from error
+    except RuntimeError as error:  # An upload failed before the commit. The cause says why.
+        cause = describe(error.__cause__ or error)
+        raise TargetError(f"{handle} was not changed. {error} Run the command again. ({cause})") from error
+    except Exception as error:  # The connection broke, perhaps after the commit.
         raise TargetError(
-            f"The connection to {handle} broke: {type(error).__name__}: {error}. Run the command again: it commits "
-            "only what is not there yet."
+            f"The push to {handle} did not finish. Run the command again: it commits only files that are not there "
+            f"yet. ({describe(error)})"
         ) from error
     return commit.pr_url or str(commit.commit_url)
-
-
-def pull_from_hugging_face(name: str, needed: Callable[[Iterable[str]], list[str]]) -> Source:
-    """Download from Hugging Face what is needed, and compare every new file with the checksum that the Hub states."""
-    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    repo_id, _, revision = name.partition("@")
-    handle = f"hf://{name}"
-    with errors_as_source_errors(handle, "Hugging Face"):
-        try:
-            info = HfApi().model_info(repo_id, revision=revision or None, files_metadata=True)
-        except OfflineModeIsEnabled:
-            # Not snapshot_download, for which a snapshot without the files that are not needed is incomplete.
-            config = try_to_load_from_cache(repo_id, "config.json", revision=revision or None)
-            if not isinstance(config, str):
-                raise
-            return Source(Path(config).parent, handle, Path(config).parent.name)
-        files = {file.rfilename: file for file in info.siblings or ()}
-        names = needed(files)
-        if not names:
-            raise nothing_there(handle)
-        new = [n for n in names if not isinstance(try_to_load_from_cache(repo_id, n, revision=info.sha), str)]
-        # By its name, not by its commit, so that the cache knows the name too when there is no network.
-        patterns = [literal_pattern(n) for n in names]
-        folder = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=patterns))
-        if folder.name != info.sha:
-            raise SourceError(f"{handle} was changed while it was downloaded. Run the command again.")
-        for file in new:
-            _check_content(folder / file, files[file], handle)
-    return Source(folder, handle, info.sha)
-
-
-def _check_content(file: Path, stated: Any, handle: str) -> None:
-    """Compare a download with the Hub's checksum, because the client compares only sizes; remove it if it differs."""
-    # A file in git is stated by the name of its object, a large one by its SHA-256.
-    expected = stated.blob_id if stated.lfs is None else stated.lfs.sha256
-    found = git_object_of(file) if stated.lfs is None else sha256_of(file)
-    if expected is not None and found != expected:
-        file.resolve().unlink()
-        file.unlink(missing_ok=True)
-        raise SourceError(
-            f"{file.name} of {handle} was damaged on its way: expected the checksum {expected}, found {found}. "
-            "It was removed from the cache; run the command again."
-        )

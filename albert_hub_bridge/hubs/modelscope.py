@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from glob import escape
 from pathlib import Path
 
-from albert_hub_bridge.hubs.common import (
-    Source,
-    errors_as_source_errors,
-    literal_pattern,
+from albert_hub_bridge.hubs.client_errors import (
+    DAMAGED,
+    ClientErrors,
+    as_source_errors,
     missing_client,
-    nothing_there,
+    requests_errors,
+    status_advice,
 )
+from albert_hub_bridge.hubs.local_source import LocalSource, not_a_checkpoint
 
 
-def pull_from_modelscope(name: str, needed: Callable[[Iterable[str]], list[str]]) -> Source:
+def _pull_errors() -> ClientErrors:
+    from modelscope.hub import errors
+
+    statuses = status_advice("modelscope login")
+    return ClientErrors(
+        by_class=(
+            ((errors.FileIntegrityError, errors.FileDownloadError), DAMAGED),
+            ((errors.NotLoginException, errors.NotExistError), statuses[404]),
+            *requests_errors(),
+        ),
+        by_status=statuses,
+    )
+
+
+def pull_from_modelscope(name: str, needed: Callable[[Iterable[str]], list[str]]) -> LocalSource:
+    """Download the needed files of a model. The client compares every file with the checksum of the hub.
+
+    Args:
+        name: `user/repo` or `user/repo@revision`.
+        needed: Selects the needed files from the names of all files.
+
+    Raises:
+        SourceError: modelscope is not installed, the model has no needed files, or it could not be downloaded.
+    """
     handle = f"modelscope://{name}"
-    with errors_as_source_errors(handle, "ModelScope"):
-        try:
-            from modelscope.hub.api import HubApi
-            from modelscope.hub.snapshot_download import snapshot_download
-        except ImportError as error:
-            raise missing_client(handle, "modelscope") from error
+    try:
+        from modelscope.hub.api import HubApi
+        from modelscope.hub.snapshot_download import snapshot_download
+    except ImportError as error:
+        raise missing_client(handle, "modelscope") from error
+    with as_source_errors(handle, "ModelScope", _pull_errors()):
         model_id, _, revision = name.partition("@")
         revision = revision or "master"
         names = needed(file["Path"] for file in HubApi().get_model_files(model_id, revision=revision, recursive=True))
         if not names:
-            raise nothing_there(handle)
-        patterns = [literal_pattern(name) for name in names]
-        # The client compares every file with the checksum that the hub states.
-        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
-    return Source(folder, handle, revision)
+            raise not_a_checkpoint(handle)
+        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=list(map(escape, names))))
+    return LocalSource(folder, handle, revision)

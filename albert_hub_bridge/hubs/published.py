@@ -1,4 +1,4 @@
-"""What is published: KerasHub's presets of ALBERT, by the names that KerasHub knows them by."""
+"""The ALBERT presets that KerasHub publishes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ class PublishedPreset:
     """A preset that KerasHub publishes.
 
     Args:
-        layers: Number of layers.
-        width: Of the layers.
+        num_layers: Number of layers.
+        hidden_dim: Size of the hidden states.
         parameters: Number of parameters of the backbone.
         kaggle: Its handle on Kaggle.
-        transformers: Google's checkpoint of the same size on Hugging Face, in the transformers layout.
+        hugging_face: Google's repository for the same size on Hugging Face, in the transformers layout.
     """
 
-    layers: int
-    width: int
+    num_layers: int
+    hidden_dim: int
     parameters: int
     kaggle: str
-    transformers: str
+    hugging_face: str
 
     @property
     def description(self) -> str:
-        """What it is, in a sentence."""
-        what = f"{self.layers} layers of width {self.width}, trained on lower-cased {ABOUT_PUBLISHED['trained_on']}"
-        return f"{what}; KerasHub's tokenizer does not lower-case."
+        """A sentence about the preset."""
+        size = f"{self.num_layers} layers of width {self.hidden_dim}"
+        trained_on = ABOUT_PUBLISHED["trained_on"]
+        return f"{size}, trained on lower-cased {trained_on}; KerasHub's tokenizer does not lower-case."
 
 
 # fmt: off
@@ -39,8 +40,7 @@ PUBLISHED_PRESETS = {
 }
 # fmt: on
 
-# What the model cards say of all of them: the licence of Google's release, its language, what it was trained on, and
-# where that is described.
+# Facts about all of them, for model cards. Source: the paper and the release of Google.
 ABOUT_PUBLISHED = {
     "license": "apache-2.0",
     "language": "en",
@@ -50,9 +50,9 @@ ABOUT_PUBLISHED = {
 
 
 def is_published(handle: str) -> bool:
-    """Tell whether a source's handle names one of them, in any version."""
+    """Return whether a handle is one of these presets, in any version, or one of Google's repositories."""
     kaggle = {preset.kaggle.rpartition("/")[0] for preset in PUBLISHED_PRESETS.values()}
-    # Google's repositories on Hugging Face are called albert/albert-SIZE-v1 and -v2.
+    # Google's repositories are named albert/albert-SIZE-v1 and albert/albert-SIZE-v2.
     return handle.startswith(("hf://albert/albert-", *(f"kaggle://{name}/" for name in kaggle))) or (
         handle.removeprefix("kaggle://") in kaggle
     )

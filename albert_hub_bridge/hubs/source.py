@@ -1,6 +1,6 @@
-"""Where sources come from: folders, and Hugging Face, Kaggle and ModelScope by their own clients and into their caches.
+"""Resolve a source: a local folder, or a model on Hugging Face, Kaggle or ModelScope.
 
-Tokens are the clients' own affair: they find them where their `login` put them.
+Each hub's own client downloads into its own cache, with the token that its own login saved.
 """
 
 from __future__ import annotations
@@ -11,47 +11,45 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from albert_hub_bridge.errors import SourceError
-from albert_hub_bridge.hubs.common import Source
 from albert_hub_bridge.hubs.huggingface import pull_from_hugging_face
 from albert_hub_bridge.hubs.kaggle import pull_from_kaggle
+from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.modelscope import pull_from_modelscope
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 
 
+_PULL = {"hf": pull_from_hugging_face, "kaggle": pull_from_kaggle, "modelscope": pull_from_modelscope}
 _REPO_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
-def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]) -> Source:
-    """Return a source's folder, after its hub's client has downloaded what is needed of it.
+def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]) -> LocalSource:
+    """Return the local folder of a source, after a download if it is on a hub.
 
     Args:
-        source: A folder; the name of a preset that KerasHub publishes; `kaggle://org/model/keras/name[/version]`;
-            `hf://user/repo[@revision]`; `modelscope://user/repo`; or `user/repo`, which is on Hugging Face unless there
-            is such a folder.
-        needed: Tells which of a repository's files are needed.
+        source: One of: a folder; the name of a preset that KerasHub publishes;
+            `kaggle://org/model/keras/name[/version]`; `hf://user/repo[@revision]`; `modelscope://user/repo`; or
+            `user/repo`, which means Hugging Face if no such folder exists.
+        needed: Selects the needed files from the names of all files of a repository.
 
     Raises:
-        SourceError: There is no such folder, or the hub does not give it; the message says what was tried.
+        SourceError: The folder does not exist, or the download failed.
     """
     path = Path(os.path.expanduser(source))
     if path.is_dir():
-        return Source(path, str(source))
+        return LocalSource(path, str(source))
     handle = str(source)
     if handle in PUBLISHED_PRESETS:
         handle = f"kaggle://{PUBLISHED_PRESETS[handle].kaggle}"
-    scheme, mark, name = handle.partition("://")
-    if not mark and not path.exists() and _REPO_ID.fullmatch(handle.partition("@")[0]):
-        scheme, mark, name = "hf", "://", handle
-    if mark:
-        pull = {"hf": pull_from_hugging_face, "kaggle": pull_from_kaggle, "modelscope": pull_from_modelscope}.get(
-            scheme.lower()
-        )
-        if pull is None:
-            raise SourceError(f"{source} begins with {scheme}://, and hf://, kaggle:// and modelscope:// are known.")
-        return pull(name, needed)
+    elif "://" not in handle and not path.exists() and _REPO_ID.fullmatch(handle.partition("@")[0]):
+        handle = f"hf://{handle}"
+    scheme, separator, name = handle.partition("://")
+    if separator:
+        if scheme.lower() not in _PULL:
+            raise SourceError(f"{source} begins with {scheme}://. Use hf://, kaggle:// or modelscope://.")
+        return _PULL[scheme.lower()](name, needed)
     if path.exists():
         raise SourceError(f"{source} is a file. Pass the folder of a preset or repository.")
     raise SourceError(
-        f"The folder {source} does not exist, and it is neither a preset that KerasHub publishes nor the name of "
-        "something on a hub (hf://user/repo, kaggle://org/model/keras/name, modelscope://user/repo)."
+        f"The folder {source} does not exist. {source} is also neither a preset that KerasHub publishes nor a model on "
+        "a hub (hf://user/repo, kaggle://org/model/keras/name, modelscope://user/repo)."
     )

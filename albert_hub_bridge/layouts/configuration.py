@@ -1,4 +1,4 @@
-"""JSON files, read by their tables with every problem listed at once."""
+"""Read the keys of JSON files by their tables. All problems are listed at once."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from albert_hub_bridge.model.architecture import (
 )
 
 
-# An ALBERT has to be far below these before anything is made of its numbers: the largest that is published has 12
-# layers, a width of 4096 and 30,000 pieces, and mT5 has 250,000 pieces.
+# Larger numbers are refused before anything is allocated. The largest published ALBERT has 12 layers, a width of 4096
+# and 30,000 pieces. mT5 has 250,000 pieces.
 # fmt: off
-_LARGEST = {
+_MAXIMA = {
     "vocabulary_size":       1 << 19,
     "num_layers":            1 << 12,
     "num_heads":             1 << 12,
@@ -37,12 +37,12 @@ _LARGEST = {
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What a configuration says.
+    """The content of a configuration.
 
     Args:
-        architecture: Of the encoder.
-        head: Fields of a head, whether there is one or not.
-        ignored: Keys that are not carried over.
+        architecture: The architecture of the encoder.
+        head: The fields of a head, whether there is a head or not.
+        ignored: Keys that are not converted.
     """
 
     architecture: Architecture
@@ -53,11 +53,16 @@ class Configuration:
 def read_fields(file: Path, table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], list[IgnoredKey]]:
     """Read the keys of a file by their table.
 
+    Args:
+        file: The file, for the message.
+        table: The row of each key.
+        keys: The content of the file.
+
     Returns:
         The renamed fields, and the ignored keys.
 
     Raises:
-        ConfigurationError: Keys are unknown, missing, refused or contradictory; lists them all.
+        ConfigurationError: Keys are unknown, missing, unsupported or contradictory; lists them all.
     """
     fields, ignored, problems = read_keys(table, keys)
     if problems:
@@ -68,6 +73,11 @@ def read_fields(file: Path, table: Table, keys: Mapping[str, Any]) -> tuple[dict
 def read_configuration(file: Path, table: Table, keys: Mapping[str, Any]) -> Configuration:
     """Read the configuration of a model from the keys of a file.
 
+    Args:
+        file: The file, for the message.
+        table: The row of each key.
+        keys: The content of the file.
+
     Raises:
         ConfigurationError: As `read_fields`, or the architecture is impossible.
     """
@@ -77,9 +87,9 @@ def read_configuration(file: Path, table: Table, keys: Mapping[str, Any]) -> Con
     if fields.get("attention_dropout") == fields["dropout"]:
         fields["attention_dropout"] = None
     if problems := [
-        Problem("too large", name, f"expected at most {most}, found {fields[name]}")
-        for name, most in _LARGEST.items()
-        if type(fields[name]) is int and fields[name] > most
+        Problem("too large", name, f"expected at most {maximum}, found {fields[name]}")
+        for name, maximum in _MAXIMA.items()
+        if type(fields[name]) is int and fields[name] > maximum
     ]:
         raise ConfigurationError(file, "configuration", problems)
     settings = {name: fields.pop(name) for name in (*KERAS_FIELDS, *OTHER_FIELDS) if name in fields}

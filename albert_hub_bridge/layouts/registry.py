@@ -1,166 +1,187 @@
-"""Which layout a folder has, and which reader and writer go with it."""
+"""All layouts: find the layout of a folder, read it and write it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import Checkpoint, Layout, Progress, SourceLayout
-from albert_hub_bridge.disk.json_files import read_json
-from albert_hub_bridge.disk.regular_files import check_files
+from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayout, closed_on_failure
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError
-from albert_hub_bridge.hubs.common import Source
+from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.source import pull_source
 from albert_hub_bridge.layouts.configuration import Configuration
-from albert_hub_bridge.layouts.google import release as google_checkpoint
-from albert_hub_bridge.layouts.hub import repository as hf_repository
-from albert_hub_bridge.layouts.hub import sentence_transformers
-from albert_hub_bridge.layouts.hub import tokenizer as repository_text
-from albert_hub_bridge.layouts.hub import weights as repository_weights
-from albert_hub_bridge.layouts.hub.remote_code import code_files
-from albert_hub_bridge.layouts.keras import preset as keras_preset
-from albert_hub_bridge.layouts.keras import weights as keras_weights
+from albert_hub_bridge.layouts.files import RECORD_FILES
+from albert_hub_bridge.layouts.google.release import RELEASE
+from albert_hub_bridge.layouts.hub.repository import ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY
+from albert_hub_bridge.layouts.keras.preset import PRESET
+from albert_hub_bridge.layouts.layout import Layout, Pooling, ReadOptions, WriteOptions
 from albert_hub_bridge.text import first_few, one_line
 
 
-_MODEL_TYPES: dict[str, SourceLayout] = {"albert_hub": "albert_hub", "albert": "transformers"}
+# A folder with the files of several libraries has the first of these layouts.
+LAYOUTS: Mapping[SourceLayout, Layout] = {
+    layout.name: layout for layout in (PRESET, ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY, RELEASE)
+}
+_ROWS = tuple(dict.fromkeys(row for layout in LAYOUTS.values() for row in layout.files))
+_CURRENT_ROWS = tuple(
+    dict.fromkeys(
+        row
+        for layout in LAYOUTS.values()
+        if layout.write is not None
+        for row in layout.files
+        if row.role != "legacy weights"
+    )
+)
+_NESTED = tuple(name for row in _ROWS for name in row.names if "/" in name)
+_RECORD = RECORD_FILES[0]
 
 
 def is_checkpoint_file(name: str) -> bool:
-    """Tell whether a file of that name, relative to its folder, is one that presets or repositories have."""
-    return keras_preset.is_checkpoint_file(name) or hf_repository.is_checkpoint_file(name) or name in code_files()
+    """Return whether current presets or repositories have a file of that name, relative to their folder."""
+    return any(row.matches(name) for row in _CURRENT_ROWS)
 
 
 def is_written_file(name: str) -> bool:
-    """Tell whether a file of that name, relative to its folder, is one that is written here."""
-    return is_checkpoint_file(name) and name not in repository_text.READ_ONLY
+    """Return whether this package writes files of that name, relative to their folder."""
+    return any(row.written and row.matches(name) for row in _ROWS)
 
 
-def pull(source: str | Path) -> Source:
-    """Return the folder of a source, of which a hub's client downloads what is needed first.
+def _is_read(name: str) -> bool:
+    return name == _RECORD or any(row.matches(name) for row in _ROWS)
+
+
+def needed_files(names: Iterable[str]) -> list[str]:
+    """Return which files of a repository on a hub are needed: all that layouts have, but weights in one format."""
+    present = set(names)
+    if "config.json" not in present:
+        return []
+    rows = [row for row in _ROWS if row.downloaded]
+    weights = [row.among(present) for row in rows if row.role in ("weights", "legacy weights")]
+    others = {name for row in rows if row.role not in ("weights", "legacy weights") for name in row.among(present)}
+    return sorted(others | (present & {_RECORD})) + next(filter(None, weights), [])
+
+
+def pull(source: str | Path) -> LocalSource:
+    """Return the folder of a source, after a hub's client has downloaded what is needed.
 
     Raises:
-        SourceError: As `stores.hub.pull_source`.
+        SourceError: As `pull_source`.
     """
     return pull_source(source, needed_files)
 
 
-def needed_files(names: Iterable[str]) -> list[str]:
-    """Tell which files of a repository on a hub are needed: everything known, and weights in one format."""
-    present = set(names)
-    if "config.json" not in present:
-        return []
-    settings = present & (keras_preset.SETTINGS | hf_repository.SETTINGS | {"conversion.json"})
-    settings |= present & set(code_files())  # not to be run: the record of a conversion has their checksums
-    return sorted(settings) + (keras_weights.weights_among(present) or repository_weights.weights_among(present))
-
-
-def _is_read(name: str) -> bool:
-    """Tell whether a file of that name is opened where it is in a source."""
-    other = google_checkpoint.is_checkpoint_file(name) or name.endswith(".index") or name == "conversion.json"
-    return other or is_checkpoint_file(name) or bool(repository_weights.weights_among([name]))
-
-
-def check_own_files(folder: Path) -> None:
-    """Refuse a folder in which something that would be read is not a regular file of its own.
+def open_source(folder: Path) -> SourceFolder:
+    """Open a folder of any layout.
 
     Raises:
-        FileError: As `source_files.check_files`.
+        FileError: A file that would be read is not a regular file of the folder; lists them all.
     """
-    check_files(folder, _is_read, (keras_preset.VOCABULARY, sentence_transformers.POOLING))
+    return SourceFolder(folder, _is_read, _NESTED)
 
 
 def detect_layout(folder: Path) -> SourceLayout:
-    """Tell what a folder holds by its `config.json`, or by Google's `albert_config.json`.
+    """Return the layout of a folder.
 
     Raises:
-        SourceError: It is neither a KerasHub preset nor a repository of an ALBERT.
-        FileError: What would be read is not a regular file of the folder.
+        SourceError: The folder is neither a preset, a repository nor a release of an ALBERT.
+        FileError: As `open_source`.
         ConfigurationError: `config.json` is not a JSON object.
     """
-    check_own_files(folder)
-    file = folder / "config.json"
-    if not file.is_file():
-        if (folder / google_checkpoint.CONFIG).is_file():
-            return "google"
-        raise SourceError(f"{folder} has no config.json: it is neither a KerasHub preset nor a Hub repository.")
-    config = read_json(file)
-    if "registered_name" in config or "class_name" in config:
-        return "keras"
-    model_type = config.get("model_type")
-    if isinstance(model_type, str) and model_type in _MODEL_TYPES:
-        return _MODEL_TYPES[model_type]
-    if "model_type" not in config and {"inner_group_num", "num_hidden_groups"} <= set(config):
-        return "transformers"  # transformers before 2.5 wrote no model_type, and no other architecture has such keys
-    found = f"model_type {model_type!r}" if "model_type" in config else "neither class_name nor model_type"
-    expected = " or ".join(repr(name) for name in _MODEL_TYPES)
-    raise SourceError(
-        f"{file} describes something else: expected the class_name of a KerasHub preset, or model_type {expected}, "
-        f"found {found[:200]}. Is this an ALBERT?"
-    )
+    return _detect(open_source(folder)).name
 
 
 def read_configuration(folder: Path) -> Configuration:
-    """Read the configuration alone, from a folder of any layout; it needs no weights."""
-    layout = detect_layout(folder)
-    if layout == "google":
-        return google_checkpoint.read_config(folder)
-    return keras_preset.read_config(folder) if layout == "keras" else hf_repository.read_config(folder, layout)
-
-
-def read_checkpoint(folder: Path, drop_head: bool = False, allow_pickle: bool = False) -> Checkpoint:
-    """Read a folder of any layout; close the checkpoint when done.
-
-    Args:
-        folder: Of a preset, a repository or Google's release.
-        drop_head: Whether to leave out a head without weights.
-        allow_pickle: Whether to read weights that are a pickle, in another process and nothing but tensors.
+    """Read the configuration alone, from a folder of any layout. It needs no weights.
 
     Raises:
-        SourceError, CheckpointError: The folder is something else, or is wrong.
+        SourceError, CheckpointError: The folder has another content, or is wrong.
     """
-    layout = detect_layout(folder)
-    if layout == "keras":
-        checkpoint, settings = keras_preset.read_preset(folder, drop_head), keras_preset.SETTINGS
-    elif layout == "google":
-        checkpoint, settings = google_checkpoint.read_google(folder), frozenset()
-    else:
-        checkpoint, settings = (
-            hf_repository.read_repository(folder, layout, drop_head, allow_pickle),
-            hf_repository.SETTINGS,
-        )
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    read = set(settings)
-    if checkpoint.weights_file is not None and checkpoint.weights_file.suffix == ".json":  # and its shards
-        read |= set(keras_weights.weights_among(found) or repository_weights.weights_among(found))
-    elif checkpoint.weights_file is not None:
-        read |= {checkpoint.weights_file.name, "task.weights.h5"}
-    # The record and the card of an earlier conversion; the new folder gets its own.
-    papers = ("conversion.json", "README.md", "parity.png") if "conversion.json" in found else ()
-    read |= set(papers) | {name for name in found if layout == "google" and google_checkpoint.is_checkpoint_file(name)}
-    others = [one_line(name, 200) for name in found if name not in read]
-    code = [name for name in others if name.endswith(".py")]
-    notes = list(checkpoint.notes)
-    if code:
-        notes.append(f"Code of a source is neither run nor carried over: {first_few(code, 10)}.")
-    if others := [name for name in others if not name.endswith(".py")]:
-        notes.append(f"Files that are not carried over: {first_few(others, 10)}.")
-    return replace(checkpoint, notes=notes)
+    source = open_source(folder)
+    return _detect(source).read_configuration(source)
+
+
+def read_checkpoint(folder: Path | SourceFolder, drop_head: bool = False, allow_pickle: bool = False) -> Checkpoint:
+    """Read a folder of any layout. Close the checkpoint when done.
+
+    Args:
+        folder: The folder of a preset, a repository or Google's release, or what `open_source` returned of it.
+        drop_head: Whether to leave out a head that is unknown or has no weights, instead of refusing it.
+        allow_pickle: Whether to read weights that are a pickle. A separate process reads only tensors from it.
+
+    Raises:
+        SourceError, CheckpointError: The folder has another content, or is wrong.
+    """
+    source = folder if isinstance(folder, SourceFolder) else open_source(folder)
+    layout = _detect(source)
+    with closed_on_failure() as resources:
+        checkpoint = layout.read(source, ReadOptions(drop_head, allow_pickle))
+        resources.callback(checkpoint.close)
+        return replace(checkpoint, notes=[*checkpoint.notes, *_notes_on_unread_files(source, layout)])
 
 
 def write_checkpoint(
     checkpoint: Checkpoint,
     folder: Path,
-    layout: Layout,
+    layout: SourceLayout,
     progress: Progress | None = None,
     max_shard_bytes: int | None = None,
+    *,
+    include_code: bool = False,
+    sentence_transformers: Pooling | None = None,
 ) -> dict[Path, str]:
-    """Write a checkpoint into an existing, empty folder, in any layout, in files of at most `max_shard_bytes`.
+    """Write a checkpoint into an existing, empty folder.
+
+    Args:
+        checkpoint: The checkpoint to write.
+        folder: The folder.
+        layout: The layout to write.
+        progress: Called after every tensor.
+        max_shard_bytes: The largest size of the values in one file of weights, in bytes; None for one file.
+        include_code: Whether the repository carries the Python files of its classes.
+        sentence_transformers: The pooling of a model for sentence-transformers; None for none.
 
     Returns:
-        The SHA-256 of every file of weights, as it was read back, in hexadecimal.
+        The SHA-256 of every file of weights, computed from what was read back, in hexadecimal.
+
+    Raises:
+        ConfigurationError: The layout cannot hold the checkpoint; all reasons are listed.
+        TargetError: One weight alone is larger than a shard may be.
+        OSError: The system did not write a file, which it names.
+        ValueError: The layout is only read, or has no place for code or pooling.
     """
-    if layout == "keras":
-        return keras_preset.write_preset(checkpoint, folder, progress, max_shard_bytes)
-    return hf_repository.write_repository(checkpoint, folder, layout, progress, max_shard_bytes)
+    write = LAYOUTS[layout].write
+    roles = {row.role for row in LAYOUTS[layout].files}
+    if write is None or (include_code and "code" not in roles) or (sentence_transformers and "pooling" not in roles):
+        raise ValueError(f"The {layout} layout cannot be written so.")
+    return write(checkpoint, folder, WriteOptions(progress, max_shard_bytes, include_code, sentence_transformers))
+
+
+def _detect(source: SourceFolder) -> Layout:
+    for layout in LAYOUTS.values():
+        if layout.detect(source):
+            return layout
+    folder = source.folder
+    if "config.json" not in source:
+        raise SourceError(f"{folder} has no config.json: it is neither a KerasHub preset nor a Hub repository.")
+    config = source.json("config.json")
+    found = f"model_type {config['model_type']!r}" if "model_type" in config else "neither class_name nor model_type"
+    raise SourceError(
+        f"{folder / 'config.json'} describes something else: expected the class_name of a KerasHub preset, or "
+        f"model_type 'albert_hub' or 'albert', found {found[:200]}. Is this an ALBERT?"
+    )
+
+
+def _notes_on_unread_files(source: SourceFolder, layout: Layout) -> list[str]:
+    """Return notes on the files that were not asked for. Records are left out: they hold nothing to convert."""
+    records = [row for row in layout.files if row.role == "record"]
+    added = RECORD_FILES if _RECORD in source.names else ()
+    unread = [name for name in source.unread if name not in added and not any(row.matches(name) for row in records)]
+    names = [one_line(name, 200) for name in unread]
+    notes = []
+    if code := [name for name in names if name.endswith(".py")]:
+        notes.append(f"Code of a source is neither run nor converted: {first_few(code, 10)}.")
+    if others := [name for name in names if not name.endswith(".py")]:
+        notes.append(f"Files that were not converted: {first_few(others, 10)}.")
+    return notes

@@ -1,4 +1,4 @@
-"""The public verb for LoRA adapters: between KerasHub's `save_lora_weights` and PEFT."""
+"""Convert LoRA adapters between KerasHub's `save_lora_weights` and PEFT."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from typing import Any, get_args
 
 from albert_hub_bridge.checkpoint import DroppedTensor, Layout
 from albert_hub_bridge.disk.atomic import check_target, check_target_file, new_file, new_folder
-from albert_hub_bridge.disk.regular_files import check_files
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.lora.adapter import Adapter
-from albert_hub_bridge.lora.factors import (
-    KERAS_DEFAULT,
-    LoraLayer,
-)
+from albert_hub_bridge.lora.factors import DEFAULT_LAYERS, LoraLayer
 from albert_hub_bridge.lora.keras_file import KERAS_SUFFIX, read_keras_adapter, write_keras_adapter
 from albert_hub_bridge.lora.peft_folder import (
     CONFIG,
@@ -29,6 +26,7 @@ from albert_hub_bridge.lora.peft_folder import (
 )
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.weights import TorchDialect
+from albert_hub_bridge.model.architecture import Architecture
 
 
 _DIALECTS: Mapping[Layout, TorchDialect] = {"albert_hub": "albert_hub", "transformers": "albert"}
@@ -36,17 +34,17 @@ _DIALECTS: Mapping[Layout, TorchDialect] = {"albert_hub": "albert_hub", "transfo
 
 @dataclass(frozen=True, slots=True)
 class AdapterConversion:
-    """What was converted, and what was not.
+    """The report of a conversion.
 
     Args:
-        source: What was read.
-        target: The file or folder that was made.
-        layout: Of the base that the target is for.
+        source: The source.
+        target: The new file or folder.
+        layout: The layout of the base that the target is for.
         layers: Names of the adapted layers in `AlbertHubModel`.
-        ranks: Of every layer in the target, by its name there: `lora/14` in Keras' file.
+        ranks: The rank of every layer in the target, by its name there: `lora/14` in a file of Keras.
         dropped: Tensors of the source that are not in the target.
-        ignored: Keys of `adapter_config.json` that are not carried over.
-        notes: What else the user should know.
+        ignored: Keys of `adapter_config.json` that are not converted.
+        notes: Further notes for the user.
     """
 
     source: str
@@ -59,7 +57,7 @@ class AdapterConversion:
     notes: Sequence[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
+        """Return the report as JSON types."""
         return asdict(self)
 
 
@@ -73,72 +71,52 @@ def convert_adapter(
     overwrite: bool = False,
     allow_pickle: bool = False,
 ) -> AdapterConversion:
-    """Convert a LoRA adapter between KerasHub and PEFT, so that it adds the same to every kernel.
+    """Convert a LoRA adapter between KerasHub and PEFT. It adds the same to every kernel.
 
-    Factors are float32 in the target. From Keras to PEFT and back they are the same bits, and so are they between the
-    two layouts of PEFT. From PEFT to Keras the scale is multiplied into them, and those of query, key and value, which
-    Keras factorizes by head, get a higher rank: heads * rank, or head_dim where that is less. Keras has one rank for
-    the whole file, and zeros where a layer has less.
+    The factors in the target are float32. They are bit-identical after a conversion from Keras to PEFT and back, and
+    between the two layouts of PEFT. From PEFT to Keras, they are multiplied by the scale. Query, key and value get a
+    higher rank there, because their heads share a factor: heads * rank, or head_dim if that is less. Keras has one rank
+    per file, so other layers are padded with zeros.
 
     Args:
-        source: A `.lora.h5` file, as KerasHub's `save_lora_weights` writes it, or the folder of a PEFT adapter.
-        target: The `.lora.h5` file or the folder to make. It appears when it is whole, or not at all.
-        base: The folder of the model that the adapter is for, in any layout. Its architecture gives the layers and
-            the shapes; whether it has a head tells what PEFT calls the layers of an adapter from Keras.
-        to: `keras` (a file for KerasHub's `load_lora_weights`), `albert_hub` or `transformers` (a folder for PEFT on that layout
-            of the base).
-        drop_head: Whether to leave out what an adapter has for a head and the target has no place for, instead of
-            refusing it.
+        source: A `.lora.h5` file of KerasHub's `save_lora_weights`, or the folder of a PEFT adapter.
+        target: The `.lora.h5` file or the folder to create. It is created as a whole or not at all.
+        base: The folder of the base model, in any layout. Its architecture defines layers and shapes. An adapter from
+            Keras gets PEFT's names for a model with or without a head, like the base.
+        to: `keras` for a file for KerasHub's `load_lora_weights`; `albert_hub` or `transformers` for a folder for PEFT
+            on this layout of the base.
+        drop_head: Whether to drop tensors of a head that the target does not support, instead of refusing them.
         overwrite: Whether to replace an existing target.
-        allow_pickle: Whether to read weights that are a pickle, of the base or the adapter, as `convert` does.
+        allow_pickle: Whether to read weights of the base or the adapter that are a pickle, as in `convert`.
 
     Raises:
-        SourceError, CheckpointError: The source or the base cannot be found or is wrong, they do not fit, or the target
-            has no place for what the source does. All problems are listed, and nothing was written.
-        TargetError: The target exists, or its parent does not, or it has the wrong name. Nothing was written.
-        ValueError: There is no such layout.
+        SourceError, CheckpointError: The source or the base does not exist or is invalid, they do not fit, or the
+            target does not support the adapter. All problems are listed, and nothing was written.
+        TargetError: The target exists, has no parent folder, or has the wrong name. Nothing was written.
+        ValueError: `to` is not a layout.
 
     Source:
         keras/src/layers/core/{dense,einsum_dense}.py, `enable_lora`; peft/tuners/lora/layer.py, `get_delta_weight`.
     """
     if to not in get_args(Layout):
         raise ValueError(f"to must be one of {', '.join(get_args(Layout))}, not {to!r}.")
-    path = Path(os.path.abspath(os.path.expanduser(target)))
-    _check_target(path, to, overwrite)
-    origin = Path(os.path.expanduser(source))
-    if not origin.exists():
-        raise SourceError(
-            f"The adapter {source} does not exist: expected a .lora.h5 file or a folder of PEFT's, found neither."
-        )
-    if path.resolve() == origin.resolve():
+    target_path = _check_target(target, to, overwrite)
+    source_path = _check_source(source)
+    if target_path.resolve() == source_path.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
-    of_keras = adapter_at(origin)
-    with read_checkpoint(pull(base).folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
-        architecture, base_has_head = checkpoint.architecture, checkpoint.head is not None
-    if of_keras:
-        adapter = read_keras_adapter(origin, architecture)
+    from_keras = _is_keras_file(source_path)
+    architecture, base_has_head = _read_base(base, allow_pickle)
+    if from_keras:
+        adapter = read_keras_adapter(source_path, architecture)
     else:
-        keep_head = to != "keras"
-        adapter = read_peft_adapter(origin, architecture, keep_head, drop_head, allow_pickle)
-    notes = []
-    if adapter.dtypes != {"float32"}:
-        notes.append(
-            f"The factors were {', '.join(sorted(adapter.dtypes))}, and are float32, which holds them exactly."
+        adapter = read_peft_adapter(
+            source_path, architecture, keep_head=to != "keras", drop_head=drop_head, allow_pickle=allow_pickle
         )
     if to == "keras":
-        with new_file(path, overwrite) as file:
-            in_target = write_keras_adapter(adapter, file, architecture)
-        rank = max(in_target.values())
-        ranks = {f"lora/{layer.number}": rank for layer in in_target}
-        notes += _keras_notes(adapter, in_target, rank)
+        ranks, notes = _write_keras(adapter, target_path, architecture, overwrite)
     else:
-        dialect = _DIALECTS[to]
         with_head = base_has_head if adapter.with_head is None else adapter.with_head
-        with new_folder(path, overwrite, is_checkpoint_file, CONFIG) as folder:
-            write_peft_adapter(adapter, folder, dialect, with_head)
-        ranks = {layer.module(dialect): factors.rank for layer, factors in adapter.factors.items()}
-        models = "AutoModelFor... classes" if with_head else "AutoModel"
-        notes.append(f"The layers have the names of {models}: PEFT finds no others.")
+        ranks, notes = _write_peft(adapter, target_path, _DIALECTS[to], with_head, overwrite)
     return AdapterConversion(
         source=str(source),
         target=str(target),
@@ -147,58 +125,102 @@ def convert_adapter(
         ranks=ranks,
         dropped=adapter.dropped,
         ignored=adapter.ignored,
-        notes=notes,
+        notes=[*_dtype_notes(adapter), *notes],
     )
 
 
-def _check_target(target: Path, to: Layout, overwrite: bool) -> None:
+def _check_target(target: str | Path, to: Layout, overwrite: bool) -> Path:
+    path = Path(os.path.abspath(os.path.expanduser(target)))
     if to != "keras":
-        check_target(target, overwrite, is_checkpoint_file, CONFIG)
-        return
-    if not target.name.endswith(KERAS_SUFFIX):
-        raise TargetError(f"The target {target} does not end in {KERAS_SUFFIX}, as KerasHub wants it.")
-    check_target_file(target, overwrite)
+        check_target(path, overwrite, is_checkpoint_file, CONFIG)
+        return path
+    if not path.name.endswith(KERAS_SUFFIX):
+        raise TargetError(f"The target {path} does not end in {KERAS_SUFFIX}, which KerasHub requires.")
+    check_target_file(path, overwrite)
+    return path
 
 
-def _keras_notes(adapter: Adapter, in_target: Mapping[LoraLayer, int], rank: int) -> list[str]:
-    """Say what Keras does otherwise than the source."""
-    notes = []
-    higher = {layer: in_target[layer] for layer, each in adapter.factors.items() if in_target[layer] > each.rank}
-    if higher:
-        affected = ", ".join(dict.fromkeys(layer.keras for layer in higher))
-        before = max(adapter.factors[layer].rank for layer in higher)
-        notes.append(
-            f"Keras shares one factor of {affected} between all heads: "
-            f"there rank {before} becomes {max(higher.values())}."
+def _check_source(source: str | Path) -> Path:
+    path = Path(os.path.expanduser(source))
+    if not path.exists():
+        raise SourceError(
+            f"The adapter {source} does not exist: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter, "
+            "found neither."
         )
-    if lower := [layer for layer in in_target if in_target[layer] < rank]:
-        notes.append(f"Keras has one rank for the whole file, {rank}: {len(lower)} layers are filled up with zeros.")
-    names = list(dict.fromkeys(layer.keras for layer in in_target))
-    if set(names) != KERAS_DEFAULT:
-        notes.append(
-            f"Call backbone.enable_lora({rank}, target_layer_names={names}) before load_lora_weights, which by itself "
-            "loads query and value, and says nothing of the rest."
-        )
-    return notes
+    return path
 
 
-def adapter_at(source: Path) -> bool:
-    """Tell whether a source is KerasHub's file, and not PEFT's folder.
+def _is_keras_file(source: Path) -> bool:
+    """Return whether a source is a file of KerasHub, and not a folder of PEFT.
 
     Raises:
         SourceError: It is neither.
-        FileError: What would be read in the folder is not a regular file of it.
+        FileError: A file in the folder is not a regular file of this folder.
     """
     if source.is_dir():
-        check_files(source, lambda name: name in (CONFIG, WEIGHTS, OLD_WEIGHTS))
-    elif not source.is_file():
-        raise SourceError(f"{source} is neither: expected a {KERAS_SUFFIX} file or a folder, found a pipe or a device.")
-    if source.is_file():
-        if not source.name.endswith(KERAS_SUFFIX):
-            raise SourceError(f"{source} is a file that does not end in {KERAS_SUFFIX}. Of PEFT, pass the folder.")
-        return True
-    if not (source / CONFIG).is_file():
+        SourceFolder(source, lambda name: name in (CONFIG, WEIGHTS, OLD_WEIGHTS))  # refuses other than regular files
+        if not (source / CONFIG).is_file():
+            raise SourceError(
+                f"{source} has no {CONFIG}: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter, "
+                "found neither."
+            )
+        return False
+    if not source.is_file():
         raise SourceError(
-            f"{source} has no {CONFIG}: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter, found neither."
+            f"{source} is not an adapter: expected a {KERAS_SUFFIX} file or a folder, found a pipe or a device."
         )
-    return False
+    if not source.name.endswith(KERAS_SUFFIX):
+        raise SourceError(f"{source} is a file that does not end in {KERAS_SUFFIX}. For PEFT, pass the folder.")
+    return True
+
+
+def _read_base(base: str | Path, allow_pickle: bool) -> tuple[Architecture, bool]:
+    """Return the architecture of the base, and whether it has a head."""
+    with read_checkpoint(pull(base).folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
+        return checkpoint.architecture, checkpoint.head is not None
+
+
+def _write_keras(
+    adapter: Adapter, target: Path, architecture: Architecture, overwrite: bool
+) -> tuple[dict[str, int], list[str]]:
+    """Write the file. Return the ranks by the names of the layers, and notes."""
+    with new_file(target, overwrite) as file:
+        before_padding = write_keras_adapter(adapter, file, architecture)
+    rank = max(before_padding.values())
+    return {f"lora/{layer.number}": rank for layer in before_padding}, _keras_notes(adapter, before_padding, rank)
+
+
+def _write_peft(
+    adapter: Adapter, target: Path, dialect: TorchDialect, with_head: bool, overwrite: bool
+) -> tuple[dict[str, int], list[str]]:
+    """Write the folder. Return the ranks by the names of the layers, and notes."""
+    with new_folder(target, overwrite, is_checkpoint_file, CONFIG) as folder:
+        write_peft_adapter(adapter, folder, dialect, with_head)
+    ranks = {layer.module(dialect): factors.rank for layer, factors in adapter.factors.items()}
+    classes = "an AutoModelFor... class" if with_head else "AutoModel"
+    return ranks, [f"Load the base with {classes}: PEFT finds the layers only by the names of that model."]
+
+
+def _dtype_notes(adapter: Adapter) -> list[str]:
+    if adapter.dtypes == {"float32"}:
+        return []
+    return [f"The factors were {', '.join(sorted(adapter.dtypes))}. They are float32 now, without rounding."]
+
+
+def _keras_notes(adapter: Adapter, before_padding: Mapping[LoraLayer, int], rank: int) -> list[str]:
+    notes = []
+    raised = [layer for layer, factors in adapter.factors.items() if before_padding[layer] > factors.rank]
+    if raised:
+        names = ", ".join(dict.fromkeys(layer.keras for layer in raised))
+        before = max(adapter.factors[layer].rank for layer in raised)
+        after = max(before_padding[layer] for layer in raised)
+        notes.append(f"In Keras, all heads share one factor of {names}: their rank changes from {before} to {after}.")
+    if lower := [layer for layer in before_padding if before_padding[layer] < rank]:
+        notes.append(f"Keras has one rank for all layers, {rank}: {len(lower)} layers are padded with zeros.")
+    names_in_keras = list(dict.fromkeys(layer.keras for layer in before_padding))
+    if set(names_in_keras) != DEFAULT_LAYERS:
+        notes.append(
+            f"Call backbone.enable_lora({rank}, target_layer_names={names_in_keras}) before load_lora_weights. "
+            "Otherwise KerasHub loads only query and value, without a warning."
+        )
+    return notes

@@ -1,13 +1,12 @@
-"""LoRA adapters: which layers they reach, how Keras numbers these, and the factors of one library in the other.
+"""The factors of LoRA: which layers have them, how Keras numbers these layers, and how to convert the factors.
 
-An adapter adds to a kernel the product of two small factors. The product is the same number in both libraries; the
-factors are not:
+LoRA adds the product of two small factors to a kernel. KerasHub and PEFT factorize kernels differently:
 
-- PEFT factorizes every kernel as the matrix that torch has: `scale * b @ a`, *shape* (out, rank) and (rank, in).
-- Keras factorizes a kernel as it is, along its last axis. Of a dense layer, and of what follows the attention, that is
-  PEFT's way. The kernels of query, key and value are "hidden heads head_dim": each head has a factor `a` of its own,
-  and all heads share `b`. As a matrix that is a block diagonal, of rank heads * rank.
-- Keras stores one rank for a whole file, and no scale.
+- PEFT factorizes the matrix of torch: `scale * b @ a`, with *shapes* (out, rank) and (rank, in).
+- Keras factorizes the kernel along its last axis. For dense layers and for the output of the attention this is the
+  factorization of PEFT. The kernels of query, key and value have the axes "hidden heads head_dim": each head has its
+  own factor `a`, and all heads share `b`. As a matrix, `b` is block diagonal and has the rank heads * rank.
+- Keras stores one rank per file, and no scale.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ from albert_hub_bridge.mapping.weights import Dialect, WeightRule, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
 
 
-# Keras numbers the layers that have weights as `_flatten_layers` finds them: those of the backbone in the order that it
-# calls them, each followed by its own, the last made first. A layer's place here, and its name where LoRA reaches it.
+# Keras numbers the layers with weights in the order of `_flatten_layers`: the layers of the backbone in calling order,
+# each followed by its sublayers, the most recent first. The rows are in this order. Each has the path of the layer, and
+# its name if LoRA can adapt it.
 # Source: keras/src/layers/layer.py; keras_hub/src/models/backbone.py, `enable_lora`.
 # fmt: off
 _STEM = (
-    ("reversible_embedding",                ""),  # KerasHub 0.32 fails to save LoRA of an embedding
+    ("reversible_embedding",                ""),  # KerasHub 0.32 cannot save LoRA of an embedding
     ("position_embedding",                  ""),
     ("embedding",                           ""),
     ("layer_normalization",                 ""),
@@ -51,18 +51,18 @@ _POOLER = (
 )
 # fmt: on
 
-# What `load_lora_weights` expects in a file, unless `enable_lora` was called before.
-KERAS_DEFAULT = frozenset({"query", "value"})
+# The layers that `load_lora_weights` expects in a file, unless `enable_lora` selected others.
+DEFAULT_LAYERS = frozenset({"query", "value"})
 
 
 @dataclass(frozen=True, slots=True)
 class LoraLayer:
-    """A layer that LoRA reaches.
+    """A layer that LoRA can adapt.
 
     Args:
-        number: In Keras' file.
-        keras: Keras' name of it, which `enable_lora` takes; the layers of all groups share it.
-        rule: The row of its kernel.
+        number: Its number in a file of Keras.
+        keras: Its name in Keras, for `enable_lora`. The layers of all groups have the same names.
+        rule: The row of its kernel in the table of weights.
     """
 
     number: int
@@ -70,46 +70,46 @@ class LoraLayer:
     rule: WeightRule
 
     def module(self, dialect: Dialect) -> str:
-        """Return the layer's name in a model: its kernel's without the last part."""
+        """Return the name of the layer in a model."""
         return self.rule.name(dialect).rpartition(".")[0]
 
     @property
     def per_head(self) -> bool:
-        """Whether Keras' factors are of each head: its last axis is only a part of what the layer puts out."""
+        """Whether each head has its own factor `a` in Keras: the last axis is not the whole output."""
         return parse(self.rule.keras_axes)[-1] != parse(self.rule.torch_axes)[0]
 
     def torch_shapes(self, rank: int, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of PEFT's factors: (rank, in) and (out, rank)."""
+        """Return the shapes of PEFT's `a` and `b`: (rank, in) and (out, rank)."""
         outputs, inputs = self.rule.shape("albert_hub", sizes)
         return (rank, inputs), (outputs, rank)
 
     def keras_shapes(self, rank: int, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the shapes of Keras' factors: the kernel's with the rank as its last axis, and (rank, last axis)."""
+        """Return the shapes of Keras' `a` and `b`: the kernel's with the rank as last axis, and (rank, last axis)."""
         *rest, last = self.rule.shape("keras", sizes)
         return (*rest, rank), (rank, last)
 
 
 @cache
 def lora_layers(architecture: Architecture) -> tuple[LoraLayer, ...]:
-    """Return every layer that LoRA reaches, by Keras' numbers."""
+    """Return all layers that LoRA can adapt, in the order of their numbers in Keras."""
     rules = {rule.keras: rule for rule in weight_rules(architecture)}
     inner = range(architecture.num_inner_layers)
     encoders = [f"transformer_encoder_{count}" if count else "transformer_encoder" for count in inner]
     in_encoders = [(encoder + path, name) for encoder in encoders for path, name in _ENCODER]
-    every = (*_STEM, *in_encoders, *_POOLER)
+    rows = (*_STEM, *in_encoders, *_POOLER)
     return tuple(
-        LoraLayer(number, name, rules[f"layers/{path}/vars/0"]) for number, (path, name) in enumerate(every) if name
+        LoraLayer(number, name, rules[f"layers/{path}/vars/0"]) for number, (path, name) in enumerate(rows) if name
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """What an adapter adds to the kernel of one layer: `scale * b @ a`, in torch's layout.
+    """The factors of one layer, in the layout of torch. The adapter adds `scale * b @ a` to the kernel.
 
     Args:
         a: *Shape:* (rank, in).
         b: *Shape:* (out, rank).
-        scale: A factor of the product.
+        scale: The scale of the product.
     """
 
     a: np.ndarray
@@ -118,24 +118,30 @@ class Factors:
 
     @property
     def rank(self) -> int:
-        """Number of rows of `a`, and of columns of `b`."""
+        """Number of rows of `a` and of columns of `b`."""
         return int(self.a.shape[0])
+
+    def fits_float32(self) -> bool:
+        """Return whether neither `scale * b` nor any sum in `scale * b @ a` can overflow."""
+        largest = np.abs(self.b).max(initial=0).astype(np.float64) * abs(self.scale)
+        largest_a = float(np.abs(self.a).max(initial=0))
+        return bool(largest * max(1.0, self.rank * largest_a) < np.finfo(np.float32).max)
 
 
 def from_keras(layer: LoraLayer, a: np.ndarray, b: np.ndarray, sizes: Mapping[str, int]) -> Factors:
-    """Turn Keras' factors into PEFT's, with the same values.
+    """Convert the factors of Keras to those of PEFT. The values stay the same.
 
-    Ranks at the end that are zero in both factors are left out: they are what fills a layer up to the file's rank.
+    Trailing ranks that are zero in both factors are removed: Keras pads all layers to the rank of the file.
 
     Args:
-        layer: Which layer.
-        a: *Shape:* `layer.keras_shapes`: (hidden, heads, rank) for query, key and value.
+        layer: The layer.
+        a: *Shape:* as `layer.keras_shapes`; (hidden, heads, rank) for query, key and value.
         b: *Shape:* (rank, last axis of the kernel).
-        sizes: Of the axes.
+        sizes: Size of every axis.
 
     Returns:
-        Factors of the same rank; of query, key and value, heads * rank, in blocks, or less where `to_keras` made the
-        factors of more.
+        Factors of the same rank. For query, key and value the rank is heads * rank, or the original rank if `to_keras`
+        made the factors.
     """
     used = np.flatnonzero(a.reshape(-1, a.shape[-1]).any(axis=0) | b.any(axis=1))
     rank = int(used[-1]) + 1 if used.size else 1
@@ -144,32 +150,34 @@ def from_keras(layer: LoraLayer, a: np.ndarray, b: np.ndarray, sizes: Mapping[st
         return Factors(a.reshape(-1, rank).T, b.T)
     heads, head_dim = sizes["heads"], sizes["head_dim"]
     if rank % heads == 0 and rank < head_dim:
-        apart = a.reshape(-1, heads, heads, rank // heads).transpose(1, 2, 3, 0)  # head, block, rank, hidden
-        if _is_block_diagonal(apart):
-            return Factors(apart[0, 0], b.reshape(heads, -1, head_dim).transpose(0, 2, 1).reshape(heads * head_dim, -1))
-    blocks = np.zeros((heads, head_dim, heads, rank), b.dtype)
+        blocks = a.reshape(-1, heads, heads, rank // heads).transpose(1, 2, 3, 0)  # head, block, rank, hidden
+        if _is_block_diagonal(blocks):  # made by `to_keras`
+            return Factors(
+                blocks[0, 0], b.reshape(heads, -1, head_dim).transpose(0, 2, 1).reshape(heads * head_dim, -1)
+            )
+    diagonal = np.zeros((heads, head_dim, heads, rank), b.dtype)
     for head in range(heads):
-        blocks[head, :, head] = b.T
-    return Factors(a.transpose(1, 2, 0).reshape(heads * rank, -1), blocks.reshape(heads * head_dim, heads * rank))
+        diagonal[head, :, head] = b.T
+    return Factors(a.transpose(1, 2, 0).reshape(heads * rank, -1), diagonal.reshape(heads * head_dim, heads * rank))
 
 
 def to_keras(layer: LoraLayer, factors: Factors, sizes: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Turn PEFT's factors into Keras', with the scale in them.
+    """Convert the factors of PEFT to those of Keras, multiplied by the scale.
 
-    Of query, key and value, whose second factor Keras shares between the heads, the rank is the first of these:
+    In Keras, the heads of query, key and value share `b`. The new rank is the first of these that applies:
 
-    - that of one block, where the factors are the blocks of Keras' own;
-    - heads * rank, where that is less than head_dim: every head brings its rows of `b`, and uses them alone;
-    - head_dim, which is enough for any kernel: the second factor is the identity, the first the product itself.
+    - the rank of one block, if `from_keras` made the factors;
+    - heads * rank, if that is less than head_dim: each head uses only its own rows of the shared `b`;
+    - head_dim, which is enough for any kernel: `b` is the identity, and `a` is the product.
 
     Args:
-        layer: Which layer.
-        factors: Of it.
-        sizes: Of the axes.
+        layer: The layer.
+        factors: Its factors.
+        sizes: Size of every axis.
 
     Returns:
-        Both factors, *shapes* as `layer.keras_shapes` says for the rank that results. Nothing is rounded but what the
-        scale multiplies, and the product.
+        `a` and `b`, with *shapes* as `layer.keras_shapes` for the new rank. Only the scaled values and the product are
+        rounded.
     """
     a, b = factors.a, factors.b
     if factors.scale != 1.0:
@@ -193,7 +201,7 @@ def to_keras(layer: LoraLayer, factors: Factors, sizes: Mapping[str, int]) -> tu
 
 
 def _is_block_diagonal(blocks: np.ndarray) -> bool:
-    """Tell whether blocks, by row and column, are one block along the diagonal and zero elsewhere."""
+    """Return whether all diagonal blocks are the same and all others are zero. *Shape:* (row, column, ...)."""
     diagonal = np.arange(len(blocks))
     on_diagonal = blocks[diagonal, diagonal]
     others = blocks.copy()
@@ -201,7 +209,7 @@ def _is_block_diagonal(blocks: np.ndarray) -> bool:
     return not others.any() and bool((on_diagonal == on_diagonal[0]).all())
 
 
-def filled_up(a: np.ndarray, b: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fill Keras' factors up to a rank with zeros, which change nothing."""
+def pad_rank(a: np.ndarray, b: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pad the factors of Keras with zeros to a higher rank. The product does not change."""
     missing = rank - len(b)
     return np.pad(a, [*[(0, 0)] * (a.ndim - 1), (0, missing)]), np.pad(b, [(0, missing), (0, 0)])

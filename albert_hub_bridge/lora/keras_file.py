@@ -14,110 +14,115 @@ from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.errors import CheckpointError, Problem
 from albert_hub_bridge.formats.hdf5 import read_datasets
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor
-from albert_hub_bridge.lora.adapter import ANOTHER_BASE, Adapter, _read, dtypes_of, pair_problems, with_source
-from albert_hub_bridge.lora.factors import (
-    KERAS_DEFAULT,
-    LoraLayer,
-    filled_up,
-    from_keras,
-    lora_layers,
-    to_keras,
+from albert_hub_bridge.lora.adapter import (
+    CHECK_BASE,
+    Adapter,
+    Pair,
+    check_pair,
+    dtypes_of,
+    read_pair,
+    with_source_tensors,
 )
+from albert_hub_bridge.lora.factors import DEFAULT_LAYERS, LoraLayer, from_keras, lora_layers, pad_rank, to_keras
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.model.architecture import Architecture
 
 
 KERAS_SUFFIX = ".lora.h5"
 
-_KERNEL = re.compile(r"lora/(\d+)/vars/lora_kernel_([ab])")
 _RANK, _RANK_DTYPES = "lora/vars/rank", ("int32", "int64")
+_KERNEL = re.compile(r"lora/(\d+)/vars/lora_kernel_([ab])")
+
+
+def _kernel_names(layer: LoraLayer) -> dict[str, str]:
+    return {part: f"lora/{layer.number}/vars/lora_kernel_{part}" for part in "ab"}
 
 
 def read_keras_adapter(file: Path, architecture: Architecture) -> Adapter:
-    """Read what KerasHub's `save_lora_weights` wrote.
+    """Read a file of KerasHub's `save_lora_weights`.
 
     Args:
         file: A `.lora.h5` file.
-        architecture: Of the base, which says what the numbers in the file mean.
+        architecture: The architecture of the base. It maps the numbers in the file to layers.
 
     Raises:
-        CheckpointError: The file is damaged, or is not of this base; all problems are listed.
+        CheckpointError: The file is damaged, or does not fit this base. All problems are listed.
     """
-    layers = {layer.number: layer for layer in lora_layers(architecture)}
     sizes = axis_sizes(architecture)
-    problems: list[Problem] = []
-    pairs: dict[int, dict[str, LazyTensor]] = {}
     with ExitStack() as resources:
-        found = with_source(file, "keras", read_datasets(file, resources))
-        source_tensor = found.pop(_RANK, None)
-        rank = (
-            int(source_tensor.load())
-            if source_tensor is not None and source_tensor.shape == () and source_tensor.dtype in _RANK_DTYPES
-            else 0
-        )
+        tensors = with_source_tensors(file, "keras", read_datasets(file, resources))
+        rank = _rank_in(tensors.pop(_RANK, None))
+        pairs, problems = _pairs_by_layer(tensors, architecture)
         if rank < 1:
-            problems.append(Problem("wrong rank", _RANK, "expected a positive integer, found none"))
-        for name, weight in found.items():
-            match = _KERNEL.fullmatch(name)
-            if match is None:
-                problems.append(Problem("unexpected", name, f"expected no such dataset, found {weight.shape}"))
-            elif int(match[1]) not in layers:
-                problems.append(
-                    Problem("no such layer", name, f"expected a number of {_numbers(layers)}, found {match[1]}")
-                )
-            else:
-                pairs.setdefault(int(match[1]), {})[match[2]] = weight
-        names = {layers[number].keras for number in pairs}
-        factors = {}
-        for number, layer in layers.items():
-            if layer.keras in names:  # Keras has them of all layers of a name, or of none
-                shapes = layer.keras_shapes(rank, sizes) if rank else None
-                where = {part: f"lora/{number}/vars/lora_kernel_{part}" for part in "ab"}
-                wrong = pair_problems(where, pairs.get(number, {}), shapes)
-                problems += wrong
-                if not wrong and not problems:
-                    factors[layer] = from_keras(layer, *_read(pairs[number]), sizes)
-        if not pairs and not problems:
+            problems.insert(0, Problem("wrong rank", _RANK, "expected a positive integer, found none"))
+        # Keras adapts either all layers of a name or none of them.
+        names = {layer.keras for layer in pairs}
+        layers = [layer for layer in lora_layers(architecture) if layer.keras in names]
+        for layer in layers:
+            shapes = layer.keras_shapes(rank, sizes) if rank > 0 else None
+            problems += check_pair(_kernel_names(layer), pairs.get(layer, {}), shapes)
+        if not layers and not problems:
             problems.append(Problem("missing", "lora", "expected an adapter of some layer, found none"))
         if problems:
-            raise CheckpointError(file, "adapter", problems, ANOTHER_BASE)
+            raise CheckpointError(file, "adapter", problems, CHECK_BASE)
+        factors = {layer: from_keras(layer, *read_pair(pairs[layer]), sizes) for layer in layers}
         return Adapter(factors, dtypes=dtypes_of(pairs.values()))
 
 
-def _numbers(layers: Mapping[int, LoraLayer]) -> str:
-    return ", ".join(str(number) for number in layers)
+def _rank_in(tensor: LazyTensor | None) -> int:
+    """Return the rank that the file states; 0 if it states none."""
+    if tensor is None or tensor.shape != () or tensor.dtype not in _RANK_DTYPES:
+        return 0
+    return int(tensor.load())
+
+
+def _pairs_by_layer(
+    tensors: Mapping[str, LazyTensor], architecture: Architecture
+) -> tuple[dict[LoraLayer, Pair], list[Problem]]:
+    """Sort the factors by their layers; the names that belong to no layer are problems."""
+    layers = {layer.number: layer for layer in lora_layers(architecture)}
+    numbers = ", ".join(map(str, layers))
+    pairs: dict[LoraLayer, Pair] = {}
+    problems = []
+    for name, tensor in tensors.items():
+        match = _KERNEL.fullmatch(name)
+        if match is None:
+            problems.append(Problem("unexpected", name, f"expected no such dataset, found {tensor.shape}"))
+        elif (layer := layers.get(int(match[1]))) is None:
+            problems.append(Problem("no such layer", name, f"expected a number of {numbers}, found {match[1]}"))
+        else:
+            pairs.setdefault(layer, {})[match[2]] = tensor
+    return pairs, problems
 
 
 def write_keras_adapter(adapter: Adapter, file: Path, architecture: Architecture) -> dict[LoraLayer, int]:
-    """Write an adapter as KerasHub's `load_lora_weights` reads it: one rank, and all layers of a name.
+    """Write an adapter for KerasHub's `load_lora_weights`, which expects one rank and all layers of a name.
 
-    Query and value are always there, because KerasHub looks for them by itself; where the adapter has no factors for a
-    layer they are zeros.
+    Query and value are always written, because KerasHub expects them by default. Layers without factors get zeros.
 
     Args:
-        adapter: What to write.
-        file: Which does not exist yet.
-        architecture: Of the base.
+        adapter: The adapter.
+        file: The file to create.
+        architecture: The architecture of the base.
 
     Returns:
-        The rank of every layer before it was filled up to that of the file; 0 where there are only zeros.
+        The rank of every layer before it was padded to the rank of the file; 0 for layers of zeros.
     """
+    import h5py
+
     sizes = axis_sizes(architecture)
-    names = KERAS_DEFAULT | {layer.keras for layer in adapter.factors}
+    names = DEFAULT_LAYERS | {layer.keras for layer in adapter.factors}
     pairs = {layer: to_keras(layer, factors, sizes) for layer, factors in adapter.factors.items()}
     rank = max(len(b) for _, b in pairs.values())
     ranks = {}
-    import h5py
-
-    memory = io.BytesIO()  # where libhdf5 never meets a full disk, which it is not good at
+    memory = io.BytesIO()  # libhdf5 does not handle a full disk well
     with h5py.File(memory, "w", track_times=False) as h5:
         h5[_RANK] = np.int64(rank)
         for layer in lora_layers(architecture):
             if layer.keras in names:
                 a, b = pairs.get(layer) or (np.zeros(shape, np.float32) for shape in layer.keras_shapes(0, sizes))
                 ranks[layer] = len(b)
-                full_a, full_b = filled_up(a, b, rank)
-                h5[f"lora/{layer.number}/vars/lora_kernel_a"] = full_a
-                h5[f"lora/{layer.number}/vars/lora_kernel_b"] = full_b
+                for name, values in zip(_kernel_names(layer).values(), pad_rank(a, b, rank), strict=True):
+                    h5[name] = values
     write_file(file, memory.getvalue())
     return ranks

@@ -1,35 +1,26 @@
-"""PEFT's adapters: how it names layers, and what `adapter_config.json` says and has to say."""
+"""PEFT's `adapter_config.json`: its keys, and how PEFT derives ranks and scales from them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import sqrt
 from typing import Any
 
 from albert_hub_bridge.lora.factors import Factors
-from albert_hub_bridge.mapping.configs import BOOLEAN, Constant, Ignored, Renamed, Table, Validator
-from albert_hub_bridge.mapping.heads import HEADS
-from albert_hub_bridge.mapping.weights import TorchDialect, head_rules
+from albert_hub_bridge.mapping.configs import BOOLEAN, COUNT, Constant, Ignored, Renamed, Table, Validator
 
 
-PREFIX = "base_model.model."  # PEFT's own model, and its tuner's
-
-_COUNT = Validator("a positive integer", lambda value: type(value) is int and value > 0)
-_NUMBER = Validator("a number below a billion", lambda value: type(value) in (int, float) and abs(value) < 1e9)
-_TEXT = Validator("a text, or null", lambda value: value is None or isinstance(value, str))
-
-
-# PEFT matches names with whatever expression stands there. One with groups can take longer than anybody waits, and names
-# of layers need none: `attention.(query|key)` can be written as two.
-_SIMPLE = re.compile(r"[\w.\\^$|*+?\[\]-]{1,200}")
-_MOST_REPEATS, _MOST_PATTERNS = 3, 1000
+# PEFT matches the names of layers with regular expressions. A malicious expression can take exponential time, so groups
+# are not supported and repeats are few. `attention.(query|key)` can be written as two patterns.
+_SIMPLE_PATTERN = re.compile(r"[\w.\\^$|*+?\[\]-]{1,200}")
+_MAX_REPEATS, _MAX_PATTERNS = 3, 1000
 
 
-def _is_pattern(key: str) -> bool:
-    if _SIMPLE.fullmatch(key) is None or len(re.findall(r"[*+?]", key)) > _MOST_REPEATS:
+def _is_simple_pattern(key: str) -> bool:
+    if _SIMPLE_PATTERN.fullmatch(key) is None or len(re.findall(r"[*+?]", key)) > _MAX_REPEATS:
         return False
     try:
         return bool(re.compile(key))
@@ -37,52 +28,59 @@ def _is_pattern(key: str) -> bool:
         return False
 
 
-def _by_pattern(value: Any, *kinds: type) -> bool:
-    few = isinstance(value, dict) and len(value) <= _MOST_PATTERNS
-    return few and all(_is_pattern(key) and type(value[key]) in kinds for key in value)
+def _has_patterns(value: Any, *types: type) -> bool:
+    """Return whether a value is an object with patterns as keys, and values of these types."""
+    if not isinstance(value, dict) or len(value) > _MAX_PATTERNS:
+        return False
+    return all(_is_simple_pattern(key) and type(value[key]) in types for key in value)
 
 
-_PATTERNS = f"at most {_MOST_PATTERNS:,} simple patterns of names (no groups, at most {_MOST_REPEATS} repeats)"
-_RANKS = Validator(f"an object of ranks by {_PATTERNS}", lambda value: _by_pattern(value, int))
+_NUMBER = Validator("a number below a billion", lambda value: type(value) in (int, float) and abs(value) < 1e9)
+_STRING = Validator("a string, or null", lambda value: value is None or isinstance(value, str))
+_PATTERNS = f"at most {_MAX_PATTERNS:,} simple patterns of names (no groups, at most {_MAX_REPEATS} repeats)"
+_RANKS = Validator(
+    f"an object of positive ranks by {_PATTERNS}",
+    lambda value: _has_patterns(value, int) and all(map(COUNT.accepts, value.values())),
+)
 _ALPHAS = Validator(
     f"an object of numbers by {_PATTERNS}",
-    lambda value: _by_pattern(value, int, float) and all(map(_NUMBER.accepts, value.values())),
+    lambda value: _has_patterns(value, int, float) and all(map(_NUMBER.accepts, value.values())),
 )
 
-_TRAINING = "only says how it was trained"
-_ANOTHER = "a variant of LoRA that adds something else"
-_TENSORS = "the tensors say which layers there are"
+_TRAINING = "only used in training"
+_VARIANT = "this variant of LoRA computes something else"
+_TENSORS = "the tensors define it"
 
-# adapter_config.json, as PEFT 0.2 to 0.21 wrote it.
+# Written by PEFT 0.2 to 0.21.
 # fmt: off
 PEFT: Table = {
-    "peft_type":               Constant(("LORA",), "only LoRA has a place in KerasHub"),
-    "bias":                    Constant(("none",), "Keras' LoRA trains no biases", "none"),
-    "use_dora":                Constant((False,), "DoRA also scales the kernel that it is added to", False),
-    "use_qalora":              Constant((False,), _ANOTHER, False),
-    "lora_bias":               Constant((False,), "Keras' LoRA has no bias of its own", False),
-    "init_lora_weights":       Constant((True, False, "gaussian", "eva", "orthogonal"), "the base is another one then: save the adapter with path_initial_model_for_weight_conversion", True),
-    "layer_replication":       Constant((None, []), "ALBERT's layers are not replicated", None),
-    "trainable_token_indices": Constant((None, [], {}), "Keras' LoRA trains no tokens", None),
-    "target_parameters":       Constant((None, []), "ALBERT's layers are modules", None),
-    "alora_invocation_tokens": Constant((None,), _ANOTHER, None),
-    "use_bdlora":              Constant((None,), _ANOTHER, None),
-    "arrow_config":            Constant((None,), _ANOTHER, None),
-    "kasa_config":             Constant((None,), _ANOTHER, None),
-    "monteclora_config":       Constant((None,), _ANOTHER, None),
-    "velora_config":           Constant((None,), "VeLoRA saves tensors that only its training uses", None),
-    "r":                       Renamed("rank", 8, _COUNT),
+    "peft_type":               Constant(("LORA",), "KerasHub supports only LoRA"),
+    "bias":                    Constant(("none",), "LoRA in Keras has no biases", "none"),
+    "use_dora":                Constant((False,), "DoRA also scales the kernel", False),
+    "use_qalora":              Constant((False,), _VARIANT, False),
+    "lora_bias":               Constant((False,), "LoRA in Keras has no biases", False),
+    "init_lora_weights":       Constant((True, False, "gaussian", "eva", "orthogonal"), "it changes the base: save the adapter with path_initial_model_for_weight_conversion", True),
+    "layer_replication":       Constant((None, []), "ALBERT has no replicated layers", None),
+    "trainable_token_indices": Constant((None, [], {}), "LoRA in Keras trains no tokens", None),
+    "target_parameters":       Constant((None, []), "ALBERT has modules, not bare parameters", None),
+    "alora_invocation_tokens": Constant((None,), _VARIANT, None),
+    "use_bdlora":              Constant((None,), _VARIANT, None),
+    "arrow_config":            Constant((None,), _VARIANT, None),
+    "kasa_config":             Constant((None,), _VARIANT, None),
+    "monteclora_config":       Constant((None,), _VARIANT, None),
+    "velora_config":           Constant((None,), "VeLoRA saves tensors of its training", None),
+    "r":                       Renamed("rank", 8, COUNT),
     "lora_alpha":              Renamed("alpha", 8, _NUMBER),
     "use_rslora":              Renamed("rank_stabilized", False, BOOLEAN),
     "rank_pattern":            Renamed("ranks", {}, _RANKS),
     "alpha_pattern":           Renamed("alphas", {}, _ALPHAS),
-    "task_type":               Renamed("task_type", None, _TEXT),
+    "task_type":               Renamed("task_type", None, _STRING),
     "modules_to_save":         Ignored(_TENSORS),
     "target_modules":          Ignored(_TENSORS),
     "exclude_modules":         Ignored(_TENSORS),
     "layers_to_transform":     Ignored(_TENSORS),
     "layers_pattern":          Ignored(_TENSORS),
-    "fan_in_fan_out":          Ignored("ALBERT's layers are all of torch's usual kind"),
+    "fan_in_fan_out":          Ignored("ALBERT uses nn.Linear"),
     "lora_dropout":            Ignored(_TRAINING),
     "inference_mode":          Ignored(_TRAINING),
     "loftq_config":            Ignored(_TRAINING),
@@ -94,26 +92,26 @@ PEFT: Table = {
     "megatron_config":         Ignored(_TRAINING),
     "megatron_core":           Ignored(_TRAINING),
     "qalora_group_size":       Ignored("only QALoRA uses it"),
-    "enable_lora":             Ignored("only merged layers, which ALBERT has none of, use it"),
+    "enable_lora":             Ignored("only merged layers use it, and ALBERT has none"),
     "merge_weights":           Ignored(_TRAINING),
-    "auto_mapping":            Ignored("names the base's class"),
-    "base_model_name_or_path": Ignored("the base is given"),
-    "revision":                Ignored("the base is given"),
-    "peft_version":            Ignored("says where the file came from"),
+    "auto_mapping":            Ignored("the class of the base"),
+    "base_model_name_or_path": Ignored("the base is an argument"),
+    "revision":                Ignored("the base is an argument"),
+    "peft_version":            Ignored("the origin of the file"),
 }
 # fmt: on
 
 
 @dataclass(frozen=True, slots=True)
 class PeftSettings:
-    """What adapter_config.json says of ranks and scales.
+    """The ranks and scales in an `adapter_config.json`.
 
     Args:
-        rank: Of all layers but those that `ranks` names.
-        alpha: What the scale is made of, of all layers but those that `alphas` names.
+        rank: The rank of the layers without a pattern in `ranks`.
+        alpha: The numerator of the scale, for the layers without a pattern in `alphas`.
         rank_stabilized: Whether the scale is alpha / sqrt(rank), instead of alpha / rank.
-        ranks: By patterns of names.
-        alphas: By patterns of names.
+        ranks: Ranks by patterns of names.
+        alphas: Alphas by patterns of names.
     """
 
     rank: int
@@ -127,33 +125,33 @@ class PeftSettings:
         return int(_first_match(self.ranks, module, self.rank))
 
     def scale_of(self, module: str) -> float:
-        """Return what a layer's product is multiplied by."""
+        """Return the scale of a layer."""
         rank = self.rank_of(module)
         return float(_first_match(self.alphas, module, self.alpha)) / (sqrt(rank) if self.rank_stabilized else rank)
 
 
 def _first_match(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """Look a layer up as PEFT does. Source: peft/utils/other.py, `get_pattern_key`."""
+    """Return the value of the first pattern that matches. Source: peft/utils/other.py, `get_pattern_key`."""
     return next((value for key, value in patterns.items() if _compiled(key).match(module)), default)
 
 
-@lru_cache(maxsize=2 * _MOST_PATTERNS)  # of ranks and of alphas
+@lru_cache(maxsize=2 * _MAX_PATTERNS)  # ranks and alphas
 def _compiled(key: str) -> re.Pattern[str]:
     return re.compile(rf"(.*\.)?({key})$")
 
 
-def peft_config(
+def make_peft_config(
     factors: Mapping[str, Factors], modules_to_save: list[str] | None = None, task_type: str | None = None
 ) -> dict[str, Any]:
-    """Return adapter_config.json for an adapter.
+    """Return the content of `adapter_config.json`.
 
     Args:
-        factors: By the layers' names in the model that the adapter is for; each scale times its rank is an alpha.
-        modules_to_save: Layers that the adapter replaces as a whole.
+        factors: The factors by the names of the layers in the model.
+        modules_to_save: Layers that the adapter replaces.
         task_type: PEFT's name of the task.
     """
     ranks = {name: layer.rank for name, layer in factors.items()}
-    alphas = {name: _plain(layer.scale * layer.rank) for name, layer in factors.items()}
+    alphas = {name: _round_whole(layer.scale * layer.rank) for name, layer in factors.items()}
     rank, alpha = (max(found.values(), key=list(found.values()).count) for found in (ranks, alphas))
     return {
         "peft_type": "LORA",
@@ -175,12 +173,6 @@ def peft_config(
     }
 
 
-def _plain(number: float) -> float:
-    """Return a whole number where only rounding hides one: (5 / 49) * 49 is not quite 5."""
+def _round_whole(number: float) -> float:
+    """Undo rounding errors of whole numbers: (5 / 49) * 49 is not exactly 5."""
     return round(number) if abs(number - round(number)) < 1e-9 else number
-
-
-@cache
-def head_modules(dialect: TorchDialect) -> frozenset[str]:
-    """Return the first part of the names of every head's tensors."""
-    return frozenset(rule.name(dialect).partition(".")[0] for kind in HEADS for rule in head_rules(kind))

@@ -1,1 +1,1 @@
-"""What corresponds to what between the dialects: pure functions and tables. No files, no torch."""
+"""How the dialects correspond: tables and pure functions. No files, no torch."""

@@ -1,8 +1,7 @@
-"""Named axes: one pattern gives a tensor's shape, and two patterns the move from one layout to the other.
+"""Named axes. A pattern gives the shape of a tensor, and two patterns give the conversion between two layouts.
 
-A pattern is a row of axis names; parentheses merge neighbours: `"(heads head_dim) hidden"` is a matrix whose rows run
-through the heads, and through the dimensions of each head. The sizes come from the architecture, so nothing is
-written down twice. Moves are views of NumPy arrays: nothing is copied here.
+A pattern is a sequence of axis names. Parentheses merge axes: `"(heads head_dim) hidden"` is a matrix with one row per
+dimension of each head. The sizes of the axes come from the architecture. Conversions return views of NumPy arrays.
 """
 
 from __future__ import annotations
@@ -18,7 +17,12 @@ from albert_hub_bridge.model.architecture import Architecture
 
 
 def axis_sizes(architecture: Architecture, num_labels: int = 2) -> dict[str, int]:
-    """Return the size of every axis name that occurs in the table of weights; `num_labels` is a head's."""
+    """Return the size of every axis in the table of weights.
+
+    Args:
+        architecture: The architecture.
+        num_labels: The number of labels of a head.
+    """
     return {
         "vocabulary": architecture.vocabulary_size,
         "position": architecture.max_sequence_length,
@@ -41,23 +45,23 @@ def parse(pattern: str) -> tuple[tuple[str, ...], ...]:
 
 
 def shape_of(pattern: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the shape that a pattern has with these axis sizes."""
+    """Return the shape of a pattern."""
     return tuple(prod(sizes[axis] for axis in dimension) for dimension in parse(pattern))
 
 
 def rearrange(array: np.ndarray, source: str, target: str, sizes: Mapping[str, int]) -> np.ndarray:
-    """Move an array from the layout `source` to the layout `target`.
+    """Convert an array from the layout `source` to the layout `target`.
 
     Args:
         array: Shape `shape_of(source, sizes)`.
-        source: Pattern of the array.
-        target: Pattern with the same axes in another order or grouping.
+        source: The pattern of the array.
+        target: A pattern with the same axes, in another order or grouping.
         sizes: Size of every axis.
 
     Returns:
-        Shape `shape_of(target, sizes)`: a view wherever the strides allow it, as they do for all of ALBERT.
+        Shape `shape_of(target, sizes)`. It is a view if the strides allow that, which they do for all of ALBERT.
     """
     before = [axis for dimension in parse(source) for axis in dimension]
     after = [axis for dimension in parse(target) for axis in dimension]
-    apart = array.reshape([sizes[axis] for axis in before])
-    return apart.transpose([before.index(axis) for axis in after]).reshape(shape_of(target, sizes))
+    separate = array.reshape([sizes[axis] for axis in before])
+    return separate.transpose([before.index(axis) for axis in after]).reshape(shape_of(target, sizes))

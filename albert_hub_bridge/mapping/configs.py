@@ -1,7 +1,7 @@
-"""The sibling of the table of weights: what every configuration key means, in every dialect.
+"""The table of configuration keys: what every key means, in every dialect.
 
-A key is *renamed* (it is a field of `Architecture`), *constant* (it is checked, and refused when different) or
-*ignored*, with a reason that the report shows. A key that nobody names is an error, in both directions.
+A key is *renamed* (a field of `Architecture` or of the head), *constant* (only the listed values are supported) or
+*ignored*, with a reason for the report. Unknown keys are errors, in both directions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from albert_hub_bridge.errors import Problem
 from albert_hub_bridge.model.architecture import ACTIVATIONS, is_epsilon, is_rate
-from albert_hub_bridge.text import shown
+from albert_hub_bridge.text import short_repr
 
 
 REQUIRED = object()
@@ -20,61 +20,65 @@ REQUIRED = object()
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """What a value has to be."""
+    """The values that a key may have."""
 
     description: str
     accepts: Callable[[Any], bool]
 
 
-# The values of an architecture are checked together, by Architecture.
-ANYTHING = Validator("anything", lambda value: True)
-COUNT = Validator("a positive integer", lambda value: type(value) is int and value > 0)
-LABEL_COUNT = Validator("an integer from 1 to 100,000", lambda value: type(value) is int and 0 < value <= 100_000)
+# `type(value) is int` excludes booleans. Comparisons exclude NaN. `Architecture` validates its fields itself.
+# fmt: off
+ANYTHING         = Validator("anything", lambda value: True)
+BOOLEAN          = Validator("true or false", lambda value: type(value) is bool)
+COUNT            = Validator("a positive integer", lambda value: type(value) is int and value > 0)
+POSITIVE         = Validator("a positive number", lambda value: type(value) in (int, float) and value > 0)
+EPSILON          = Validator("a positive number below 1", is_epsilon)
+RATE_OR_NONE     = Validator("a number in [0, 1), or null", lambda value: value is None or is_rate(value))
+LABELS           = Validator("an object", lambda value: isinstance(value, Mapping))
+LABEL_COUNT      = Validator("an integer from 1 to 100,000", lambda value: type(value) is int and 0 < value <= 100_000)
 LABEL_COUNT_OR_0 = Validator("an integer from 0 to 100,000", lambda value: type(value) is int and 0 <= value <= 100_000)
-POSITIVE = Validator(
-    "a positive number", lambda value: type(value) in (int, float) and value > 0
-)  # not NaN, and not True
-BOOLEAN = Validator("true or false", lambda value: type(value) is bool)
-TRUNCATION = Validator("'round_robin' or 'waterfall'", lambda value: value in ("round_robin", "waterfall"))
-TRUNCATION_OR_LONGEST = Validator(
-    "'round_robin', 'waterfall' or 'longest_first'", lambda value: value == "longest_first" or TRUNCATION.accepts(value)
-)
+# fmt: on
 
-# transformers has several names for one function.
+
+def _one_of(*values: str | None) -> Validator:
+    names = ["null" if value is None else repr(value) for value in values]
+    return Validator(f"{', '.join(names[:-1])} or {names[-1]}", lambda value: value in values)
+
+
+TRUNCATION = _one_of("round_robin", "waterfall")
+TRUNCATION_OR_LONGEST = _one_of("round_robin", "waterfall", "longest_first")
+PROBLEM_TYPE = _one_of("regression", "single_label_classification", "multi_label_classification")
+CLASSIFIER_ACTIVATION = _one_of(None, "softmax", "sigmoid")
+
+# transformers has several names for the same function.
 SAME_ACTIVATION = {"gelu_new": "gelu_pytorch_tanh", "gelu_fast": "gelu_pytorch_tanh", "gelu_python": "gelu"}
 ACTIVATION = Validator(
     f"one of {', '.join((*ACTIVATIONS, *SAME_ACTIVATION))}",
     lambda value: isinstance(value, str) and (value in ACTIVATIONS or value in SAME_ACTIVATION),
 )
-RATE_OR_NONE = Validator("a number in [0, 1), or null", lambda value: value is None or is_rate(value))
-EPSILON = Validator("a positive number below 1", is_epsilon)
-LABELS = Validator("an object", lambda value: isinstance(value, Mapping))
-_PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
-PROBLEM_TYPE = Validator(f"one of {', '.join(_PROBLEM_TYPES)}", lambda value: value in _PROBLEM_TYPES)
-CLASSIFIER_ACTIVATION = Validator("null, 'softmax' or 'sigmoid'", lambda value: value in (None, "softmax", "sigmoid"))
 
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """The key is a field of ours; where it is absent it has the default of its own library."""
+    """The key is a field of this package. An absent key has the default of its library."""
 
     field: str
     default: Any = REQUIRED
-    kind: Validator = ANYTHING
+    validator: Validator = ANYTHING
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """The key may only have one of these values, because nothing here computes anything else."""
+    """The key must have one of these values. Others are not supported."""
 
     allowed: tuple[Any, ...]
-    why: str
-    default: Any = REQUIRED  # what an absent key means; by default, an allowed value
+    reason: str
+    default: Any = REQUIRED  # of an absent key; REQUIRED if an absent key is always fine
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """The key does not change what is computed, or is said elsewhere."""
+    """The key does not change the computation, or its information is stored elsewhere."""
 
     reason: str
 
@@ -85,30 +89,36 @@ Table = Mapping[str, Rule]
 
 @dataclass(frozen=True, slots=True)
 class IgnoredKey:
-    """A key that was read and not carried over, for the report."""
+    """A key of the source that is not converted, for the report."""
 
     key: str
     value: Any
     reason: str
 
 
-_NOT_AN_ENCODER = "ALBERT is a bidirectional encoder"
-_OUTPUT = "chooses what a call returns, not what it computes"
-_GENERATION = "only text generation uses it"
-_INIT = "only initializes new weights"
-_RUNTIME = "chooses how, not what, is computed"
-_PROVENANCE = "says where the file came from"
-_IDS = "the vocabulary says it"
-_LABEL = "names an object in Keras"
+# fmt: off
+_NOT_AN_ENCODER  = "ALBERT is a bidirectional encoder"
+_STRUCTURE       = "no library supports this structure"
+_OUTPUT          = "selects the outputs of a call"
+_GENERATION      = "only used in text generation"
+_INITIALIZATION  = "only initializes new weights"
+_TRAINING        = "only used in training"
+_PRETRAINING     = "only used to mask texts for pretraining"
+_RUNTIME         = "changes the runtime, not the result"
+_PROVENANCE      = "the origin of the file"
+_CODE            = "names code of the source, which is neither run nor converted"
+_OWN_NAME        = "the name of the file"
+_PACKING         = "the preprocessor adds [CLS] and [SEP]"
+_SPECIAL_PIECE   = "a special piece of the vocabulary"
+# The target has this information in its own form, so a report for people can omit these keys.
+_VOCABULARY      = "stored in the vocabulary"
+_KERAS_NAME      = "the name of an object in Keras"
+_LAYOUT          = "the target has its own value"
+_DTYPE           = "stored in the weights"
+_TENSORS         = "follows from the weights"
+# fmt: on
 
-_CODE = "names code, and that of a source is neither run nor carried over"
-
-_LAYOUT = "the target has its own"
-_DTYPE = "the weights carry their own dtype"
-_TENSORS = "the tensors say it"
-
-# Reasons of keys that the target says all the same, in its own way: a report to people can leave them out.
-SAID_ELSEWHERE = frozenset({_IDS, _LABEL, _LAYOUT, _DTYPE, _TENSORS})
+STORED_ELSEWHERE = frozenset({_VOCABULARY, _KERAS_NAME, _LAYOUT, _DTYPE, _TENSORS})
 
 # fmt: off
 KERAS: Table = {
@@ -123,19 +133,19 @@ KERAS: Table = {
     "dropout":               Renamed("dropout", 0.0),
     "max_sequence_length":   Renamed("max_sequence_length", 512),
     "num_segments":          Renamed("num_segments", 2),
-    "name":                  Ignored(_LABEL),
-    "trainable":             Ignored("a setting of training, not of the model"),
+    "name":                  Ignored(_KERAS_NAME),
+    "trainable":             Ignored(_TRAINING),
     "dtype":                 Ignored(_DTYPE),
 }
 
-# What transformers has written into any model's config.json, from version 2 to 5.
+# config.json of any model of transformers 2 to 5.
 _TRANSFORMERS: Table = {
     "is_decoder":              Constant((False,), _NOT_AN_ENCODER),
     "is_encoder_decoder":      Constant((False,), _NOT_AN_ENCODER),
     "add_cross_attention":     Constant((False,), _NOT_AN_ENCODER),
-    "pruned_heads":            Constant(({}, None), "pruned heads change the shape of the weights"),
-    "quantization_config":     Constant((None,), "quantized weights are not read"),
-    "per_layer_config":        Constant((None,), "every layer has the same shape"),
+    "pruned_heads":            Constant(({}, None), "pruned heads change the shapes of the weights"),
+    "quantization_config":     Constant((None,), "quantized weights are not supported"),
+    "per_layer_config":        Constant((None,), "all layers have the same shape"),
     "architectures":           Ignored(_TENSORS),
     "model_type":              Ignored(_LAYOUT),
     "auto_map":                Ignored(_CODE),
@@ -150,7 +160,7 @@ _TRANSFORMERS: Table = {
     "use_cache":               Ignored(_RUNTIME),
     "xla_device":              Ignored(_RUNTIME),
     "tf_legacy_loss":          Ignored(_RUNTIME),
-    "initializer_range":       Ignored(_INIT),
+    "initializer_range":       Ignored(_INITIALIZATION),
     "return_dict":             Ignored(_OUTPUT),
     "output_attentions":       Ignored(_OUTPUT),
     "output_hidden_states":    Ignored(_OUTPUT),
@@ -159,22 +169,22 @@ _TRANSFORMERS: Table = {
     "_commit_hash":            Ignored(_PROVENANCE),
     "transformers_version":    Ignored(_PROVENANCE),
     "tie_word_embeddings":     Ignored(_TENSORS),
-    "tie_encoder_decoder":     Ignored("there is no decoder"),
-    "num_labels":              Renamed("num_labels", None, LABEL_COUNT_OR_0),  # 0 where no head needs any
+    "tie_encoder_decoder":     Ignored("ALBERT has no decoder"),
+    "num_labels":              Renamed("num_labels", None, LABEL_COUNT_OR_0),  # 0 if no head needs labels
     "_num_labels":             Ignored(_TENSORS),
     "id2label":                Renamed("id2label", None, LABELS),
-    "label2id":                Ignored("made again from id2label"),
+    "label2id":                Ignored("derived from id2label"),
     "problem_type":            Renamed("problem_type", None, PROBLEM_TYPE),
     "classifier_activation":   Renamed("classifier_activation", None, CLASSIFIER_ACTIVATION),
     "finetuning_task":         Ignored(_PROVENANCE),
     "task_specific_params":    Ignored(_GENERATION),
     "tokenizer_class":         Ignored(_LAYOUT),
     "prefix":                  Ignored(_GENERATION),
-    "pad_token_id":            Ignored(_IDS),
-    "bos_token_id":            Ignored(_IDS),
-    "eos_token_id":            Ignored(_IDS),
-    "eos_token_ids":           Ignored(_IDS),
-    "sep_token_id":            Ignored(_IDS),
+    "pad_token_id":            Ignored(_VOCABULARY),
+    "bos_token_id":            Ignored(_VOCABULARY),
+    "eos_token_id":            Ignored(_VOCABULARY),
+    "eos_token_ids":           Ignored(_VOCABULARY),
+    "sep_token_id":            Ignored(_VOCABULARY),
     **dict.fromkeys((
         "cross_attention_hidden_size", "decoder_start_token_id", "max_length", "min_length", "do_sample",
         "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p",
@@ -201,12 +211,12 @@ ALBERT: Table = {
     "hidden_act":                   Renamed("activation", "gelu_new", ACTIVATION),
     "layer_norm_eps":               Renamed("layer_norm_epsilon", 1e-12, EPSILON),
     "classifier_dropout_prob":      Renamed("classifier_dropout", 0.1, RATE_OR_NONE),
-    "classifier_dropout":           Ignored("transformers' ALBERT reads classifier_dropout_prob"),
-    "position_embedding_type":      Constant(("absolute",), "no library computes relative positions in ALBERT any more"),
-    "net_structure_type":           Constant((0,), "a structure that no library computes"),
-    "gap_size":                     Constant((0,), "a structure that no library computes"),
-    "num_memory_blocks":            Constant((0,), "a structure that no library computes"),
-    "down_scale_factor":            Constant((1,), "a structure that no library computes"),
+    "classifier_dropout":           Ignored("ALBERT in transformers reads classifier_dropout_prob"),
+    "position_embedding_type":      Constant(("absolute",), "no library supports relative positions in ALBERT"),
+    "net_structure_type":           Constant((0,), _STRUCTURE),
+    "gap_size":                     Constant((0,), _STRUCTURE),
+    "num_memory_blocks":            Constant((0,), _STRUCTURE),
+    "down_scale_factor":            Constant((1,), _STRUCTURE),
     **_TRANSFORMERS,
 }
 
@@ -220,12 +230,12 @@ ALBERT_HUB: Table = {
     **_TRANSFORMERS,
 }
 
-# task.json of a preset, by its class.
+# task.json of a preset, by the class of the task.
 _KERAS_TASK: Table = {
     "backbone":     Ignored("compared with config.json"),
     "preprocessor": Ignored("read from preprocessor.json"),
-    "name":         Ignored(_LABEL),
-    "trainable":    Ignored("a setting of training, not of the model"),
+    "name":         Ignored(_KERAS_NAME),
+    "trainable":    Ignored(_TRAINING),
     "dtype":        Ignored(_DTYPE),
 }
 KERAS_TASKS: Mapping[str, Table] = {
@@ -238,35 +248,35 @@ KERAS_TASKS: Mapping[str, Table] = {
     },
 }
 
-# preprocessor.json of a preset, next to the tokenizer that is nested in it.
+# preprocessor.json of a preset, without the nested tokenizer.
 PREPROCESSOR: Table = {
     "sequence_length":       Renamed("sequence_length", 512, COUNT),
     "truncate":              Renamed("truncate", "round_robin", TRUNCATION),
-    "config_file":           Constant(("preprocessor.json",), "the file's own name"),
+    "config_file":           Constant(("preprocessor.json",), _OWN_NAME),
     "tokenizer":             Ignored("the vocabulary is read from assets/tokenizer"),
-    "name":                  Ignored(_LABEL),
-    "trainable":             Ignored(_LABEL),
-    "dtype":                 Ignored(_LABEL),
-    "mask_selection_rate":   Ignored("masks texts for pretraining"),
-    "mask_selection_length": Ignored("masks texts for pretraining"),
-    "mask_token_rate":       Ignored("masks texts for pretraining"),
-    "random_token_rate":     Ignored("masks texts for pretraining"),
+    "name":                  Ignored(_KERAS_NAME),
+    "trainable":             Ignored(_KERAS_NAME),
+    "dtype":                 Ignored(_KERAS_NAME),
+    "mask_selection_rate":   Ignored(_PRETRAINING),
+    "mask_selection_length": Ignored(_PRETRAINING),
+    "mask_token_rate":       Ignored(_PRETRAINING),
+    "random_token_rate":     Ignored(_PRETRAINING),
 }
 
 # tokenizer.json of a preset.
 KERAS_TOKENIZER: Table = {
-    "config_file":     Constant(("tokenizer.json",), "the file's own name"),
-    "proto":           Constant((None,), "the vocabulary is a file of its own"),
-    "sequence_length": Constant((None,), "packing belongs to the preprocessor"),
-    "add_bos":         Constant((False,), "[CLS] and [SEP] are added by the preprocessor"),
-    "add_eos":         Constant((False,), "[CLS] and [SEP] are added by the preprocessor"),
-    "name":            Ignored(_LABEL),
-    "trainable":       Ignored(_LABEL),
-    "dtype":           Ignored(_LABEL),
+    "config_file":     Constant(("tokenizer.json",), _OWN_NAME),
+    "proto":           Constant((None,), "the vocabulary is a separate file"),
+    "sequence_length": Constant((None,), "packing is a setting of the preprocessor"),
+    "add_bos":         Constant((False,), _PACKING),
+    "add_eos":         Constant((False,), _PACKING),
+    "name":            Ignored(_KERAS_NAME),
+    "trainable":       Ignored(_KERAS_NAME),
+    "dtype":           Ignored(_KERAS_NAME),
 }
 
-# tokenizer_config.json of a repository. transformers writes whatever its tokenizer was given into it, so keys that are
-# not here are reported as ignored; those that decide the ids are.
+# tokenizer_config.json of a repository. transformers writes all arguments of the tokenizer into it. The table has those
+# that change the ids. All other keys are ignored, and reported.
 TOKENIZER_CONFIG: Table = {
     "model_max_length":     Renamed("sequence_length", None, POSITIVE),
     "truncate":             Renamed("truncate", "longest_first", TRUNCATION_OR_LONGEST),
@@ -277,13 +287,13 @@ TOKENIZER_CONFIG: Table = {
     "auto_map":             Ignored(_CODE),
     "tokenizer_class":      Ignored(_LAYOUT),
     "model_input_names":    Ignored(_LAYOUT),
-    "added_tokens_decoder": Ignored(_IDS),
+    "added_tokens_decoder": Ignored(_VOCABULARY),
     "remove_space":         Constant((True,), "the vocabulary removes extra spaces"),
-    "pad_token":            Constant(("<pad>",), "the vocabulary's special piece"),
-    "unk_token":            Constant(("<unk>",), "the vocabulary's special piece"),
-    "cls_token":            Constant(("[CLS]",), "the vocabulary's special piece"),
-    "sep_token":            Constant(("[SEP]",), "the vocabulary's special piece"),
-    "mask_token":           Constant(("[MASK]",), "the vocabulary's special piece"),
+    "pad_token":            Constant(("<pad>",), _SPECIAL_PIECE),
+    "unk_token":            Constant(("<unk>",), _SPECIAL_PIECE),
+    "cls_token":            Constant(("[CLS]",), _SPECIAL_PIECE),
+    "sep_token":            Constant(("[SEP]",), _SPECIAL_PIECE),
+    "mask_token":           Constant(("[MASK]",), _SPECIAL_PIECE),
 }
 # fmt: on
 
@@ -292,19 +302,18 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
     """Read a configuration by its table.
 
     Args:
-        table: What each key means.
-        keys: The configuration, as parsed from JSON.
+        table: The meaning of every key.
+        keys: The parsed configuration.
 
     Returns:
-        The renamed fields with their values, the ignored keys, and everything that is wrong: unknown and missing
-        keys, refused values, and two keys of one field that disagree. Where there are problems the fields are not
-        complete.
+        The fields with their values, the ignored keys, and all problems: unknown keys, missing keys, unsupported
+        values, and contradictions between two keys of one field. With problems, the fields are incomplete.
     """
     fields: dict[str, Any] = {}
     origin: dict[str, str] = {}
     ignored: list[IgnoredKey] = []
     problems = [
-        Problem("unknown key", key, f"expected a key that is known, found {shown(keys[key])}")
+        Problem("unknown key", key, f"expected a known key, found {short_repr(keys[key])}")
         for key in keys
         if key not in table
     ]
@@ -312,29 +321,33 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
         match rule:
             case Ignored(reason) if key in keys:
                 ignored.append(IgnoredKey(key, keys[key], reason))
-            case Constant(allowed, why, default) if key in keys or default is not REQUIRED:
+            case Constant(allowed, reason, default) if key in keys or default is not REQUIRED:
                 value = keys.get(key, default)
-                if not any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in allowed):
-                    expected = " or ".join(repr(other) for other in allowed)
-                    problems.append(Problem("refused value", key, f"expected {expected}, found {shown(value)}: {why}"))
-            case Renamed(field, default, _):
+                if not any(_equal(value, each) for each in allowed):
+                    detail = f"expected {' or '.join(map(repr, allowed))}, found {short_repr(value)}: {reason}"
+                    problems.append(Problem("unsupported value", key, detail))
+            case Renamed(field, default, validator):
                 value = keys.get(key, default)
                 if value is REQUIRED:
                     problems.append(Problem("missing key", key, "expected a value, found none: it has no default"))
-                elif key in keys and value is not default and not rule.kind.accepts(value):
-                    problems.append(
-                        Problem("refused value", key, f"expected {rule.kind.description}, found {shown(value)}")
-                    )
+                elif key in keys and value is not default and not validator.accepts(value):
+                    detail = f"expected {validator.description}, found {short_repr(value)}"
+                    problems.append(Problem("unsupported value", key, detail))
                 elif field in fields and fields[field] != value:
-                    detail = f"expected {shown(fields[field])} as {origin[field]} has, found {shown(value)}: there is only one {field}"
-                    problems.append(Problem("contradiction", key, detail))
+                    expected = f"expected {short_repr(fields[field])}, the value of {origin[field]}"
+                    problems.append(Problem("contradiction", key, f"{expected}, found {short_repr(value)}"))
                 else:
                     fields[field], origin[field] = value, key
     return fields, ignored, problems
 
 
+def _equal(value: Any, allowed: Any) -> bool:
+    """Return whether two values of JSON are equal; `0` and `false` are not."""
+    return value == allowed and isinstance(value, bool) == isinstance(allowed, bool)
+
+
 def write_keys(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Write fields as a dialect's configuration: the keys that rename one of `values`, and the constant ones."""
+    """Write fields as a configuration: the keys of the fields in `values`, and constant keys with a default."""
     keys: dict[str, Any] = {}
     for key, rule in table.items():
         if isinstance(rule, Renamed) and rule.field in values:

@@ -1,4 +1,4 @@
-"""The heads: what each is called in every library, and what it needs of the encoder."""
+"""The heads: their names in every library, and their settings."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ HeadKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class HeadClass:
-    """A kind of head, and the class that has it in each library."""
+    """A kind of head, and its class in each library."""
 
     description: str
-    keras: str  # empty where KerasHub has none
-    task: str  # transformers' name of the task, from which all class names are made
+    keras: str  # empty if KerasHub has no such class
+    task: str  # transformers' name of the task, a part of all class names
 
     @property
     def albert_hub(self) -> str:
-        """The class of this package."""
+        """The class in this package."""
         return f"AlbertHubFor{self.task}"
 
     @property
     def albert(self) -> str:
-        """The class of transformers."""
+        """The class in transformers."""
         return f"AlbertFor{self.task}"
 
     @property
     def auto(self) -> str:
-        """The Auto class that finds either."""
+        """The Auto class for both."""
         return f"AutoModelFor{self.task}"
 
     def name(self, dialect: Literal["keras", "albert_hub", "albert"]) -> str:
-        """Return the class in a dialect."""
+        """Return the name of the class in a dialect."""
         return getattr(self, dialect)  # type: ignore[no-any-return]
 
 
@@ -56,9 +56,9 @@ HEADS: Mapping[HeadKind, HeadClass] = {
 }
 # fmt: on
 
-KERAS_EPSILON = 1e-5  # of the masked-LM head's layer norm: keras_hub/src/layers/modeling/masked_lm_head.py
+KERAS_EPSILON = 1e-5  # layer norm of the masked-LM head. Source: keras_hub/src/layers/modeling/masked_lm_head.py
 
-# The loss, and the activation of transformers' pipeline, that go with KerasHub's activation of a classifier.
+# The loss that follows from the activation of KerasHub's classifier. transformers' pipeline applies this activation.
 IMPLIED_PROBLEM_TYPES = {None: None, "softmax": "single_label_classification", "sigmoid": "multi_label_classification"}
 
 ClassifierActivation = Literal["softmax", "sigmoid"]
@@ -66,16 +66,16 @@ ClassifierActivation = Literal["softmax", "sigmoid"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What sits on the encoder.
+    """The head of a model.
 
     Args:
-        kind: Which head it is.
-        num_labels: Number of its scores; unused by the masked LM and by multiple choice, which has one a choice.
-        labels: Their names, in order, or None where nobody named them.
-        dropout: Rate before the classifier, in [0, 1); None for the encoder's rate.
-        activation: What KerasHub's classifier does to its scores; None for nothing, which is all that others do.
-        problem_type: transformers' name for the loss, or None.
-        layer_norm_epsilon: Of the masked-LM head.
+        kind: The kind of head.
+        num_labels: Number of scores. The masked LM and multiple choice do not use it.
+        labels: The names of the labels in order, or None.
+        dropout: Rate before the classifier, in [0, 1); None for the rate of the encoder.
+        activation: The activation of KerasHub's classifier, or None. Other libraries have none.
+        problem_type: transformers' name of the loss, or None.
+        layer_norm_epsilon: Epsilon of the masked-LM head's layer norm.
     """
 
     kind: HeadKind
@@ -88,7 +88,7 @@ class Head:
 
     @property
     def description(self) -> str:
-        """What it is, in words: "text classifier of 5 classes (softmax)"."""
+        """A short description: "text classifier of 5 classes (softmax)"."""
         words = HEADS[self.kind].description
         if self.kind in ("sequence_classification", "token_classification"):
             words += f" of {self.num_labels} class{'es' if self.num_labels != 1 else ''}"
@@ -96,12 +96,12 @@ class Head:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The names of the labels; transformers' `LABEL_0`, `LABEL_1`, ... where nobody named them."""
+        """The names of the labels. The default is that of transformers: `LABEL_0`, `LABEL_1`, ..."""
         return self.labels or tuple(f"LABEL_{index}" for index in range(self.num_labels))
 
 
 def kind_of_class(name: str) -> HeadKind | None:
-    """Tell which kind of head a class of any dialect has; None for others."""
+    """Return the kind of head of a class in any dialect; None if it has no head."""
     for kind, row in HEADS.items():
         if name and name in (row.keras, row.albert_hub, row.albert):
             return kind

@@ -1,8 +1,8 @@
-"""The table: one row per parameter, its name in every dialect and its axes in both layouts.
+"""The table of weights: one row per parameter, with its name in every dialect and its axes in both layouts.
 
-Dialects: `keras` is the dataset in KerasHub's `model.weights.h5` (of a head: `task.weights.h5`), `albert_hub` the parameter
-of `AlbertHubModel`, `albert` the parameter of transformers' `AlbertModel`. Shapes, both directions, parameter counts and
-the documentation in `conversion/README.md` are derived from these rows and nothing else.
+The dialects are `keras` (datasets in KerasHub's `model.weights.h5`, and in `task.weights.h5` for heads), `albert_hub`
+(parameters of `AlbertHubModel`) and `albert` (parameters of transformers' `AlbertModel`). Shapes, conversions in both
+directions, parameter counts and the table in `docs/reference/weights.md` are derived from these rows.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from albert_hub_bridge.model.architecture import Architecture
 Dialect = Literal["keras", "albert_hub", "albert"]
 TorchDialect = Literal["albert_hub", "albert"]
 
-# What the encoder is called in a model that has a head; alone, it has no name.
+# The prefix of the encoder's parameters in a model with a head.
 ENCODERS: Mapping[TorchDialect, str] = {"albert_hub": "backbone.", "albert": "albert."}
 
 
 @dataclass(frozen=True, slots=True)
 class WeightRule:
-    """One parameter: its name in every dialect and its axes in both layouts."""
+    """A parameter: its name in every dialect and its axes in both layouts."""
 
-    keras: str  # empty for heads that KerasHub does not have
+    keras: str  # empty if KerasHub has no such head
     albert_hub: str
     albert: str
     keras_axes: str
     torch_axes: str
 
     def name(self, dialect: Dialect) -> str:
-        """Return the parameter's name in a dialect."""
+        """Return the name in a dialect."""
         return getattr(self, dialect)  # type: ignore[no-any-return]
 
     def axes(self, dialect: Dialect) -> str:
-        """Return the parameter's axes in a dialect: KerasHub's, or torch's for the other two."""
+        """Return the axes in a dialect."""
         return self.keras_axes if dialect == "keras" else self.torch_axes
 
     def shape(self, dialect: Dialect, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Return the parameter's shape in a dialect."""
+        """Return the shape in a dialect."""
         return shape_of(self.axes(dialect), sizes)
 
     def move(self, array: np.ndarray, source: Dialect, target: Dialect, sizes: Mapping[str, int]) -> np.ndarray:
-        """Move the parameter's values from one dialect's layout to another's; a view, nothing is copied."""
+        """Convert the values from one dialect to another. The result is a view."""
         return rearrange(array, self.axes(source), self.axes(target), sizes)
 
 
@@ -64,7 +64,7 @@ _STEM = (
     WeightRule("layers/dense/vars/1",                 "embeddings_projection.bias",   "encoder.embedding_hidden_mapping_in.bias",        "hidden",               "hidden"),
 )
 
-# One encoder layer; KerasHub's names continue `layers/transformer_encoder[_n]/`, the others `<group>.<inner layer>.`.
+# One encoder layer. `_in_layer` adds the prefixes of the names.
 _LAYER = (
     WeightRule("_self_attention_layer/query_dense/vars/0",    "self_attention_layer.query_dense.weight",    "attention.query.weight",       "hidden heads head_dim", "(heads head_dim) hidden"),
     WeightRule("_self_attention_layer/query_dense/vars/1",    "self_attention_layer.query_dense.bias",      "attention.query.bias",         "heads head_dim",        "(heads head_dim)"),
@@ -89,7 +89,7 @@ _POOLER = (
     WeightRule("layers/dense_1/vars/1", "pooled_dense.bias",   "pooler.bias",   "pooled",        "pooled"),
 )
 
-# The kernel that makes scores of tokens is the token embedding.
+# The kernel of the token scores is the token embedding.
 _MASKED_LM = (
     WeightRule("layers/masked_lm_head/_intermediate_dense/vars/0",      "masked_lm_head.intermediate_dense.weight",      "predictions.dense.weight",     "hidden embedding", "embedding hidden"),
     WeightRule("layers/masked_lm_head/_intermediate_dense/vars/1",      "masked_lm_head.intermediate_dense.bias",        "predictions.dense.bias",       "embedding",        "embedding"),
@@ -125,12 +125,12 @@ _HEADS: Mapping[HeadKind, tuple[WeightRule, ...]] = {
 
 
 def weight_rules(architecture: Architecture, pooler: bool = True) -> tuple[WeightRule, ...]:
-    """Return the row of every parameter of an encoder, in forward order."""
+    """Return the rows of all parameters of an encoder, in the order of the forward pass."""
     return (*_STEM, *_layers(architecture), *(_POOLER if pooler else ()))
 
 
 def head_rules(kind: HeadKind) -> tuple[WeightRule, ...]:
-    """Return the row of every parameter of a head."""
+    """Return the rows of all parameters of a head."""
     return _HEADS[kind]
 
 
@@ -138,7 +138,7 @@ POOLER = frozenset(rule.albert_hub for rule in _POOLER)
 
 
 def _layers(architecture: Architecture) -> Iterator[WeightRule]:
-    """Yield the rows of all encoder layers. KerasHub names layers by a counter that runs through all groups."""
+    """Yield the rows of all encoder layers. KerasHub numbers the layers of all groups consecutively."""
     for group in range(architecture.num_groups):
         for inner in range(architecture.num_inner_repetitions):
             count = group * architecture.num_inner_repetitions + inner
@@ -163,7 +163,7 @@ def parameter_count(architecture: Architecture) -> int:
 
 
 def weights_as_markdown() -> str:
-    """Render the table for `conversion/README.md`, which a test compares."""
+    """Return the table as Markdown. A test compares it with `docs/reference/weights.md`."""
     lines = [
         "| KerasHub dataset | its axes | `AlbertHubModel` | transformers `AlbertModel` | their axes |",
         "|---|---|---|---|---|",

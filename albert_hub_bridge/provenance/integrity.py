@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.disk.checksums import sha256_of
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import CheckpointError, SourceError
-from albert_hub_bridge.layouts.registry import check_own_files, read_checkpoint
+from albert_hub_bridge.layouts.registry import open_source, read_checkpoint
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
-from albert_hub_bridge.provenance.record import CARD, PICTURE, RECORD, made_by, read_record
+from albert_hub_bridge.provenance.record import CARD, PICTURE, RECORD, ConversionRecord, FileDigest, read_record
 
 
 @dataclass(frozen=True, slots=True)
 class FilesCheck:
-    """Whether a converted folder is what it was when it was made, by its own `conversion.json`.
+    """Whether a converted folder is still what its own `conversion.json` says.
 
     Args:
-        folder: That was checked.
-        made_by: What the record says of where it comes from.
-        files: Number of files that the record has checksums of.
-        tensors: Number of tensors that it has checksums of.
-        changes: "changed", "missing" or "new", by the name of each file of which that is true. Only files that presets
-            and repositories have are new.
-        different_tensors: Tensors that are not those of the record, where the folder can be read.
-        others: Files of other kinds, which the record says nothing of.
+        folder: The folder.
+        made_by: Where the folder comes from, according to its record.
+        files: The number of files with checksums in the record.
+        tensors: The number of tensors with checksums in the record.
+        changes: "changed", "missing" or "new", by the name of each such file. Only files that presets and repositories
+            have count as new.
+        different_tensors: Tensors with other checksums than in the record, if the folder can be read.
+        others: Other files, which the record does not mention.
     """
 
     folder: str
@@ -39,59 +40,71 @@ class FilesCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether every file and tensor is there and is the same, and nothing was added that libraries would read."""
+        """Whether every file and tensor is unchanged, and no file was added that libraries would read."""
         return not self.changes and not self.different_tensors
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
+        """Return the report as data for JSON."""
         return {"passed": self.passed, **asdict(self)}
 
 
-def changed_files(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
-    """Compare a folder with its record.
+def changed_files(folder: Path, record: ConversionRecord, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Compare the files of a folder with its record.
+
+    Args:
+        folder: The folder.
+        record: Its `conversion.json`.
+        names: The names of its files, if they were listed already.
 
     Returns:
-        What happened, "changed", "missing" or "new", by the name of each file that is not as it was made.
+        "changed", "missing" or "new", by the name of each file that differs.
     """
-    made, found = record["target"]["files"], file_list(folder)
-    changes = {name: "missing" for name in made if name not in found}
-    changes |= {name: "new" for name in found if name not in made}
-    changes |= {name: "changed" for name in found if name in made and found[name]["sha256"] != made[name]["sha256"]}
+    recorded, found = record.target.files, file_list(folder, names)
+    changes = {name: "missing" for name in recorded if name not in found}
+    changes |= {name: "new" for name in found if name not in recorded}
+    changes |= {
+        name: "changed" for name in found if name in recorded and found[name]["sha256"] != recorded[name].sha256
+    }
     return dict(sorted(changes.items()))
 
 
 def check_files(folder: Path) -> FilesCheck | None:
-    """Compare the files and the tensors of a folder with the checksums in its record; None where it has no record.
+    """Compare the files and tensors of a folder with the checksums in its record; return None if it has no record.
 
     Raises:
-        FileError: What would be read is not a regular file of the folder.
-        ConfigurationError: It is not a record of this package.
-        CheckpointError: No file was changed, and the folder cannot be read all the same.
+        FileError: A file that would be read is not a regular file of the folder.
+        ConfigurationError: `conversion.json` is not a record of this package.
+        CheckpointError: No file was changed, but the folder cannot be read.
     """
-    check_own_files(folder)
+    source = open_source(folder)
     record = read_record(folder)
     if record is None:
         return None
-    changes, made = changed_files(folder, record), set(record["target"]["files"])
-    if (picture := record["picture"]) is not None:
-        file, made = folder / PICTURE, {*made, PICTURE}
-        if not file.is_file():
-            changes[PICTURE] = "missing"
-        elif sha256_of(file) != picture["sha256"]:
-            changes[PICTURE] = "changed"
-    # A hub's own files, which every download of it has, are no news.
-    known = {*made, *changes, RECORD, CARD, ".gitattributes"}
-    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-    others = [
-        path.as_posix() for path in found if path.as_posix() not in known and path.parts[0] not in (".git", ".cache")
-    ]
-    tensors = record["target"]["tensors"]
+    recorded = set(record.target.files)
+    changes = changed_files(folder, record, source.names)
+    if record.picture is not None:
+        recorded.add(PICTURE)
+        changes |= _changed_picture(folder, record.picture)
+    expected = {*recorded, *changes, RECORD, CARD, ".gitattributes"}  # hubs add .gitattributes to every download
+    others = [name for name in source.names if name not in expected and name.split("/")[0] not in (".git", ".cache")]
+    tensors = record.target.tensors
+    different = _different_tensors(source, tensors, has_changes=bool(changes))
+    return FilesCheck(str(folder), record.made_by, len(recorded), len(tensors), changes, different, others)
+
+
+def _changed_picture(folder: Path, picture: FileDigest) -> dict[str, str]:
+    file = folder / PICTURE
+    if not file.is_file():
+        return {PICTURE: "missing"}
+    return {} if sha256_of(file) == picture.sha256 else {PICTURE: "changed"}
+
+
+def _different_tensors(source: SourceFolder, recorded: Mapping[str, str], has_changes: bool) -> list[str]:
     try:
-        with read_checkpoint(folder) as checkpoint:
-            held = tensor_list(checkpoint)
+        with read_checkpoint(source) as checkpoint:
+            found = tensor_list(checkpoint)
     except (CheckpointError, SourceError):
-        if not changes:
+        if not has_changes:
             raise
-        held = {}  # what was changed is why
-    different = sorted(name for name in {**tensors, **held} if tensors.get(name) != held.get(name)) if held else []
-    return FilesCheck(str(folder), made_by(record), len(made), len(tensors), changes, different, others)
+        return []  # the changed files are the reason
+    return sorted(name for name in {**recorded, **found} if recorded.get(name) != found.get(name))

@@ -1,7 +1,7 @@
-"""Model cards that say what was converted, what was measured and what is missing, and nothing else.
+"""Model cards: what was converted, what was measured and what is missing.
 
-A card is rendered from `conversion.json` alone, so it can be rendered again; what people write between the two marks at
-its end stays.
+A card is rendered from `conversion.json` alone, so it can be rendered again. Text that users write between the two
+marks at its end stays.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.disk.durable import naming
+from albert_hub_bridge.disk.durable import add_filename
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.model.architecture import KERAS_FIELDS
-from albert_hub_bridge.provenance.record import CARD, CHECKS, PICTURE
+from albert_hub_bridge.provenance.record import CARD, CHECKS, PICTURE, ConversionRecord
 from albert_hub_bridge.text import one_line
 
 
-BEGIN, END = "<!-- What is written between these lines is kept. -->", "<!-- Up to here. -->"
+BEGIN, END = "<!-- Text between these two lines is kept. -->", "<!-- End of the kept text. -->"
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 _HOMEPAGE = "https://pypi.org/project/albert-hub-bridge"
@@ -32,7 +32,7 @@ _POOLINGS: Mapping[str | None, str] = {
     "mean": "the mean of the states of its tokens",
     "cls": "the state of its first token, `[CLS]`",
 }
-_PIPELINES: Mapping[HeadKind | None, str | None] = {
+_PIPELINES: Mapping[HeadKind | None, str] = {
     None: "feature-extraction",
     "masked_lm": "fill-mask",
     "pretraining": "fill-mask",
@@ -43,68 +43,49 @@ _PIPELINES: Mapping[HeadKind | None, str | None] = {
 }
 
 
-def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> str:
+def render_card(record: ConversionRecord, location: str, by_hand: str = "") -> str:
     """Render a card.
 
     Args:
-        record: What `conversion.json` says.
-        location: Where people will load it from: `hf://user/repo`, `kaggle://user/model/framework/name`, or the name of
+        record: Of the conversion.
+        location: Where users will load it from: `hf://user/repo`, `kaggle://user/model/framework/name`, or the name of
             the folder.
-        by_hand: What somebody wrote into the card before.
+        by_hand: Text that a user wrote into the card before.
 
     Source:
         https://huggingface.co/docs/hub/model-cards; the metadata is huggingface_hub's `ModelCardData`.
     """
     from huggingface_hub.repocard import ModelCard
 
-    source, target = record["source"], record["target"]
-    kind: HeadKind | None = record["head_kind"]
-    text, keras_class = record["vocabulary"], HEADS[kind].keras if kind is not None else "AlbertBackbone"
     scheme, _, name = location.rpartition("://")
+    head, vocabulary = HEADS[record.head_kind] if record.head_kind is not None else None, record.vocabulary
     rendered = ModelCard.from_template(
         _metadata(record, location),
         template_path=str(_TEMPLATE),
+        record=record,
+        # Where it is, and how it is loaded from there.
         title=location.rpartition("/")[2],
-        parameters=f"{record['parameters']:,}",
-        head=record["head"] or "the encoder alone",
-        dtype=target["dtype"],
-        source=_link(source["handle"]),
-        source_layout=_LAYOUTS[source["layout"]],
-        target_layout=_LAYOUTS[target["layout"]],
-        homepage=_HOMEPAGE,
-        layout=target["layout"],
-        published=record["published"],
         location=name,
-        on_kaggle=scheme == "kaggle",
-        keras_class=keras_class,
-        # Only code of this package is ever among what a conversion wrote.
-        code=[name for name in target["files"] if name.endswith(".py")],
         keras_location=location,
-        # KerasHub's importer needs a pooler, and ignores whatever an ALBERT does otherwise.
-        kerashub_reads=record["has_pooler"] and set(record["architecture"]) <= set(KERAS_FIELDS),
-        auto_class=HEADS[kind].auto if kind is not None else "AutoModel",
-        tokenizer=text is not None,
-        text_normalization=_plain(text["text_normalization"]) if text is not None else None,
-        normalization=_plain(text["normalization"]) if text is not None else None,
-        rules_before=text is not None and not text["rules_in_vocabulary"] and text["text_normalization"] != "none",
-        rules_inside=text is not None and text["rules_in_vocabulary"],
-        lower_cases=text is not None and text["lower_cases"],
-        changed_texts=record["changed_texts"],
-        sample_size=record["sample_size"],
-        pooling=_POOLINGS.get(record["sentence_transformers"]),
-        verification=record["verification"],
+        on_kaggle=scheme == "kaggle",
+        keras_class=head.keras if head is not None else "AlbertBackbone",
+        auto_class=head.auto if head is not None else "AutoModel",
+        code=[file for file in record.target.files if file.endswith(".py")],  # a conversion writes no code but ours
+        # KerasHub's importer needs a pooler, and ignores settings that KerasHub does not have.
+        kerashub_reads=record.has_pooler and set(record.architecture) <= set(KERAS_FIELDS),
+        # In words.
+        source=_link(record.source.handle),
+        source_layout=_LAYOUTS[record.source.layout],
+        target_layout=_LAYOUTS[record.target.layout],
+        homepage=_HOMEPAGE,
+        text_normalization=_plain(vocabulary.text_normalization) if vocabulary is not None else None,
+        normalization=_plain(vocabulary.normalization) if vocabulary is not None else None,
+        pooling=_POOLINGS.get(record.sentence_transformers),
         parity=_parity(record),
-        picture=PICTURE if record["picture"] is not None else None,
-        golden=record["golden"],
-        facts=record["architecture"],
-        notes=[_plain(note) for note in record["notes"]],
-        dropped=[{**tensor, "name": _plain(tensor["name"])} for tensor in record["dropped"]],
-        ignored=[{**key, "key": _plain(key["key"])} for key in record["ignored"]],
-        revision=source["revision"],
-        tool=record["tool"],
-        command=record["command"],
-        source_files=source["files"],
-        target_files=target["files"],
+        picture=PICTURE if record.picture is not None else None,
+        notes=[_plain(note) for note in record.notes],
+        dropped=[{"name": _plain(each.name), "shape": each.shape, "reason": each.reason} for each in record.dropped],
+        ignored=[{"key": _plain(each.key), "reason": each.reason} for each in record.ignored],
         begin=BEGIN,
         end=END,
     )
@@ -115,29 +96,28 @@ def render_card(record: Mapping[str, Any], location: str, by_hand: str = "") -> 
 _MARKUP = str.maketrans({"<": "&lt;", "`": "'"})
 
 
-def _plain(text: Any) -> str:
-    """Keep what a source says from being Markdown or HTML: it is one line, and has no tags, links or code."""
-    return one_line(str(text), 2000).translate(_MARKUP).replace("](", "] (")
+def _plain(text: str) -> str:
+    """Return a text of the source on one line, without Markdown or HTML: no tags, links or code."""
+    return one_line(text, 2000).translate(_MARKUP).replace("](", "] (")
 
 
-def _parity(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return the rows of the parity table."""
-    verification = record["verification"]
-    names = ["sequence_output", "pooled_output"][: 1 + record["has_pooler"]] + ["head_output"] * bool(
-        record["head_kind"]
-    )
+def _parity(record: ConversionRecord) -> dict[str, str]:
+    """Return the rows of the table of results."""
+    verification = record.verification
     if verification is None:
-        return dict.fromkeys([*CHECKS, *map(_difference_of, names)], "not measured")
+        outputs = ["sequence_output"] + ["pooled_output"] * record.has_pooler + ["head_output"] * bool(record.head_kind)
+        return dict.fromkeys([*CHECKS, *map(_difference_of, outputs)], "not measured")
     differences = verification["max_abs_difference"].items()
     return {
-        **{name: _outcome(part) for name, part in verification["parts"].items()},
+        **{name: _outcome(check) for name, check in verification["checks"].items()},
         **{_difference_of(name): "not a number" if value is None else f"{value:.1e}" for name, value in differences},
     }
 
 
-def _outcome(part: Mapping[str, Any]) -> str:
-    not_measured = [f"not measured: {what.removeprefix('not measured: ')}" for what in part["not_measured"]]
-    lines = [f"{part['outcome']}{': ' if part['said'] else ''}{part['said']}", *part["failures"], *not_measured]
+def _outcome(check: Mapping[str, Any]) -> str:
+    not_measured = [f"not measured: {what.removeprefix('not measured: ')}" for what in check["not_measured"]]
+    description = f": {check['description']}" if check["description"] else ""
+    lines = [f"{check['outcome']}{description}", *check["failures"], *not_measured]
     return "; ".join(lines).replace("|", r"\|")
 
 
@@ -145,37 +125,38 @@ def _difference_of(name: str) -> str:
     return f"largest absolute difference of `{name}`, in float32"
 
 
-def _metadata(record: Mapping[str, Any], location: str) -> Any:
+def _metadata(record: ConversionRecord, location: str) -> Any:
+    """Return the metadata of a card."""
     from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
-    source, target, published = record["source"], record["target"], record["published"]
-    on_hub = source["handle"].removeprefix("hf://").partition("@")[0] if source["handle"].startswith("hf://") else None
-    verification = record.get("verification")
+    handle, pipeline = record.source.handle, _PIPELINES[record.head_kind]
+    on_hub = handle.removeprefix("hf://").partition("@")[0] if handle.startswith("hf://") else None
+    differences = record.verification["max_abs_difference"] if record.verification is not None else {}
     results = [
         EvalResult(
-            task_type=_PIPELINES[record["head_kind"]] or "feature-extraction",
+            task_type=pipeline,
             dataset_type="albert-hub-bridge/sample-texts",
             dataset_name="sample texts of albert-hub-bridge",
             metric_type="max_abs_difference",
             metric_name=f"largest absolute difference of {name} from the source",
             metric_value=value,
         )
-        for name, value in (verification["max_abs_difference"] if verification else {}).items()
+        for name, value in differences.items()
         if value is not None
     ]
     library, tags = "transformers", ["albert", "albert-hub-bridge", "pytorch"]
-    if target["layout"] == "keras":
+    if record.target.layout == "keras":
         library, tags = "keras-hub", ["albert", "albert-hub-bridge", "keras-hub"]
-    if pooling := record["sentence_transformers"]:  # under which words the Hub looks for such models
+    if record.sentence_transformers is not None:  # the Hub finds such models by these words
         library, tags = "sentence-transformers", [*tags, "sentence-transformers", "feature-extraction"]
     return ModelCardData(
-        license=published["license"] if published else None,
-        language=published["language"] if published else None,
+        license=record.published["license"] if record.published else None,
+        language=record.published["language"] if record.published else None,
         base_model=on_hub,
-        # The Hub has no word for the same weights in another format; only rounded ones have one.
-        base_model_relation="quantized" if on_hub and target["dtype"] != source["dtype"] else None,
+        # The Hub has no relation for the same weights in another format, only for rounded weights.
+        base_model_relation="quantized" if on_hub and record.target.dtype != record.source.dtype else None,
         library_name=library,
-        pipeline_tag="sentence-similarity" if pooling else _PIPELINES[record["head_kind"]],
+        pipeline_tag="sentence-similarity" if record.sentence_transformers is not None else pipeline,
         tags=tags,
         model_name=location.rpartition("/")[2] if results else None,
         eval_results=results or None,
@@ -193,12 +174,12 @@ def _link(handle: str) -> str:
 
 
 def written_by_hand(folder: Path) -> str:
-    """Return what somebody wrote between the marks of a folder's card."""
+    """Return the text that a user wrote between the marks of a folder's card."""
     file = folder / CARD
-    with naming(file):
+    with add_filename(file):
         return between_marks(file.read_text(encoding="utf-8")) if file.is_file() else ""
 
 
 def between_marks(text: str) -> str:
-    """Return what somebody wrote between the marks of a card."""
+    """Return the text between the marks of a card."""
     return text.partition(BEGIN)[2].partition(END)[0].strip()

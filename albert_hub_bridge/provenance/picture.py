@@ -1,4 +1,4 @@
-"""A picture of the parity per layer, drawn by matplotlib where it is installed (extra `plot`)."""
+"""A picture of the differences per layer, drawn by matplotlib if it is installed (extra `plot`)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 def draw_parity(verification: Mapping[str, Any]) -> bytes | None:
-    """Draw what `verify` measured of every layer.
+    """Draw the difference that `verify` measured after every layer.
 
     Args:
-        verification: As `conversion.json` has it.
+        verification: `verification` of `conversion.json`.
 
     Returns:
-        A PNG, the same bytes for the same numbers and version of matplotlib; None where matplotlib is not installed,
-        or not every layer was measured, or one gave something that is not a number.
+        A PNG, the same bytes for the same numbers and version of matplotlib. None if matplotlib is not installed, if
+        the layers were not measured, or if a difference is not a number.
     """
     differences = verification.get("layer_differences")
     if not differences or None in differences or importlib.util.find_spec("matplotlib") is None:
@@ -27,21 +27,21 @@ def draw_parity(verification: Mapping[str, Any]) -> bytes | None:
     from matplotlib.ticker import MaxNLocator
 
     file = io.BytesIO()
-    with matplotlib.style.context("default"):  # not the user's own
+    with matplotlib.style.context("default"):  # not the user's own style
         figure = Figure(figsize=(8, 3.2), dpi=100, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         tolerance = verification["tolerance"]
-        axes.plot(range(len(differences)), differences, marker="o", markersize=4, label="each run of a layer")
-        axes.axhline(
-            tolerance, color="tab:red", linestyle="--", label=f"largest that passes for the outputs, {tolerance:g}"
+        axes.plot(
+            range(len(differences)), differences, marker="o", markersize=4, label="difference after each layer run"
         )
-        axes.set_yscale("symlog", linthresh=1e-9)  # linear below, so that no difference at all has a place
+        axes.axhline(tolerance, color="tab:red", linestyle="--", label=f"tolerance for the outputs, {tolerance:g}")
+        axes.set_yscale("symlog", linthresh=1e-9)  # linear near zero, so that a difference of 0 can be drawn
         axes.set_ylim(0, 3 * max(*differences, tolerance, 1e-9))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("run of a layer, in the order of the forward pass (0: embeddings)")
+        axes.set_xlabel("layer run, in the order of the forward pass (0: embeddings)")
         axes.set_ylabel("largest absolute difference")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
-        figure.savefig(file, format="png", metadata={"Software": None})  # whose version is no news
+        figure.savefig(file, format="png", metadata={"Software": None})  # without the version of matplotlib
     return file.getvalue()

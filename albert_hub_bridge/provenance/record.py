@@ -1,92 +1,303 @@
-"""`conversion.json`: where a converted folder comes from, as data, beside the card that says it to people."""
+"""`conversion.json`: how a folder was converted, as data. The model card is rendered from it."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: @strict checks values against annotations that are types, not strings.
+# @strict does not check frozen dataclasses, because those bypass `__setattr__`. Records are changed by `replace`.
 
 import json
-from collections.abc import Mapping
+import re
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
-from albert_hub_bridge.disk.json_files import json_bytes, read_json
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+
+from albert_hub_bridge.checkpoint import Layout, SourceLayout
+from albert_hub_bridge.disk.strict_json import json_bytes, read_json
 from albert_hub_bridge.errors import ConfigurationError, Problem
-from albert_hub_bridge.hubs.common import Source
+from albert_hub_bridge.hubs.local_source import LocalSource
+from albert_hub_bridge.layouts.files import RECORD_FILES
+from albert_hub_bridge.layouts.layout import Pooling
+from albert_hub_bridge.mapping.heads import HeadKind
+from albert_hub_bridge.text import short_repr
 
 
-RECORD, CARD, PICTURE = "conversion.json", "README.md", "parity.png"
+RECORD, CARD, PICTURE = RECORD_FILES
 
 # The checks of a verification, in the order of the report and the card.
 CHECKS = ("configuration", "tensors", "reference", "engines", "texts")
 
-# What a record must have, so that a card can be made of it and files can be checked by it.
-# fmt: off
-_SHAPE: dict[str, type | tuple[type, ...]] = {
-    "tool": str, "command": str, "source": dict, "target": dict, "published": (dict, type(None)),
-    "architecture": dict, "head": (str, type(None)), "head_kind": (str, type(None)),
-    "has_pooler": bool, "parameters": int, "vocabulary": (dict, type(None)), "changed_texts": (int, type(None)),
-    "sample_size": int, "sentence_transformers": (str, type(None)), "ignored": list, "dropped": list, "notes": list,
-    "verification": (dict, type(None)), "picture": (dict, type(None)), "golden": (dict, type(None)),
-}
-# fmt: on
+
+@strict
+@dataclass
+class FileDigest:
+    """Size and SHA-256 (in hexadecimal) of a file."""
+
+    bytes: int
+    sha256: str
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder's `conversion.json` says; None where there is none.
+@strict
+@dataclass
+class SourceRecord:
+    """The source of a conversion.
+
+    Args:
+        handle: Its name on a hub, or the name of its folder.
+        revision: Commit or version on the hub; None for a folder.
+        layout: Its layout.
+        dtype: Of its weights; None before the conversion.
+        files: Digest of every file, by its name.
+    """
+
+    handle: str
+    revision: str | None
+    layout: SourceLayout
+    dtype: str | None
+    files: dict[str, FileDigest]
+
+
+@strict
+@dataclass
+class TargetRecord:
+    """The target of a conversion.
+
+    Args:
+        layout: Its layout.
+        dtype: Of its weights; None before the conversion.
+        files: Digest of every file, by its name; without the record, the card and the picture.
+        tensors: SHA-256 of every tensor, by its name in the albert_hub layout (`digests.sha256_of_tensor`).
+    """
+
+    layout: Layout
+    dtype: str | None
+    files: dict[str, FileDigest]
+    tensors: dict[str, str]
+
+
+@strict
+@dataclass
+class VocabularySummary:
+    """A vocabulary, and the normalization of a text.
+
+    Args:
+        pieces: Number of pieces.
+        text_normalization: What happens to a text before the vocabulary's own normalization: `none`, `uncased`, ...
+        text_normalization_from: The file or library that defines it.
+        normalization_in_vocabulary: Whether it is part of the vocabulary's own normalization.
+        normalization: The vocabulary's own normalization, such as `nmt_nfkc`.
+        lower_cases: Whether texts are lower-cased, by either of them.
+        sequence_length: Largest number of tokens of a packed input; None where the source does not define it.
+        truncate: How pairs are truncated.
+    """
+
+    pieces: int
+    text_normalization: str
+    text_normalization_from: str
+    normalization_in_vocabulary: bool
+    normalization: str
+    lower_cases: bool
+    sequence_length: int | None
+    truncate: str
+
+
+@strict
+@dataclass
+class IgnoredKeyRecord:
+    """A setting of the source that was not converted."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+@strict
+@dataclass
+class DroppedTensorRecord:
+    """A tensor of the source that was not converted."""
+
+    name: str
+    shape: list[int]
+    reason: str
+
+
+@strict
+@dataclass
+class GoldenNumbers:
+    """Numbers that KerasHub publishes for a preset, and the result of comparing a conversion with them.
+
+    Args:
+        source: URL of the test that contains them.
+        token_ids: The input, (1, sequence).
+        segment_ids: The input, (1, sequence).
+        padding_mask: The input, (1, sequence).
+        sequence_output: First numbers of the first token's state.
+        pooled_output: First numbers of the pooled output.
+        max_abs_difference: Largest absolute difference of the conversion's numbers; None if they were not compared.
+    """
+
+    source: str
+    token_ids: list[list[int]]
+    segment_ids: list[list[int]]
+    padding_mask: list[list[int]]
+    sequence_output: list[int | float]
+    pooled_output: list[int | float]
+    max_abs_difference: int | float | None
+
+
+@strict
+@dataclass
+class ConversionRecord:
+    """The content of `conversion.json`. The same source, options and version give the same record.
+
+    Args:
+        tool: Name and version of this package.
+        command: The command that converts the source.
+        source: What was read.
+        target: What was written.
+        published: License, language, data and paper of a published checkpoint; None for others.
+        architecture: Settings of the encoder, by KerasHub's names.
+        head: Description of the target's head.
+        head_kind: Kind of the target's head.
+        has_pooler: Whether the target's encoder has a pooler.
+        parameters: Number of parameters.
+        vocabulary: Of the target; None without a tokenizer.
+        changed_texts: Number of sample texts that have other ids than in the source; None without a tokenizer.
+        sample_size: Number of sample texts.
+        sentence_transformers: Pooling for sentence-transformers.
+        ignored: Settings that were not converted.
+        dropped: Tensors that were not converted.
+        notes: Notes for the user.
+        verification: What `verify` measured, without the names of the folders; None before.
+        picture: Digest of the picture of the differences per layer.
+        golden: Published numbers, where there are any.
+    """
+
+    tool: str
+    command: str
+    source: SourceRecord
+    target: TargetRecord
+    published: dict[str, str] | None
+    architecture: dict[str, Any]
+    head: str | None
+    head_kind: HeadKind | None
+    has_pooler: bool
+    parameters: int
+    vocabulary: VocabularySummary | None
+    changed_texts: int | None
+    sample_size: int
+    sentence_transformers: Pooling | None
+    ignored: list[IgnoredKeyRecord]
+    dropped: list[DroppedTensorRecord]
+    notes: list[str]
+    verification: dict[str, Any] | None = None
+    picture: FileDigest | None = None
+    golden: GoldenNumbers | None = None
+
+    @property
+    def made_by(self) -> str:
+        """The source and the tool, in words."""
+        revision = f", revision {self.source.revision}" if self.source.revision else ""
+        return f"converted from {self.source.handle}{revision}, by {self.tool}"
+
+    @property
+    def files_to_push(self) -> list[str]:
+        """The names of the files that `push` sends."""
+        return [*self.target.files, RECORD, CARD, *([PICTURE] if self.picture is not None else [])]
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the file."""
+        return json_bytes(json.loads(json.dumps(asdict(self), default=str)))
+
+
+@strict
+@dataclass
+class _Verification:
+    """The keys of `verification` that the card and the picture need. It has more."""
+
+    passed: bool
+    texts: int
+    source_engine: str
+    target_engine: str
+    checks: dict[str, dict[str, Any]]
+    max_abs_difference: dict[str, int | float | None]
+    layer_differences: list[int | float | None]
+    tolerance: int | float
+    notes: list[str]
+
+
+def read_record(folder: Path) -> ConversionRecord | None:
+    """Read a folder's `conversion.json`.
+
+    Returns:
+        The record, or None if there is no such file.
 
     Raises:
-        ConfigurationError: It is not a record of this package.
+        ConfigurationError: It is not a record of this package. All problems are listed.
     """
     file = folder / RECORD
     if not file.is_file():
         return None
-    record = read_json(file)
-    problems = [
-        Problem(
-            "missing key" if key not in record else "wrong type",
-            key,
-            f"expected {_names(kind)}, found {_names(type(record[key])) if key in record else 'none'}: "
-            "not a record of albert-hub-bridge",
-        )
-        for key, kind in _SHAPE.items()
-        if not isinstance(record.get(key, ...), kind)
-    ]
-    if not problems:
-        files = {"source": record["source"].get("files"), "target": record["target"].get("files")}
-        sums = {side: list(of.values()) if isinstance(of, dict) else [None] for side, of in files.items()}
-        sums["picture"] = [record["picture"]] if record["picture"] is not None else []
-        problems = [
-            Problem("missing key", f"source.{key}", "expected a text, found none")
-            for key in ("handle", "layout")
-            if not isinstance(record["source"].get(key), str)
-        ]
-        problems += [
-            Problem("wrong", side, "expected a sha256 for every file, found others or none")
-            for side, listed in sums.items()
-            if not all(isinstance(one, dict) and isinstance(one.get("sha256"), str) for one in listed)
-        ]
-        tensors = record["target"].get("tensors")
-        if not isinstance(tensors, dict) or not all(isinstance(one, str) for one in tensors.values()):
-            problems.append(Problem("wrong", "target", "expected a sha256 for every tensor, found others or none"))
+    problems: list[Problem] = []
+    record: ConversionRecord = _read(ConversionRecord, read_json(file), "", problems)
+    if not problems and record.verification is not None:
+        needed = {name: value for name, value in record.verification.items() if name in _types(_Verification)}
+        _read(_Verification, needed, "verification.", problems)
     if problems:
         raise ConfigurationError(file, "record", problems, "Convert it again, or remove this file.")
     return record
 
 
-def _names(kinds: type | tuple[type, ...]) -> str:
-    each = kinds if isinstance(kinds, tuple) else (kinds,)
-    return " or ".join("none" if kind is type(None) else kind.__name__ for kind in each)
+def _read(kind: Any, content: dict[str, Any], where: str, problems: list[Problem]) -> Any:
+    """Make a dataclass from a JSON object, and add every problem to the list."""
+    types = _types(kind)
+    made = kind.__new__(kind)
+    for name, expected in types.items():
+        if name not in content:
+            detail = f"expected {_described(expected)}, found none: not a record of albert-hub-bridge"
+            problems.append(Problem("missing key", where + name, detail))
+            continue
+        try:
+            setattr(made, name, _read_inner(expected, content[name], where + name, problems))
+        except StrictDataclassFieldValidationError:
+            detail = f"expected {_described(expected)}, found {short_repr(content[name])}"
+            problems.append(Problem("wrong type", where + name, detail))
+    problems += [
+        Problem("unknown key", where + name, f"expected no such key, found {short_repr(value)}")
+        for name, value in content.items()
+        if name not in types
+    ]
+    return made
 
 
-def record_bytes(record: Mapping[str, Any]) -> bytes:
-    """Return a record as `conversion.json` has it."""
-    return json_bytes(json.loads(json.dumps(record, default=str)))
+def _read_inner(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:
+    """Make the dataclass that a type names from every JSON object in a value. Other values stay as they are."""
+    inner = next((each for each in (kind, *get_args(kind)) if is_dataclass(each)), None)
+    if inner is None:
+        return value
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return {name: _read_inner(inner, each, f"{where}.{name}", problems) for name, each in value.items()}
+    if get_origin(kind) is list and isinstance(value, list):
+        return [_read_inner(inner, each, f"{where}.{index}", problems) for index, each in enumerate(value)]
+    return _read(inner, value, f"{where}.", problems) if isinstance(value, dict) else value
 
 
-def made_by(record: Mapping[str, Any]) -> str:
-    """Say what a record says of where its folder comes from."""
-    revision = f", revision {record['source']['revision']}" if record["source"].get("revision") else ""
-    return f"converted from {record['source']['handle']}{revision}, by {record['tool']}"
+def _types(kind: Any) -> dict[str, Any]:
+    return {field.name: field.type for field in fields(kind)}
 
 
-def public_handle(source: Source) -> str:
-    """Return what a source is called elsewhere: of a folder only its name, because its path is nobody's business."""
+def _described(kind: Any) -> str:
+    """Return a type in words: `str`, `int or none`, `one of keras, google`, `dict[str, FileDigest]`."""
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_described, get_args(kind)))
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if kind is NoneType:
+        return "none"
+    return kind.__name__ if not get_args(kind) else re.sub(r"\b(?:\w+\.)+", "", str(kind))
+
+
+def public_handle(source: LocalSource) -> str:
+    """Return the name of a source for publication: of a folder only its last part, because its path is private."""
     return source.handle if "://" in source.handle else source.folder.resolve().name

@@ -1,1 +1,1 @@
-"""Run a checkpoint with this package's model."""
+"""Run any checkpoint with this package's model, without converting it first."""

@@ -1,4 +1,4 @@
-"""KerasHub's own `AlbertBackbone`, in PyTorch, without Keras or TensorFlow."""
+"""KerasHub's `AlbertBackbone` in PyTorch, without Keras and TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from albert_hub_bridge.errors import ConfigurationError
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
 from albert_hub_bridge.formats.torch_tensors import as_tensor, as_weight
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
-from albert_hub_bridge.layouts.keras.preset import unsupported_by_keras, with_pooler, write_preset
+from albert_hub_bridge.layouts.keras.compatibility import unsupported_by_keras, with_pooler
+from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.layouts.registry import is_written_file, pull, read_checkpoint, read_configuration
 from albert_hub_bridge.mapping.weights import weight_rules
 from albert_hub_bridge.model.architecture import KERAS_FIELDS, Architecture
@@ -35,29 +36,28 @@ _INPUTS = ("token_ids", "segment_ids", "padding_mask")
 
 
 class AlbertBackbone(nn.Module):
-    """The encoder of KerasHub's documentation: the same arguments, the same call, the same numbers.
+    """ALBERT encoder with KerasHub's interface: the same arguments, inputs and outputs.
 
-    The model starts in inference mode, as Keras models run by default; call `train()` to train it, or pass
-    `training=True`.
+    The model is created in inference mode, as in Keras. To apply dropout, call `train()` or pass `training=True`.
 
     Args:
         vocabulary_size: Size of the token vocabulary.
-        num_layers: How many times the input runs through a group; divisible by `num_groups`.
-        num_heads: Attention heads; divides `hidden_dim`.
-        embedding_dim: Width of the embeddings.
-        hidden_dim: Width of the encoder and the pooler.
-        intermediate_dim: Width of the feed-forward block.
-        num_groups: Number of groups of layers that share their parameters.
-        num_inner_repetitions: Layers per group.
+        num_layers: Number of times the input runs through a group of layers. Divisible by `num_groups`.
+        num_heads: Number of attention heads. Divides `hidden_dim`.
+        embedding_dim: Size of the embeddings.
+        hidden_dim: Size of the encoder's outputs.
+        intermediate_dim: Size of the inner layer of the feed-forward block.
+        num_groups: Number of groups of layers. The runs of one group share their parameters.
+        num_inner_repetitions: Number of layers in a group.
         dropout: Dropout rate, in [0, 1).
-        max_sequence_length: Number of positions.
+        max_sequence_length: Number of positions: the largest length of a sequence.
         num_segments: Number of segment ids.
-        dtype: `"float32"`, `"bfloat16"` or `"float16"`; float32 by default. Softmax and layer norm compute in float32.
-        name: A label, as in Keras.
+        dtype: `"float32"` (the default), `"bfloat16"` or `"float16"`. Softmax and layer norm compute in float32.
+        name: The name of the model.
         trainable: Whether the parameters get gradients.
 
     Raises:
-        ValueError: The architecture is impossible, or the dtype is unknown.
+        ValueError: The arguments contradict each other, or the dtype is unknown.
 
     Source:
         keras_hub/src/models/albert/albert_backbone.py.
@@ -113,7 +113,7 @@ class AlbertBackbone(nn.Module):
         self.eval()
 
     def __getattr__(self, name: str) -> Any:
-        """Give KerasHub's constructor arguments as attributes: `backbone.hidden_dim`."""
+        """Return a constructor argument as an attribute, such as `backbone.hidden_dim`."""
         if name in KERAS_FIELDS:
             return getattr(self.architecture, name)
         return super().__getattr__(name)
@@ -125,18 +125,18 @@ class AlbertBackbone(nn.Module):
 
     @property
     def token_embedding(self) -> nn.Module:
-        """The layer that embeds token ids: weight (vocabulary_size, embedding_dim)."""
+        """The token embedding. Its weight is (vocabulary_size, embedding_dim)."""
         return self.model.get_input_embeddings()
 
     def forward(
         self, inputs: Mapping[str, np.ndarray | Int[Tensor, "batch seq"]], training: bool | None = None
     ) -> dict[str, Float[Tensor, ...]]:
-        """Encode a batch, as KerasHub does.
+        """Encode a batch.
 
         Args:
-            inputs: `token_ids`, `segment_ids` and `padding_mask` (1 for tokens, 0 for padding), each (batch, seq),
-                NumPy arrays or tensors.
-            training: Whether to apply dropout in this call; by default, as `train()` and `eval()` said.
+            inputs: `token_ids` in [0, vocabulary_size), `segment_ids` in [0, num_segments), and `padding_mask`, 1 for
+                tokens and 0 for padding. Each is (batch, seq), a NumPy array or a tensor.
+            training: Whether to apply dropout in this call. By default, the mode set by `train()` or `eval()` decides.
 
         Returns:
             `sequence_output` (batch, seq, hidden_dim) and `pooled_output` (batch, hidden_dim).
@@ -169,7 +169,7 @@ class AlbertBackbone(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> AlbertBackbone:
-        """Make a backbone with new weights from what `get_config` returned."""
+        """Create a backbone with random weights from the result of `get_config`."""
         return cls(**config)
 
     def count_params(self) -> int:
@@ -180,19 +180,19 @@ class AlbertBackbone(nn.Module):
     def from_preset(
         cls, preset: str | Path, load_weights: bool = True, *, allow_pickle: bool = False, **overrides: Any
     ) -> AlbertBackbone:
-        """Make a backbone from a preset, or from a Hub repository of either layout.
+        """Load a backbone from a KerasHub preset, or from a Hub repository of any layout.
 
         Args:
-            preset: A folder, a published name, or a handle: as `albert_hub.convert` takes them.
-            load_weights: Whether to read the weights; else they are new ones.
-            allow_pickle: As `albert_hub.convert` takes it.
-            **overrides: Constructor arguments that differ from the preset's: `dropout`, `dtype`, `name`, ... As in
-                KerasHub the dtype is float32 unless it is said here, whatever the preset is stored in.
+            preset: A folder, the name of a published preset, or a handle, as in `albert_hub.convert`.
+            load_weights: Whether to load the weights. Otherwise they are random.
+            allow_pickle: Whether to read weights that are pickled.
+            **overrides: Constructor arguments that replace those of the preset, such as `dropout`, `dtype` and `name`.
+                As in KerasHub, the dtype is float32 unless it is given here, even if the preset has another.
 
         Raises:
-            SourceError, CheckpointError: The preset cannot be found, or is wrong, or is a variant of ALBERT that
-                KerasHub cannot compute.
-            ValueError: An override contradicts the weights.
+            SourceError: The preset cannot be found.
+            CheckpointError: The preset is not valid, or KerasHub's AlbertBackbone cannot represent it.
+            ValueError: An override does not fit the weights.
         """
         folder = pull(preset).folder
         configuration = read_configuration(folder)
@@ -203,7 +203,10 @@ class AlbertBackbone(nn.Module):
         backbone = cls(**{**architecture.keras_arguments, **overrides})
         if load_weights:
             if changed := _changed_shapes(architecture, backbone.architecture):
-                raise ValueError(f"The weights of {preset} do not fit with {', '.join(changed)} overridden.")
+                raise ValueError(
+                    f"The weights of {preset} do not fit with {', '.join(changed)} overridden. Pass load_weights=False "
+                    "for random weights."
+                )
             with read_checkpoint(folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
                 if not checkpoint.has_pooler:
                     warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
@@ -211,16 +214,16 @@ class AlbertBackbone(nn.Module):
         return backbone
 
     def save_to_preset(self, preset_dir: str | Path, *, overwrite: bool = False) -> None:
-        """Write a preset that `keras_hub.models.AlbertBackbone.from_preset` loads; it has no tokenizer.
+        """Write a preset that `keras_hub.models.AlbertBackbone.from_preset` loads. It has no tokenizer.
 
         Args:
-            preset_dir: The folder to make, with its parents. Unlike KerasHub's, it is never written over what is
-                there, where old files would lie beside new ones.
-            overwrite: Whether to replace a preset or repository that is there, as a whole.
+            preset_dir: The folder to create, with its parents. Unlike in KerasHub, existing files are never mixed with
+                new ones.
+            overwrite: Whether to replace an existing preset or repository as a whole.
 
         Raises:
-            TargetError: The folder exists and is not empty.
-            ValueError: The parameters have a dtype that presets do not have, such as float64.
+            TargetError: The folder exists and is not empty, or is not a preset or repository.
+            ValueError: Presets cannot have the dtype of the parameters, such as float64.
         """
         if self.dtype not in DTYPES:
             raise ValueError(f"A preset can be {', '.join(DTYPES)}, not {self.dtype}; cast the model first.")
@@ -234,10 +237,11 @@ class AlbertBackbone(nn.Module):
 
 
 def state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """Read the encoder of a checkpoint as the state of an `AlbertHubModel`."""
+    """Return the encoder of a checkpoint as the state dict of an `AlbertHubModel`."""
     return {rule.albert_hub: as_tensor(checkpoint.weights[rule.albert_hub].read()) for rule in checkpoint.encoder_rules}
 
 
-def _changed_shapes(weights: Architecture, wanted: Architecture) -> list[str]:
-    free = {"dropout", "num_layers"}  # neither changes a weight
-    return [name for name in KERAS_FIELDS if name not in free and getattr(weights, name) != getattr(wanted, name)]
+def _changed_shapes(preset: Architecture, backbone: Architecture) -> list[str]:
+    """Return the arguments that differ and change the shape or the number of weights."""
+    names = [name for name in KERAS_FIELDS if name not in ("dropout", "num_layers")]
+    return [name for name in names if getattr(preset, name) != getattr(backbone, name)]

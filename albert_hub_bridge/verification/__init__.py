@@ -1,1 +1,1 @@
-"""Compare a source with its conversion."""
+"""Verify that a source and its conversion are the same model."""

@@ -1,57 +1,65 @@
-"""Compare the outputs of two libraries on generated inputs."""
+"""Check that the libraries of both sides compute the same outputs on generated inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 
-from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.verification.probes import SHORT, every_padding, probes
+from albert_hub_bridge.verification.generated_inputs import SHORT, generate_probes, probe_of_every_padding
 from albert_hub_bridge.verification.report import Check
+from albert_hub_bridge.verification.side import Side
 
 
-if TYPE_CHECKING:
-    from albert_hub_bridge.verification.engines.common import Engine
+def check_outputs(source: Side, target: Side, limit: float) -> Check:
+    """Compare the outputs of both engines in float32 on generated inputs.
 
-
-Numbers = Mapping[str, np.ndarray]
-
-
-def check_outputs(one: Checkpoint, engines: Sequence[Engine], longest: int, limit: float) -> Check:
-    """Compare two libraries in float32 on made-up inputs."""
-    sizes = one.architecture.vocabulary_size, one.architecture.num_segments
-    worst: dict[str, tuple[float, str]] = {}
-    not_measured = []
-    if not any(engine.is_keras_hub for engine in engines):
-        not_measured.append("KerasHub, which computes neither side here")
-    # KerasHub without dropout takes the average of what a row of padding has, and everybody else takes zeros.
-    other_padding = engines[0].averages_padding != engines[1].averages_padding
-    apart = 0.0
-    first = every_padding(*sizes, min(SHORT, longest))
-    for probe in (first, *probes(*sizes, longest)):
+    Args:
+        source: The source.
+        target: The target. Its architecture computes the same function as the source's.
+        limit: The largest absolute difference that passes.
+    """
+    engines = source.engine, target.engine
+    architecture = source.checkpoint.architecture
+    sizes = architecture.vocabulary_size, architecture.num_segments
+    max_length = min(side.checkpoint.architecture.max_sequence_length for side in (source, target))
+    pads_differently = source.engine.averages_padding != target.engine.averages_padding
+    largest: dict[str, tuple[float, str]] = {}  # the largest difference of each output, and the row that has it
+    padding_gap = 0.0
+    first = probe_of_every_padding(*sizes, min(SHORT, max_length))
+    for probe in (first, *generate_probes(*sizes, max_length)):
         outputs = [engine.compute(probe.inputs, with_head=probe is first) for engine in engines]
         for name, gaps in row_differences(*outputs).items():
             for gap, row, mask in zip(gaps.tolist(), probe.rows, probe.inputs["padding_mask"], strict=True):
-                if other_padding and not mask.any() and gap > limit:
-                    apart = max(apart, gap)
-                elif name not in worst or not gap <= worst[name][0]:
-                    worst[name] = gap, row
-    if apart:
+                if pads_differently and not mask.any() and gap > limit:
+                    padding_gap = max(padding_gap, gap)
+                elif name not in largest or not gap <= largest[name][0]:  # a NaN counts as larger
+                    largest[name] = gap, row
+    not_measured = []
+    if not any(engine.is_keras_hub for engine in engines):
+        not_measured.append("KerasHub: it computes neither side")
+    if padding_gap:
         not_measured.append(
-            f"rows that are all padding: finite, and {apart:.1e} apart, because KerasHub without dropout attends to "
-            "their average, and other libraries to nothing"
+            f"rows that are all padding: finite, but {padding_gap:.1e} apart. Without dropout, KerasHub's attention "
+            "gives the average of their values, and that of other libraries gives zeros."
         )
-    failures = [f"{name} differs by {gap:.1e} at {row}" for name, (gap, row) in worst.items() if not gap <= limit]
-    value, place = max(worst.values(), key=lambda pair: (np.isnan(pair[0]), pair[0]))
-    return Check.of(f"between the two libraries in float32, at {place}", failures, value, limit, not_measured)
+    value, row = max(largest.values(), key=lambda pair: (np.isnan(pair[0]), pair[0]))
+    return Check(
+        summary=f"between the two libraries in float32, at {row}",
+        value=value,
+        limit=limit,
+        failures=tuple(
+            f"{name} differs by {gap:.1e} at {row}" for name, (gap, row) in largest.items() if not gap <= limit
+        ),
+        not_measured=tuple(not_measured),
+    )
 
 
-def row_differences(outputs: Numbers, other_outputs: Numbers) -> dict[str, np.ndarray]:
-    """Return, for what both sides have, the largest absolute difference of each row; NaN where a number is none."""
-    names = [name for name in outputs if name in other_outputs and outputs[name].shape == other_outputs[name].shape]
+def row_differences(source: Mapping[str, np.ndarray], target: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the largest absolute difference of each row, (batch,), for the outputs that both sides have.
+
+    A NaN on either side, or an infinity on both, gives NaN.
+    """
+    names = [name for name in source if name in target and source[name].shape == target[name].shape]
     with np.errstate(invalid="ignore"):
-        return {
-            name: np.abs(outputs[name] - other_outputs[name]).reshape(len(outputs[name]), -1).max(-1) for name in names
-        }
+        return {name: np.abs(source[name] - target[name]).reshape(len(source[name]), -1).max(-1) for name in names}

@@ -1,9 +1,10 @@
-"""ALBERT's encoder once more, in NumPy and float64: what a conversion is measured against.
+"""The reference encoder: ALBERT in NumPy and float64, independent of the rest of the package.
 
-Written from the paper and from KerasHub's source, as short as it can be. It imports nothing of this package and states
-every name and every axis again, on purpose: a mistake in the model or in the table of `mapping/weights.py` cannot be
-made here too by the same line. In float64 two right implementations differ by some 1e-15 of the largest value, and a
-transposed square matrix, an epsilon or another GELU by 1e-9 and more, which float32 would hide.
+It was written from the paper and from KerasHub's source. It imports nothing of this package, and it states all names
+and axes again. A mistake in the model or in the weight table can therefore not be repeated here by the same line.
+
+In float64, two correct implementations differ by about 1e-15 of the largest value. A transposed square matrix, another
+epsilon or another GELU changes the outputs by 1e-9 or more, which float32 could hide.
 
 Source:
     Lan et al., 2019, https://arxiv.org/abs/1909.11942; keras_hub/src/models/albert/albert_backbone.py and
@@ -20,13 +21,13 @@ from typing import Literal
 import numpy as np
 
 
-Read = Callable[[str], np.ndarray]  # a tensor by its name in the file, as the file has it
+ReadTensor = Callable[[str], np.ndarray]  # from a name in the file to the tensor, in the file's layout
 Pair = tuple[np.ndarray, np.ndarray]  # kernel and bias, or gamma and beta
 
 _DIALECTS = ("keras", "albert_hub", "albert")
 
 # fmt: off
-# Every layer in each dialect.
+# The name of each layer in each dialect.
 _NAMES = {
     "token":           ("layers/reversible_embedding", "token_embedding",       "embeddings.word_embeddings"),
     "position":        ("layers/position_embedding",   "position_embedding",    "embeddings.position_embeddings"),
@@ -57,21 +58,21 @@ _ACTIVATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """An encoder that reads its weights from a file when it needs them, and keeps one group of layers at a time.
+class ReferenceEncoder:
+    """An ALBERT encoder in float64. It reads weights when it needs them, and holds one group of layers at a time.
 
     Args:
-        read: What reads a tensor.
-        dialect: Whose names and axes the file has: `keras`, `albert_hub`, or `albert` for transformers' own.
-        num_layers: How many times the input runs through a group.
-        num_heads: Attention heads.
+        read: Reads a tensor by its name in the file.
+        dialect: The names and axes of the file: `keras`, `albert_hub`, or `albert` for transformers' ALBERT.
+        num_layers: How many times the input runs through a group of layers.
+        num_heads: Number of attention heads.
         num_groups: Number of groups.
-        num_inner_repetitions: Encoder layers within one group.
-        activation: Of the feed-forward blocks: `gelu_pytorch_tanh`, `gelu`, `quick_gelu`, `relu`, `silu` or `tanh`.
-        epsilon: Of the layer norms.
+        num_inner_repetitions: Number of layers in a group.
+        activation: The activation of the feed-forward blocks: a key of `_ACTIVATIONS`.
+        epsilon: The epsilon of the layer norms.
     """
 
-    read: Read
+    read: ReadTensor
     dialect: Literal["keras", "albert_hub", "albert"]
     num_layers: int
     num_heads: int
@@ -86,13 +87,16 @@ class Reference:
         """Encode a batch.
 
         Args:
-            token_ids: (batch, seq), in [0, vocabulary).
-            segment_ids: (batch, seq), in [0, segments).
+            token_ids: (batch, seq), in [0, vocabulary_size).
+            segment_ids: (batch, seq), in [0, num_segments).
             padding_mask: (batch, seq), 1 for tokens and 0 for padding.
-            pooler: Whether there is one.
+            pooler: Whether to compute the pooled output.
 
         Returns:
-            `sequence_output` (batch, seq, hidden), and `pooled_output` (batch, hidden) where there is a pooler.
+            `sequence_output` (batch, seq, hidden), and `pooled_output` (batch, hidden) if `pooler`.
+
+        Raises:
+            KeyError: `read` does not find a tensor.
         """
         tokens, positions, segments = (self._tensor(self._name(what), 0) for what in ("token", "position", "segment"))
         x = tokens[token_ids].astype(np.float64) + positions[: token_ids.shape[1]] + segments[segment_ids]
@@ -110,7 +114,7 @@ class Reference:
         return outputs
 
     def _layer(self, x: np.ndarray, visible: np.ndarray, layer: Mapping[str, Pair]) -> np.ndarray:
-        """Run one encoder layer: attend, add, normalize; feed forward, add, normalize."""
+        """Run one layer: attention, residual, layer norm; feed-forward block, residual, layer norm."""
         batch, seq, hidden = x.shape
         query, key, value = (
             _dense(x, layer[name]).reshape(batch, seq, self.num_heads, -1).swapaxes(1, 2)
@@ -152,7 +156,7 @@ class Reference:
         return self._tensor(layer, 0).astype(np.float64), self._tensor(layer, 1).astype(np.float64)
 
     def _dense_pair(self, layer: str) -> Pair:
-        """Return a kernel whose rows are what goes in; torch has them in columns. KerasHub's may have heads apart."""
+        """Return a kernel (inputs, outputs) and its bias. torch stores (outputs, inputs); KerasHub may split by heads."""
         kernel, bias = self._pair(layer)
         return kernel if self.dialect == "keras" else kernel.T, bias
 
@@ -164,7 +168,7 @@ def _dense(x: np.ndarray, pair: Pair) -> np.ndarray:
 
 
 def _softmax(scores: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Return a softmax over the visible keys, and zeros where there is none."""
+    """Return the softmax over the visible keys; zeros if no key is visible."""
     scores = np.where(visible, scores, -np.inf)
     peaks = scores.max(-1, keepdims=True)
     powers = np.exp(scores - np.where(np.isfinite(peaks), peaks, 0))

@@ -1,9 +1,9 @@
-"""The report of a verification."""
+"""The verification report: one `Check` for each way of comparing, and the `Verification` that holds them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from typing import Any, Literal
 
@@ -11,77 +11,73 @@ from typing import Any, Literal
 Outcome = Literal["passed", "failed", "not measured"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One part of a certificate.
+    """One check of a verification.
 
     Args:
-        outcome: Whether it passed.
-        figure: What was compared, in words; and where `value` was found.
-        value: The largest difference, where numbers were compared.
-        limit: What is allowed of it.
-        failures: Every setting, tensor or output that differs, and how.
-        not_measured: What could not be compared, and why.
+        summary: What was compared, and where `value` was found. Empty if nothing could be measured.
+        value: The largest difference, if numbers were compared.
+        limit: The largest `value` that passes.
+        failures: Each setting, tensor or output that differs, and how.
+        not_measured: Each comparison that was not possible, and why.
     """
 
-    outcome: Outcome
-    figure: str
+    summary: str = ""
     value: float | None = None
     limit: float | None = None
     failures: Sequence[str] = ()
     not_measured: Sequence[str] = ()
 
-    @classmethod
-    def of(
-        cls,
-        figure: str,
-        failures: Sequence[str],
-        value: float | None = None,
-        limit: float | None = None,
-        not_measured: Sequence[str] = (),
-    ) -> Check:
-        """Return a part that was measured: it passed where there are no failures."""
-        return cls("failed" if failures else "passed", figure, value, limit, tuple(failures), tuple(not_measured))
-
     @property
-    def said(self) -> str:
-        """The figure, for people: "1.79e-06 (at most 1e-05) on 8 texts"."""
+    def outcome(self) -> Outcome:
+        """The outcome: a check without failures passed, if it measured anything."""
+        if self.failures:
+            return "failed"
+        return "passed" if self.summary else "not measured"
+
+    def describe(self) -> str:
+        """Return the value, its limit and the summary in one line: "1.79e-06 (at most 1e-05) on 8 texts"."""
         if self.value is None:
-            return self.figure
+            return self.summary
         limit = f" (at most {self.limit:.0e})" if self.limit is not None else ""
-        return f"{self.value:.2e}{limit} {self.figure}"
+        return f"{self.value:.2e}{limit} {self.summary}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the part as JSON can hold it, which has no NaN."""
-        value = self.value if self.value is not None and isfinite(self.value) else None
-        return {**asdict(self), "value": value, "said": self.said}
+        """Return the check as JSON values. NaN and infinity become None."""
+        content = {field.name: getattr(self, field.name) for field in fields(Check)}
+        value = _finite(self.value)
+        return {"outcome": self.outcome, **content, "value": value, "description": self.describe()}
 
 
-@dataclass(frozen=True, slots=True)
+# Outputs of different architectures cannot be compared.
+NOT_COMPARABLE = Check(not_measured=("the architectures differ: there is nothing to compare",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """How far two folders agree: configurations, tensors, ids, numbers.
+    """The verification report of a source and a target.
 
     Args:
-        source: The first folder.
-        target: The second folder.
-        source_engine: What computed the first side: library and version.
-        target_engine: What computed the second side.
-        texts: Number of texts that went in.
-        parts: The certificate: `configuration`, `tensors`, `reference`, `engines` and `texts`.
-        different_fields: Fields of the architecture and the head that differ, with both values; not the epsilon of the
-            masked-LM head, of which KerasHub and the transformers layout have only one each.
-        different_tensors: Tensors whose bits differ, by albert_hub names; empty where all are identical. A pooler that
-            only one side has is not compared.
-        vocabularies: Whether each side has one.
-        different_ids: Texts that become different ids.
-        first_difference: The first such text, with both sides' pieces from where they part.
-        max_abs_difference: Of `sequence_output`, `pooled_output` and `head_output`, as far as both sides have them,
-            computed in float32 on the source's ids; empty where the architectures differ, so that there is nothing
-            to compare.
-        tolerance: What is allowed of it.
-        notes: What was done to compare the two.
-        layer_differences: The largest absolute difference of what the embeddings give, and of what each layer gives
-            every time it runs, on the first texts.
+        source: The source folder.
+        target: The target folder.
+        source_engine: The library that computed the source, with its version.
+        target_engine: The library that computed the target, with its version.
+        texts: Number of texts.
+        checks: The checks by name: `configuration`, `tensors`, `reference`, `engines` and `texts`.
+        different_fields: Settings that differ, with the source's and the target's value. The epsilon of the masked-LM
+            head is not among them if the target's layout cannot store it.
+        different_tensors: Tensors whose bits differ, by albert_hub names. A pooler of zeros that only one side has does
+            not count.
+        vocabularies: Whether the source and the target have a vocabulary.
+        different_ids: Number of texts that become different token ids.
+        first_difference: The first such text, with the pieces of both sides from the first difference on.
+        max_abs_difference: Largest absolute difference of `sequence_output`, `pooled_output` and `head_output` on the
+            texts, in float32. Only outputs that both sides have; empty if the architectures differ.
+        tolerance: The largest `max_abs_difference` that passes.
+        notes: What was changed before the comparison, and why.
+        layer_differences: Largest absolute difference of the embeddings' output, and of the output of each run of a
+            layer, on the first texts.
     """
 
     source: str
@@ -89,27 +85,37 @@ class Verification:
     source_engine: str
     target_engine: str
     texts: int
-    parts: Mapping[str, Check]
-    different_fields: dict[str, tuple[Any, Any]]
+    checks: Mapping[str, Check]
+    different_fields: Mapping[str, tuple[Any, Any]]
     different_tensors: Sequence[str]
     vocabularies: tuple[bool, bool]
     different_ids: int
-    first_difference: dict[str, Any] | None
-    max_abs_difference: dict[str, float]
+    first_difference: Mapping[str, Any] | None
+    max_abs_difference: Mapping[str, float]
     tolerance: float
     notes: Sequence[str] = ()
     layer_differences: Sequence[float] = ()
 
     @property
+    def failed_checks(self) -> list[str]:
+        """The names of the checks that failed."""
+        return [name for name, check in self.checks.items() if check.outcome == "failed"]
+
+    @property
     def passed(self) -> bool:
-        """Whether nothing differs that must not."""
-        return all(part.outcome != "failed" for part in self.parts.values())
+        """Whether no check failed."""
+        return not self.failed_checks
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
-        finite = {name: value if isfinite(value) else None for name, value in self.max_abs_difference.items()}
-        layers = [value if isfinite(value) else None for value in self.layer_differences]
-        parts = {name: part.as_dict() for name, part in self.parts.items()}
-        # JSON has no NaN
-        numbers = {"max_abs_difference": finite, "layer_differences": layers}
-        return {"passed": self.passed, **asdict(self), "parts": parts, **numbers}
+        """Return the report as JSON values. NaN and infinity become None."""
+        return {
+            "passed": self.passed,
+            **asdict(self),
+            "checks": {name: check.as_dict() for name, check in self.checks.items()},
+            "max_abs_difference": {name: _finite(value) for name, value in self.max_abs_difference.items()},
+            "layer_differences": [_finite(value) for value in self.layer_differences],
+        }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None

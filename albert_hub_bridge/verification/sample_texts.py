@@ -1,9 +1,9 @@
-"""The texts that `convert` counts and `verify` compares by default."""
+"""The texts that `convert` tokenizes for its report, and that `verify` compares by default."""
 
 from __future__ import annotations
 
 
-# Texts that tell libraries apart: case, accents, quotes, numbers, spaces, several scripts, unknown characters.
+# The texts show where tokenizers differ: case, accents, quotes, numbers, spaces, scripts and unknown characters.
 SAMPLE_TEXTS = (
     "ALBERT shares one set of weights between all of its layers.",
     "the river rose by two feet overnight, and nobody slept.",

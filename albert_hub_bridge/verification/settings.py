@@ -1,122 +1,154 @@
-"""Compare the settings of two checkpoints."""
+"""Check that two checkpoints have the same settings: architecture, head and tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
-from albert_hub_bridge.disk.json_files import read_json
-from albert_hub_bridge.layouts.hub.tokenizer import MOST_TOKENIZER_BYTES, TOKENIZER, VOCABULARY
+from albert_hub_bridge.disk.strict_json import read_json
+from albert_hub_bridge.layouts.hub.files import TOKENIZER, VOCABULARY
+from albert_hub_bridge.layouts.hub.tokenizer import MAX_TOKENIZER_BYTES
 from albert_hub_bridge.mapping.heads import IMPLIED_PROBLEM_TYPES
-from albert_hub_bridge.mapping.vocabulary import bake_normalization, proto_from_tokenizer
+from albert_hub_bridge.mapping.tokenizer_json import proto_from_tokenizer
+from albert_hub_bridge.mapping.vocabulary import bake_normalization
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, baked_normalization, parse_vocabulary
 from albert_hub_bridge.verification.report import Check
 
 
-def compare_settings(one: Checkpoint, other: Checkpoint) -> tuple[int, dict[str, tuple[Any, Any]]]:
-    """Compare what two checkpoints say they are, and what they do to texts.
+HEAD_EPSILON = "masked_lm_layer_norm_epsilon"
 
-    Returns:
-        How many settings were compared, and those that differ, with both values.
+Pairs = dict[str, tuple[Any, Any]]  # the source's and the target's value of each setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsCheck(Check):
+    """The check of the settings.
+
+    Args:
+        different_fields: Settings that differ, with the source's and the target's value.
     """
-    ours, theirs = _settings(one), _settings(other)
-    names = dict.fromkeys([*ours, *theirs])
-    if "keras" in (one.layout, other.layout):
-        names.pop("problem_type", None)  # which it has no place for
-    different = {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
-    if one.tokenizer is not None and other.tokenizer is not None:
-        texts = _different_text_settings(one, other, one.tokenizer, other.tokenizer)
-        different |= {name: pair for name, pair in texts.items() if pair[0] != pair[1]}
-        names |= dict.fromkeys(texts)
-    return len(names), different
+
+    different_fields: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
-def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    fields = asdict(checkpoint.architecture)
-    head = checkpoint.head
-    fields["head"] = head.description if head is not None else None
-    if head is not None and head.kind in ("sequence_classification", "token_classification"):
-        fields["labels"] = head.label_names
-    if head is not None and head.kind not in ("masked_lm", "question_answering"):
-        fields["classifier_dropout"] = head.dropout if head.dropout is not None else fields["dropout"]
-    if head is not None and checkpoint.layout != "keras":  # which has no place for it, or implies it
-        fields["problem_type"] = head.problem_type or IMPLIED_PROBLEM_TYPES[head.activation]
-    if checkpoint.head_epsilon is not None:
-        fields["masked_lm_layer_norm_epsilon"] = checkpoint.head_epsilon
-    return fields
+def check_settings(source: Checkpoint, target: Checkpoint, allowed: Collection[str] = ()) -> SettingsCheck:
+    """Compare all settings of two checkpoints. A tokenizer is compared only if both sides have one.
 
-
-def _different_text_settings(
-    one: Checkpoint, other: Checkpoint, text: TokenizerSpec, other_text: TokenizerSpec
-) -> dict[str, tuple[Any, Any]]:
-    """Return both values of every setting of texts; of the vocabulary only a piece that differs."""
-    ours, theirs = text.vocabulary, other_text.vocabulary
-    rules, other_rules = _all_rules(text), _all_rules(other_text)
-    settings: dict[str, tuple[Any, Any]] = {
-        "text_normalization": (rules.name, other_rules.name),
-        "special_ids": (ours.special_ids, theirs.special_ids),
-        "add_dummy_prefix": (ours.add_dummy_prefix, theirs.add_dummy_prefix),
-        "remove_extra_whitespaces": (ours.remove_extra_whitespaces, theirs.remove_extra_whitespaces),
-        "pieces": (ours.size, theirs.size),
-        "sequence_length": (_sequence_length(one, text), _sequence_length(other, other_text)),
-        "truncate": (_truncation(text, one, other), _truncation(other_text, one, other)),
-    }
-    different = (
-        index for index, pair in enumerate(zip(ours.pieces, theirs.pieces, strict=False)) if pair[0] != pair[1]
+    Args:
+        source: The source.
+        target: The target.
+        allowed: Names of settings that may differ.
+    """
+    pairs = _model_settings(source, target)
+    if source.tokenizer is not None and target.tokenizer is not None:
+        pairs |= _tokenizer_settings(source, target, source.tokenizer, target.tokenizer)
+    different = {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and name not in allowed}
+    return SettingsCheck(
+        summary=f"{len(pairs)} settings",
+        failures=tuple(f"{name}: {a!r} in the source, {b!r} in the target" for name, (a, b) in different.items()),
+        different_fields=different,
     )
-    if (index := next(different, None)) is not None:
-        settings[f"piece {index}"] = (ours.pieces[index], theirs.pieces[index])
-    if rules == other_rules and ours.charsmap != theirs.charsmap:
-        # Rules are in the map of one side, and before it on the other: put them into both.
-        maps = [parse_vocabulary(bake_normalization(side.proto, rules)).charsmap for side in (text, other_text)]
-        settings["normalization"] = (
-            "that of the source",
-            "that of the source" if maps[0] == maps[1] else "another map",
-        )
-    else:
-        settings["normalization"] = ("that of the source", "that of the source")
-    if (wrong := _tokenizer_file(other, other_text)) is not None:
-        settings[TOKENIZER] = (f"as {VOCABULARY}", wrong)
+
+
+def _model_settings(source: Checkpoint, target: Checkpoint) -> Pairs:
+    settings = _settings_of(source), _settings_of(target)
+    names = dict.fromkeys([*settings[0], *settings[1]])
+    if _involves_keras(source, target):
+        names.pop("problem_type", None)  # KerasHub cannot store it
+    return {name: (settings[0].get(name), settings[1].get(name)) for name in names}
+
+
+def _settings_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    settings = asdict(checkpoint.architecture)
+    head = checkpoint.head
+    settings["head"] = head.description if head is not None else None
+    if head is not None:
+        if head.kind in ("sequence_classification", "token_classification"):
+            settings["labels"] = head.label_names
+        if head.kind not in ("masked_lm", "question_answering"):
+            settings["classifier_dropout"] = head.dropout if head.dropout is not None else settings["dropout"]
+        if checkpoint.layout != "keras":
+            settings["problem_type"] = head.problem_type or IMPLIED_PROBLEM_TYPES[head.activation]
+    if checkpoint.head_epsilon is not None:
+        settings[HEAD_EPSILON] = checkpoint.head_epsilon
     return settings
 
 
-def _all_rules(text: TokenizerSpec) -> TextNormalization:
-    """Return what happens to a text, before the vocabulary's own map or inside it."""
-    return text.normalization | baked_normalization(text.vocabulary.normalization)
+def _tokenizer_settings(
+    source: Checkpoint, target: Checkpoint, source_tokenizer: TokenizerSpec, target_tokenizer: TokenizerSpec
+) -> Pairs:
+    """Return the settings of both tokenizers. Of the pieces, return the number and the first that differs."""
+    as_keras = _involves_keras(source, target)
+    source_settings = _settings_of_tokenizer(source, source_tokenizer, as_keras)
+    target_settings = _settings_of_tokenizer(target, target_tokenizer, as_keras)
+    pairs: Pairs = {name: (source_settings[name], target_settings[name]) for name in source_settings}
+    pieces = zip(source_tokenizer.vocabulary.pieces, target_tokenizer.vocabulary.pieces, strict=False)
+    different = ((index, pair) for index, pair in enumerate(pieces) if pair[0] != pair[1])
+    if (first := next(different, None)) is not None:
+        index, pair = first
+        pairs[f"piece {index}"] = pair
+    same = _have_same_character_map(source_tokenizer, target_tokenizer)
+    pairs["normalization"] = "that of the source", "that of the source" if same else "another map"
+    if (found := _contradiction_in_tokenizer_file(target, target_tokenizer)) is not None:
+        pairs[TOKENIZER] = f"as {VOCABULARY}", found
+    return pairs
 
 
-def _sequence_length(checkpoint: Checkpoint, text: TokenizerSpec) -> int:
-    return min(text.sequence_length or 512, checkpoint.architecture.max_sequence_length)  # 512 is KerasHub's default
+def _settings_of_tokenizer(checkpoint: Checkpoint, tokenizer: TokenizerSpec, as_keras: bool) -> dict[str, Any]:
+    vocabulary, truncate = tokenizer.vocabulary, tokenizer.truncate
+    if as_keras and truncate == "longest_first":
+        truncate = "round_robin"  # the nearest that KerasHub has
+    length = tokenizer.sequence_length or 512  # KerasHub's default
+    return {
+        "text_normalization": _full_normalization(tokenizer).name,
+        "special_ids": vocabulary.special_ids,
+        "add_dummy_prefix": vocabulary.add_dummy_prefix,
+        "remove_extra_whitespaces": vocabulary.remove_extra_whitespaces,
+        "pieces": vocabulary.size,
+        "sequence_length": min(length, checkpoint.architecture.max_sequence_length),
+        "truncate": truncate,
+    }
 
 
-def _truncation(text: TokenizerSpec, one: Checkpoint, other: Checkpoint) -> str:
-    nearest = text.truncate == "longest_first" and "keras" in (one.layout, other.layout)
-    return "round_robin" if nearest else text.truncate
+def _full_normalization(tokenizer: TokenizerSpec) -> TextNormalization:
+    """Return the text normalization that is applied before the vocabulary's character map or inside it."""
+    return tokenizer.normalization | baked_normalization(tokenizer.vocabulary.normalization)
 
 
-def _tokenizer_file(checkpoint: Checkpoint, text: TokenizerSpec) -> str | None:
-    """Say how a repository's `tokenizer.json`, which transformers reads, contradicts the `spiece.model` beside it."""
+def _have_same_character_map(source: TokenizerSpec, target: TokenizerSpec) -> bool:
+    """Return whether both vocabularies map characters alike. Text normalization has a setting of its own."""
+    normalization = _full_normalization(source)
+    if normalization != _full_normalization(target) or source.vocabulary.charsmap == target.vocabulary.charsmap:
+        return True
+    # One side may have the normalization in its map, and the other before its map. Put it into both maps.
+    maps = [parse_vocabulary(bake_normalization(side.proto, normalization)).charsmap for side in (source, target)]
+    return maps[0] == maps[1]
+
+
+def _contradiction_in_tokenizer_file(checkpoint: Checkpoint, tokenizer: TokenizerSpec) -> str | None:
+    """Return how a repository's `tokenizer.json` contradicts its `spiece.model`; None if it does not.
+
+    transformers reads `tokenizer.json`. `checkpoint.tokenizer` was read from `spiece.model` if there is one.
+    """
     file = checkpoint.folder / TOKENIZER
     if checkpoint.layout not in ("albert_hub", "transformers") or not file.is_file():
         return None
     if not (checkpoint.folder / VOCABULARY).is_file():
-        return None  # it is what was read
+        return None
     try:
-        proto, rules = proto_from_tokenizer(read_json(file, MOST_TOKENIZER_BYTES))
+        proto, normalization = proto_from_tokenizer(read_json(file, MAX_TOKENIZER_BYTES))
         vocabulary = parse_vocabulary(proto)
     except ValueError as error:
         return f"not a SentencePiece vocabulary: {error}"
-    if rules != _all_rules(text):
-        return f"text normalization {rules.name}"
-    for index, (expected, found) in enumerate(zip(text.vocabulary.pieces, vocabulary.pieces, strict=False)):
+    if normalization != _full_normalization(tokenizer):
+        return f"text normalization {normalization.name}"
+    for index, (expected, found) in enumerate(zip(tokenizer.vocabulary.pieces, vocabulary.pieces, strict=False)):
         if expected != found:
             return f"piece {index} is {found}"
-    return None if vocabulary.size == text.vocabulary.size else f"{vocabulary.size} pieces"
+    return None if vocabulary.size == tokenizer.vocabulary.size else f"{vocabulary.size} pieces"
 
 
-def check_settings(compared: int, different: Mapping[str, tuple[Any, Any]]) -> Check:
-    pairs = different.items()
-    failures = [f"{name}: {ours!r} in the source, {theirs!r} in the target" for name, (ours, theirs) in pairs]
-    return Check.of(f"{compared} settings", failures)
+def _involves_keras(source: Checkpoint, target: Checkpoint) -> bool:
+    return "keras" in (source.layout, target.layout)

@@ -1,8 +1,8 @@
-"""Compare the tensors of two checkpoints, bit for bit."""
+"""Check that two checkpoints have the same tensors, bit for bit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,103 +13,108 @@ from albert_hub_bridge.mapping.weights import POOLER, WeightRule
 from albert_hub_bridge.verification.report import Check
 
 
-def check_tensors(tensors: TensorComparison) -> Check:
-    figure = f"{tensors.tensors} tensors of {tensors.values:,} values, compared bit for bit"
-    figure += f" after the source's were {tensors.cast}" if tensors.cast else ""
-    absent = [f"{name}, which is zeros on one side and absent on the other" for name in tensors.absent]
-    return Check.of(figure, [f"{name}: {how}" for name, how in tensors.different.items()], not_measured=absent)
-
-
 _BLOCK_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class TensorComparison:
-    """Which tensors of two checkpoints are the same.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorsCheck(Check):
+    """The check of the tensors.
 
     Args:
-        different: What is not, by albert_hub names, and how.
-        tensors: How many were compared.
-        values: How many values they have.
-        cast: What was done to the source's values before, because the target has another dtype; or None.
-        absent: Tensors that only one side has, all zeros: a pooler that KerasHub needs.
+        different_tensors: Tensors that differ, by albert_hub names.
     """
 
-    different: dict[str, str]
-    tensors: int
-    values: int
-    cast: str | None
-    absent: tuple[str, ...]
+    different_tensors: Sequence[str] = ()
 
 
-def compare_tensors(one: Checkpoint, other: Checkpoint) -> TensorComparison:
-    """Read every tensor of the target back through the table, into the source's own layout, and compare the bits.
+def check_tensors(source: Checkpoint, target: Checkpoint) -> TensorsCheck:
+    """Compare the bits of all tensors, in the source's layout.
 
-    What is compared with is what the source's file has, which did not go through the table. One tensor is held at a
-    time, of which 4 MB are compared at a time.
+    The target's tensors are moved to the source's layout with the weight table. The source's tensors are read as its
+    file has them, without the table. If the dtypes differ, the source's values are cast first. One tensor is in memory
+    at a time, and blocks of 4 MB are compared.
+
+    A pooler of zeros that only one side has is not a failure: KerasHub needs a pooler, and `convert` adds it.
     """
-    rules = {rule.albert_hub: rule for side in (one, other) for rule in (*side.encoder_rules, *side.head_rules)}
-    different = _not_a_bijection(one, "source", rules) | _not_a_bijection(other, "target", rules)
-    absent, values = [], 0
+    rules = {rule.albert_hub: rule for side in (source, target) for rule in (*side.encoder_rules, *side.head_rules)}
+    different = _mapping_problems(source, "source", rules) | _mapping_problems(target, "target", rules)
+    absent, num_values = [], 0
     for name, rule in rules.items():
-        ours, theirs = one.weights.get(name), other.weights.get(name)
-        if ours is not None and theirs is not None:
-            values += int(np.prod(ours.shape))
-            if (how := _difference(rule, one, ours, theirs)) is not None:
-                different[name] = how
-        elif name in POOLER and not any(weight.read().any() for weight in (ours, theirs) if weight is not None):
+        source_weight, target_weight = source.weights.get(name), target.weights.get(name)
+        if source_weight is not None and target_weight is not None:
+            num_values += int(np.prod(source_weight.shape))
+            if (difference := _difference(rule, source.sizes, source_weight, target_weight)) is not None:
+                different[name] = difference
+        elif name in POOLER and _is_zero(source_weight or target_weight):
             absent.append(name)
         else:
-            sides = [side for side, weight in (("source", ours), ("target", theirs)) if weight is not None]
+            sides = [
+                side for side, weight in (("source", source_weight), ("target", target_weight)) if weight is not None
+            ]
             different[name] = f"only in the {sides[0]}" if sides else "on neither side"
-    cast = None
-    if one.dtype != other.dtype:
-        exact = one.dtype != "float32" and other.dtype == "float32"
-        cast = f"{one.dtype} {'widened' if exact else 'rounded'} to {other.dtype}"
-    if one.quantized:
-        cast = "int8 divided by its scales" + (f", {cast}" if cast else "")
-    return TensorComparison(dict(sorted(different.items())), len(rules) - len(absent), values, cast, tuple(absent))
+    cast = _cast(source, target)
+    summary = f"{len(rules) - len(absent)} tensors of {num_values:,} values, compared bit for bit"
+    return TensorsCheck(
+        summary=summary + (f" after the source's values were {cast}" if cast else ""),
+        failures=tuple(f"{name}: {difference}" for name, difference in sorted(different.items())),
+        not_measured=tuple(f"{name}: zeros on one side, absent on the other" for name in absent),
+        different_tensors=sorted(different),
+    )
 
 
-def _not_a_bijection(checkpoint: Checkpoint, side: str, rules: Mapping[str, WeightRule]) -> dict[str, str]:
-    """Name the weights that no row of the table has, and those that share a tensor of the file with another."""
-    problems = {name: f"in the {side}, where nothing has it" for name in checkpoint.weights if name not in rules}
-    taken: dict[int, str] = {}
+def _mapping_problems(checkpoint: Checkpoint, side: str, rules: Mapping[str, WeightRule]) -> dict[str, str]:
+    """Return the weights that have no row in the table, and those that share a tensor of the file with another."""
+    problems = {name: f"only in the {side}, and not in the table" for name in checkpoint.weights if name not in rules}
+    readers: dict[int, str] = {}
     for name, weight in checkpoint.weights.items():
-        if (
-            weight.source_tensor is not None
-            and (before := taken.setdefault(id(weight.source_tensor.weight), name)) != name
-        ):
-            problems[name] = f"read from {weight.source_tensor.name} in the {side}, as {before} is"
+        if weight.source_tensor is None:
+            continue
+        first = readers.setdefault(id(weight.source_tensor.weight), name)
+        if first != name:
+            problems[name] = f"read from {weight.source_tensor.name} in the {side}, and so is {first}"
     return problems
 
 
-def _difference(rule: WeightRule, one: Checkpoint, ours: LazyTensor, theirs: LazyTensor) -> str | None:
-    """Say how many values of a tensor are not the same, bit for bit, and which is the first; None where all are."""
-    original = ours.source_tensor.weight if ours.source_tensor is not None else ours
-    dialect = ours.source_tensor.dialect if ours.source_tensor is not None else "albert_hub"
-    expected, found = original.read(), theirs.read()
-    if ours.shape == theirs.shape:
-        found = rule.move(found, "albert_hub", dialect, one.sizes)
+def _is_zero(weight: LazyTensor | None) -> bool:
+    return weight is None or not weight.read().any()
+
+
+def _cast(source: Checkpoint, target: Checkpoint) -> str:
+    """Describe how the source's values are changed before the comparison; empty if they are not."""
+    casts = []
+    if source.quantized:
+        casts.append("int8 divided by its scales")
+    if source.dtype != target.dtype:
+        exact = source.dtype != "float32" and target.dtype == "float32"
+        casts.append(f"{source.dtype} {'widened' if exact else 'rounded'} to {target.dtype}")
+    return ", ".join(casts)
+
+
+def _difference(rule: WeightRule, sizes: Mapping[str, int], source: LazyTensor, target: LazyTensor) -> str | None:
+    """Return how many values of a tensor differ, and where the first is; None if all bits are equal."""
+    in_file = source.source_tensor
+    expected, found = (in_file.weight if in_file is not None else source).read(), target.read()
+    if source.shape == target.shape and in_file is not None:
+        found = rule.move(found, "albert_hub", in_file.dialect, sizes)
     if expected.shape != found.shape:
         return f"{expected.shape} in the source, {found.shape} in the target"
     count, first = 0, ""
-    for top, (a, b) in _blocks(expected, found):
-        with np.errstate(over="ignore"):
-            a = np.ascontiguousarray(a.astype(DTYPES[theirs.dtype], copy=False))  # noqa: PLW2901 (the same cast)
-        b = np.ascontiguousarray(b)  # noqa: PLW2901
-        bits = f"u{a.itemsize}"  # NaN and -0.0 too must be themselves
-        unlike = a.view(bits) != b.view(bits)
-        if found_here := int(np.count_nonzero(unlike)):
-            if not count:
-                place = np.unravel_index(int(np.argmax(unlike)), unlike.shape)
-                index = [int(top + place[0]), *(int(each) for each in place[1:])]
-                first = f"the first at {index} of the source: {float(a[place]):.9g} and {float(b[place]):.9g}"
-            count += found_here
+    for start, expected_block, found_block in _blocks(expected, found, DTYPES[target.dtype]):
+        bits = f"u{found_block.itemsize}"  # as integers, NaN equals NaN, and -0.0 differs from 0.0
+        unequal = expected_block.view(bits) != found_block.view(bits)
+        if unequal.any() and not count:
+            place = np.unravel_index(int(np.argmax(unequal)), unequal.shape)
+            index = [start + int(place[0]), *map(int, place[1:])]
+            values = f"{float(expected_block[place]):.9g} and {float(found_block[place]):.9g}"
+            first = f"the first at {index} of the source: {values}"
+        count += int(np.count_nonzero(unequal))
     return f"{count:,} of {expected.size:,} values differ, {first}" if count else None
 
 
-def _blocks(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray]]]:
-    rows = max(1, _BLOCK_BYTES * len(one) // one.nbytes)
-    for top in range(0, len(one), rows):
-        yield top, (one[top : top + rows], other[top : top + rows])
+def _blocks(expected: np.ndarray, found: np.ndarray, dtype: np.dtype) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield the first row of each block, and the block of both arrays, `expected` cast to a dtype."""
+    rows = max(1, _BLOCK_BYTES * len(expected) // expected.nbytes)
+    for start in range(0, len(expected), rows):
+        with np.errstate(over="ignore"):
+            block = expected[start : start + rows].astype(dtype, copy=False)
+        yield start, np.ascontiguousarray(block), np.ascontiguousarray(found[start : start + rows])

@@ -19,9 +19,7 @@ from albert_hub_bridge.disk import staging as staging_directories
 from albert_hub_bridge.errors import AlbertHubBridgeError, EngineError, SourceError, TargetError, WeightsError
 from albert_hub_bridge.layouts.hub import repository as hf_repository
 from albert_hub_bridge.layouts.registry import detect_layout
-from albert_hub_bridge.verification import outputs
-from albert_hub_bridge.verification import run as verification
-from albert_hub_bridge.verification.engines import common
+from albert_hub_bridge.verification import outputs, texts
 from albert_hub_bridge.verification.engines.common import pack
 from conversion.sample import write_sample_preset
 from tests.conftest import TEXTS, KerasPreset
@@ -161,7 +159,7 @@ def test_where_names_cannot_be_exchanged_a_failed_move_brings_the_old_target_bac
 
 def test_files_that_are_not_carried_over_are_named(sample: Path, tmp_path: Path) -> None:
     (sample / "README.md").write_text("mine")
-    assert inspect(sample).notes == ("Files that are not carried over: README.md.",)
+    assert inspect(sample).notes == ("Files that were not converted: README.md.",)
 
 
 def test_a_card_that_nothing_here_wrote_is_not_replaced(sample: Path, tmp_path: Path) -> None:
@@ -252,8 +250,8 @@ def test_a_folder_that_is_neither_kind_is_refused(config: object, message: str, 
     ("source", "message"),
     [
         ("kaggle://keras/albert", "should be kaggle://org/model/keras/name"),
-        ("gs://bucket/preset", "begins with gs://, and hf://, kaggle:// and modelscope:// are known"),
-        ("albert_base", "neither a preset that KerasHub publishes nor the name of something on a hub"),
+        ("gs://bucket/preset", "begins with gs://. Use hf://, kaggle:// or modelscope://."),
+        ("albert_base", "neither a preset that KerasHub publishes nor a model on a hub"),
         ("no/such/folder", "The folder no/such/folder does not exist"),
         (__file__, "is a file. Pass the folder"),
     ],
@@ -269,7 +267,7 @@ def test_a_source_that_is_not_a_folder_says_why(source: str, message: str) -> No
 def test_a_client_that_is_not_installed_is_named(source: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (package, "modelscope.hub.api"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(SourceError, match=f"downloaded by {package}, which is not installed: pip install {package}"):
+    with pytest.raises(SourceError, match=f"downloaded with {package}, which is not installed: pip install {package}"):
         inspect(source)
 
 
@@ -375,11 +373,11 @@ def test_verify_compares_what_can_be_compared(sample: Path, keras_preset: KerasP
 
 
 def test_packed_inputs_have_two_segments_and_what_both_sides_can_take() -> None:
-    packed = pack([[7, 8, 9], [10, 11, 12, 13, 14]], {"pad": 0, "cls": 2, "sep": 3}, num_segments=2, longest=6)
+    packed = pack([[7, 8, 9], [10, 11, 12, 13, 14]], {"pad": 0, "cls": 2, "sep": 3}, num_segments=2, max_length=6)
     assert packed["token_ids"].tolist() == [[2, 7, 8, 9, 3, 0], [2, 10, 11, 12, 13, 3]]
     assert packed["segment_ids"].tolist() == [[0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1]]
     assert packed["padding_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]
-    assert pack([[7], [8]], {"pad": 0, "cls": 2, "sep": 3}, num_segments=1, longest=1)["token_ids"].tolist() == [
+    assert pack([[7], [8]], {"pad": 0, "cls": 2, "sep": 3}, num_segments=1, max_length=1)["token_ids"].tolist() == [
         [2],
         [2],
     ]
@@ -392,10 +390,10 @@ def test_the_shorter_sequence_length_counts(
     config = json.loads((tmp_path / "transformers" / "tokenizer_config.json").read_text())
     (tmp_path / "transformers" / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 11}))
     lengths = []
-    monkeypatch.setattr(common, "pack", lambda *arguments: lengths.append(arguments[-1]) or pack(*arguments))
+    monkeypatch.setattr(texts, "pack", lambda *arguments: lengths.append(arguments[-1]) or pack(*arguments))
     report = verify(sample, tmp_path / "transformers")
     assert report.different_fields == {"sequence_length": (64, 11)}
-    assert [name for name, part in report.parts.items() if part.outcome != "passed"] == ["configuration"]
+    assert [name for name, check in report.checks.items() if check.outcome != "passed"] == ["configuration"]
     assert lengths == [11]
 
 
@@ -447,11 +445,11 @@ def test_numbers_that_are_nan_are_no_agreement_and_json_all_the_same(
     def broken(*sides: Any) -> dict[str, Any]:
         return {name: gap * np.nan for name, gap in gaps(*sides).items()}
 
-    for module in (verification, outputs):
+    for module in (texts, outputs):
         monkeypatch.setattr(module, "row_differences", broken)
     report = verify(sample, sample)
     assert not report.passed
-    assert report.parts["engines"].outcome == report.parts["texts"].outcome == "failed"
+    assert report.checks["engines"].outcome == report.checks["texts"].outcome == "failed"
     assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["max_abs_difference"]["sequence_output"] is None
 
 
@@ -477,25 +475,25 @@ def test_without_keras_hub_our_model_computes_the_preset(
     assert "(keras_hub is not installed)" in report.source_engine
 
 
-def test_the_report_says_who_says_what_the_text_rules_are(sample: Path, tmp_path: Path) -> None:
+def test_report_names_the_origin_of_the_text_normalization(sample: Path, tmp_path: Path) -> None:
     assert (
         convert(sample, tmp_path / "transformers", to="transformers").text_normalization_from
         == "KerasHub has no others"
     )
     assert (
         convert(sample, tmp_path / "repaired", to="transformers", normalize="uncased").text_normalization_from
-        == "asked for"
+        == "the option normalize"
     )
 
-    def told_by(folder: Path) -> str:
+    def origin(folder: Path) -> str:
         vocabulary = inspect(folder).vocabulary
         assert vocabulary is not None
         return vocabulary.text_normalization_from
 
-    assert told_by(tmp_path / "repaired") == "tokenizer_config.json"
+    assert origin(tmp_path / "repaired") == "tokenizer_config.json"
     convert(tmp_path / "repaired", tmp_path / "keras", to="keras")
-    assert told_by(tmp_path / "keras") == "the vocabulary itself"
+    assert origin(tmp_path / "keras") == "the vocabulary itself"
     (tmp_path / "repaired" / "tokenizer_config.json").unlink()
-    assert told_by(tmp_path / "repaired") == "what AlbertTokenizer does by default; tokenizer_config.json does not say"
+    assert origin(tmp_path / "repaired") == "what AlbertTokenizer does by default; tokenizer_config.json does not say"
     (tmp_path / "repaired" / "spiece.model").unlink()
-    assert told_by(tmp_path / "repaired") == "tokenizer.json"
+    assert origin(tmp_path / "repaired") == "tokenizer.json"

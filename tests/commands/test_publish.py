@@ -25,6 +25,7 @@ from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import POOLER
 from albert_hub_bridge.provenance.model_card import BEGIN, END, render_card
 from albert_hub_bridge.provenance.picture import draw_parity
+from albert_hub_bridge.provenance.record import read_record
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests.servers.hub_server import HubServer
 from tests.servers.kaggle_server import KaggleServer
@@ -166,7 +167,7 @@ def test_somebody_elses_commit_is_noticed_and_not_overwritten(
     hub.add_repo("user/albert", {"config.json": "{}"})
     hub.fail("POST", "/preupload/", lambda: hub.add_commit("user/albert", {"config.json": '{"theirs": 1}'}))
     found = run_client(_PUSH, environment, folder=str(folder))
-    assert "Somebody else committed to it meanwhile" in found[0]
+    assert "The repository received another commit meanwhile" in found[0]
     assert found[1].startswith("http")  # the next try, which knows of it, succeeds
     assert [b'{"theirs": 1}' in commit.files["config.json"].content for commit in hub.commits("user/albert")] == [
         False,
@@ -193,12 +194,12 @@ for _ in range(2):
 # fmt: off
 HUGGING_FACE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
     ("broken",    "POST", "/commit/",          500,        "was not changed"),
-    ("forbidden", "POST", "/commit/",          403,        "Your token may not write there"),
-    ("gone",      "POST", "/commit/",          404,        "There is no such repository or revision."),
-    ("locked",    "POST", "/commit/",          409,        "Somebody else is writing to it."),
-    ("busy",      "POST", "/commit/",          429,        "The Hub wants fewer requests."),
-    ("dropping",  "POST", "/commit/",          "drop",     "The connection to hf://user/dropping broke"),
-    ("losing",    "POST", "/commit/",          "lose",     "The connection to hf://user/losing broke"),
+    ("forbidden", "POST", "/commit/",          403,        "Your token has no write access"),
+    ("gone",      "POST", "/commit/",          404,        "The repository or revision does not exist."),
+    ("locked",    "POST", "/commit/",          409,        "Another commit is in progress."),
+    ("busy",      "POST", "/commit/",          429,        "The Hub received too many requests."),
+    ("dropping",  "POST", "/commit/",          "drop",     "The push to hf://user/dropping did not finish"),
+    ("losing",    "POST", "/commit/",          "lose",     "The push to hf://user/losing did not finish"),
     ("strange",   "POST", "/api/repos/create", 401,        "You are not logged in"),
     ("stumbling", "POST", "/preupload/",       500,        "good"),
     ("cut",       "PUT",  "/storage/",         "truncate", "was not changed. Error while uploading"),
@@ -208,7 +209,7 @@ KAGGLE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
     ("broken",    "POST", "CreateModelInstance$", 500,        "has no new version. Run the command again."),
     ("forbidden", "POST", "CreateModelInstance$", 403,        "You are not logged in (kaggle.com), or your token"),
     ("strange",   "POST", "GetModel$",            401,        "You are not logged in (kaggle.com), or your token"),
-    ("busy",      "POST", "CreateModelInstance$", 429,        "Kaggle wants fewer requests."),
+    ("busy",      "POST", "CreateModelInstance$", 429,        "Kaggle received too many requests."),
     ("dropping",  "POST", "CreateModelInstance$", "drop",     "has no new version. Run the command again."),
     ("cut",       "PUT",  "/storage/uploads/",    "truncate", "good"),
 )
@@ -281,7 +282,9 @@ def test_a_preset_goes_to_kaggle(preset: Path, tmp_path: Path) -> None:
 
 
 def test_only_what_was_verified_and_not_changed_is_pushed(preset: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"missing +conversion.json +only what `convert` made has one"):
+    with pytest.raises(
+        ConfigurationError, match=r"missing +conversion.json +expected the record of a conversion, found none"
+    ):
         push(preset, "hf://user/albert")
     for target in ("user/albert", "gs://bucket", "kaggle://user/albert"):
         convert(preset, tmp_path / "transformers", to="transformers", overwrite=True)
@@ -318,7 +321,7 @@ def test_what_does_not_agree_is_not_pushed(preset: Path, tmp_path: Path) -> None
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), seed=1), other)
     convert(preset, tmp_path / "transformers", to="transformers")
     record_verification(tmp_path / "transformers", verify(other, tmp_path / "transformers"))
-    with pytest.raises(TargetError, match="did not agree with its source"):
+    with pytest.raises(TargetError, match="differs from its source"):
         push(tmp_path / "transformers", "hf://user/albert")
     assert "**No**" in (tmp_path / "transformers" / "README.md").read_text()
 
@@ -330,9 +333,9 @@ def test_the_card_says_what_was_done_and_nothing_that_was_not_measured(preset: P
     convert(preset, tmp_path / "transformers", to="transformers", dtype="bfloat16", normalize="uncased")
     text = (tmp_path / "transformers" / "README.md").read_text()
     assert "Not measured." in text
-    assert "The weights were float32, and are bfloat16, rounded." in text
+    assert "The weights were converted from float32 to bfloat16, and rounded." in text
     assert "not lower-cased" not in text
-    assert "Its tokenizer does not apply" in text or "its tokenizer does not apply" in text
+    assert "its tokenizer does not apply" in text
     metadata = yaml.safe_load(text.split("---")[1])
     assert metadata == {
         "library_name": "transformers",
@@ -435,10 +438,10 @@ def test_a_record_that_has_other_tensors_is_noticed(layout: str, preset: Path, t
     report = check(tmp_path / "target")
     assert (report.passed, report.changes, report.different_tensors) == (False, {}, [name])
     result = runner.invoke(app, ["verify", str(tmp_path / "target")])
-    assert (result.exit_code, f"Not the tensors that were made: {name}" in result.output) == (1, True)
+    assert (result.exit_code, f"Changed tensors: {name}" in result.output) == (1, True)
     record["target"]["tensors"] = [1]
     file.write_text(json.dumps(record))
-    with pytest.raises(ConfigurationError, match="expected a sha256 for every tensor, found others or none"):
+    with pytest.raises(ConfigurationError, match=r"wrong type +target.tensors +expected dict\[str, str\], found \[1\]"):
         check(tmp_path / "target")
 
 
@@ -451,11 +454,11 @@ def test_a_folder_is_checked_by_its_own_record(preset: Path, tmp_path: Path) -> 
     code, said = run()
     tensors = check(folder).tensors
     assert tensors == len(load_file(folder / "model.safetensors"))
-    assert (code, f"All 6 files and {tensors} tensors are as they were made." in said) == (0, True)
+    assert (code, f"PASSED: all 6 files and {tensors} tensors are unchanged." in said) == (0, True)
     (folder / "notes.txt").write_text("mine")
     (folder / ".gitattributes").write_text("the hub's")
     code, said = run()
-    assert (code, "no part of a preset or repository: notes.txt" in said) == (0, True)
+    assert (code, "not part of a preset or repository: notes.txt" in said) == (0, True)
     (folder / "config.json").write_text("{}")
     (folder / "spiece.model").unlink()
     (folder / "task.json").write_text("{}")
@@ -467,12 +470,12 @@ def test_a_folder_is_checked_by_its_own_record(preset: Path, tmp_path: Path) -> 
     assert report["changes"] == {**names, "task.json": "new"}
     assert report["others"] == ["notes.txt"]
     code, said = run()
-    assert (code, "4 files are not as they were made." in said) == (1, True)
+    assert (code, "FAILED: 4 files and 0 tensors were changed since the conversion." in said) == (1, True)
     assert check(folder).changes == report["changes"]
     assert report["different_tensors"] == []  # nothing can be read any more
     (folder / "conversion.json").unlink()
     code, said = run()
-    assert (code, "only what `convert` made has one" in said) == (2, True)
+    assert (code, "expected the record of a conversion, found none" in said) == (2, True)
 
 
 def test_what_was_pushed_is_checked_where_it_is(
@@ -504,7 +507,9 @@ def test_a_card_says_how_to_load_it_from_where_it_is(
     location: str, layout: str, expected: str, preset: Path, tmp_path: Path
 ) -> None:
     convert(preset, tmp_path / "a", to=layout)  # type: ignore[arg-type]
-    text = render_card(json.loads((tmp_path / "a" / "conversion.json").read_text()), location)
+    record = read_record(tmp_path / "a")
+    assert record is not None
+    text = render_card(record, location)
     assert expected in text
     assert "\n# a\n" in text
 
@@ -535,8 +540,13 @@ def test_a_folder_tells_where_it_comes_from_and_what_happened_since(preset: Path
     record = json.loads((folder / "conversion.json").read_text())
     for change, problem in (
         ({"tool": None}, "wrong type +tool"),
-        ({"target": {"files": {"config.json": "abc"}}}, "wrong +target +expected a sha256 for every file"),
-        ({"picture": {}}, "wrong +picture +expected a sha256"),
+        ({"target": {"files": {"config.json": "abc"}}}, r"target\.files +expected dict\[str, FileDigest\], found"),
+        ({"target": {"files": {}}}, r"missing key +target\.tensors +expected dict\[str, str\], found none"),
+        ({"picture": {}}, r"missing key +picture\.sha256 +expected str, found none"),
+        ({"more": 1}, "unknown key +more +expected no such key, found 1"),
+        ({"head_kind": "tail"}, "wrong type +head_kind +expected one of masked_lm, .* or none, found 'tail'"),
+        ({"verification": {"passed": 1}}, r"wrong type +verification\.passed +expected bool, found 1"),
+        ({"verification": {}}, r"(?s)missing key +verification\.passed .*missing key +verification\.notes "),
     ):
         (folder / "conversion.json").write_text(json.dumps(record | change))
         with pytest.raises(ConfigurationError, match=problem):

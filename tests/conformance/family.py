@@ -1,4 +1,4 @@
-"""A family of model classes as transformers' common tests want it: our own tester, for ours and for transformers ALBERT."""
+"""Model classes as transformers' common tests need them: a tester for our classes and for transformers' ALBERT."""
 
 from __future__ import annotations
 

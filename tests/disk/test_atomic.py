@@ -1,4 +1,4 @@
-"""Folders and files whole or not at all: what the kill tests cannot make happen."""
+"""Write folders and files completely or not at all: the cases that the kill tests cannot produce."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from albert_hub_bridge.layouts.registry import is_written_file, write_checkpoint
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
 
 
-def _draft_of(target: Path) -> Path:
+def _staging_of(target: Path) -> Path:
     return target.parent / f".albert-hub-bridge-{hashlib.sha256(target.name.encode()).hexdigest()[:16]}"
 
 
@@ -55,7 +55,7 @@ def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("steps")
-def test_who_comes_second_says_so_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging_directories, "_PATIENCE", 0.05)
     target = tmp_path / "target"
     _make(target, "old")
@@ -64,13 +64,13 @@ def test_who_comes_second_says_so_and_changes_nothing(tmp_path: Path, monkeypatc
         with pytest.raises(TargetError, match=r"Another process is writing .*target: it has .*Wait until it is done"):
             _make(target, "second", overwrite=True)
         assert _config(target) == "old"
-        _make(tmp_path / "other", "beside it")  # another target is nobody's business, and the draft is not swept
+        _make(tmp_path / "other", "next to it")  # another target is not affected, and the staging directory stays
     assert _config(target) == "first"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "target"]
 
 
 @pytest.mark.parametrize("before", [None, "old"])
-def test_a_target_that_somebody_else_made_meanwhile_is_left_alone(before: str | None, tmp_path: Path) -> None:
+def test_a_target_that_another_process_changed_is_left_alone(before: str | None, tmp_path: Path) -> None:
     target = tmp_path / "target"
     if before is not None:
         _make(target, before)
@@ -88,7 +88,7 @@ def test_a_target_that_somebody_else_made_meanwhile_is_left_alone(before: str | 
 
 
 @pytest.mark.usefixtures("steps")
-def test_what_somebody_puts_into_the_old_target_meanwhile_is_not_deleted(tmp_path: Path) -> None:
+def test_a_file_added_to_the_old_target_is_not_deleted(tmp_path: Path) -> None:
     target = tmp_path / "target"
     _make(target, "old")
     with pytest.raises(TargetError, match=r"has precious\.txt, which nothing here writes"):
@@ -101,10 +101,10 @@ def test_what_somebody_puts_into_the_old_target_meanwhile_is_not_deleted(tmp_pat
 # What killed runs left.
 
 
-def test_left_overs_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_staging_directories_without_a_lock_are_removed(tmp_path: Path) -> None:
     for name in ("target", "another"):
-        (_draft_of(tmp_path / name) / name).mkdir(parents=True)
-        (_draft_of(tmp_path / name) / name / "model.safetensors").write_bytes(b"half")
+        (_staging_of(tmp_path / name) / name).mkdir(parents=True)
+        (_staging_of(tmp_path / name) / name / "model.safetensors").write_bytes(b"half")
     kept = {".albert-hub-bridge", ".albert-hub-bridge-0123", ".albert-hub-bridge-0123456789abcdef-mine"}
     for name in kept:
         (tmp_path / name).mkdir()
@@ -119,8 +119,8 @@ def test_left_overs_are_removed_and_nothing_else(tmp_path: Path) -> None:
     assert (elsewhere / "precious.txt").read_text() == "mine"
 
 
-def test_a_draft_of_a_process_that_lives_is_left_alone(tmp_path: Path) -> None:
-    staging = _draft_of(tmp_path / "another")
+def test_a_locked_staging_directory_is_left_alone(tmp_path: Path) -> None:
+    staging = _staging_of(tmp_path / "another")
     staging.mkdir()
     code = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)"
     code += "; print(1, flush=True); input()"
@@ -137,20 +137,18 @@ def test_a_draft_of_a_process_that_lives_is_left_alone(tmp_path: Path) -> None:
     assert not staging.exists()
 
 
-def test_an_old_target_that_was_moved_aside_comes_back(tmp_path: Path) -> None:
+def test_an_old_target_that_was_moved_aside_is_put_back(tmp_path: Path) -> None:
     target = tmp_path / "target"
     for name in (target.name, ".replaced"):
-        (_draft_of(target) / name).mkdir(parents=True)
-        (_draft_of(target) / name / "config.json").write_text("new" if name == "target" else "old")
+        (_staging_of(target) / name).mkdir(parents=True)
+        (_staging_of(target) / name / "config.json").write_text("new" if name == "target" else "old")
     _make(tmp_path / "another", "x")
     assert _config(target) == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "target"]
 
 
 @pytest.mark.parametrize("left_over", [False, True])
-def test_without_locks_folders_are_made_and_left_overs_are_named(
-    left_over: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_locks(left_over: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -158,11 +156,11 @@ def test_without_locks_folders_are_made_and_left_overs_are_named(
     monkeypatch.setattr(staging_directories, "_PATIENCE", 0.05)
     target = tmp_path / "target"
     if left_over:
-        _draft_of(target).mkdir()
+        _staging_of(target).mkdir()
         with pytest.raises(TargetError, match=r"If there is no such process, delete that folder"):
             _make(target, "new")
         assert not target.exists()
-        assert _draft_of(target).is_dir()
+        assert _staging_of(target).is_dir()
     else:
         _make(target, "new")
         assert _config(target) == "new"
@@ -172,7 +170,7 @@ def test_without_locks_folders_are_made_and_left_overs_are_named(
 # Files.
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_replace_file(tmp_path: Path) -> None:
     file = tmp_path / "README.md"
     replace_file(file, b"one")
     assert file.read_bytes() == b"one"
@@ -184,7 +182,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
-def test_modes_of_adapters_follow_the_umask_too(unpacked: Callable[[str], Path], tmp_path: Path) -> None:
+def test_modes_of_adapters_follow_the_umask(unpacked: Callable[[str], Path], tmp_path: Path) -> None:
     source = unpacked("peft_model")
     before = os.umask(0o027)
     try:
@@ -198,9 +196,7 @@ def test_modes_of_adapters_follow_the_umask_too(unpacked: Callable[[str], Path],
 
 
 @pytest.mark.parametrize("layout", ["keras", "transformers"])
-def test_values_over_the_frame_of_a_file_are_noticed(
-    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_written_over_metadata_are_noticed(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read back is compared with the whole file that was meant, not with each piece as it was written."""
     write = tensors.ParallelWriter._write
     shifted: list[int] = []
@@ -223,28 +219,30 @@ def test_values_over_the_frame_of_a_file_are_noticed(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EINTR])
-def test_what_the_system_says_becomes_one_message(number: int) -> None:
+def test_system_errors_become_one_message(number: int) -> None:
     said = str(write_error("there/model.safetensors", OSError(number, os.strerror(number))))
     assert said.startswith(f"there/model.safetensors could not be written: {os.strerror(number)}. ")
     assert said.endswith(" Nothing was changed.")
-    assert "hoose another target" in said or "choose a target on another disk" in said.lower()
+    assert "hoose another target" in said or "hoose a target on another disk" in said
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_the_right_to_write_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_write_permission_is_named(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     (tmp_path / "closed").mkdir(mode=0o555)
-    with pytest.raises(TargetError, match=r"closed/target could not be written: Permission denied\. You may not"):
+    with pytest.raises(
+        TargetError, match=r"closed/target could not be written: Permission denied\. You have no write permission"
+    ):
         convert(tmp_path / "sample", tmp_path / "closed" / "target", to="transformers")
 
 
-def test_errors_of_the_source_are_not_blamed_on_the_target(tmp_path: Path) -> None:
+def test_an_error_of_the_source_is_no_target_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="elsewhere") as caught, new_folder(tmp_path / "t", False, is_written_file):
         raise OSError(errno.EIO, "Input/output error", "/elsewhere/model.safetensors")
     assert not isinstance(caught.value, TargetError)
 
 
-def test_the_command_says_what_the_system_refused(tmp_path: Path) -> None:
+def test_the_command_prints_a_system_error(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     limit = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
@@ -262,5 +260,5 @@ def test_the_command_says_what_the_system_refused(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"{tmp_path}/t/" in done.stderr
-    assert "File too large. The file system has no files that large. Pass --max-shard-size" in done.stderr
+    assert "File too large. The file system does not support files of this size. Pass --max-shard-size" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sample"]

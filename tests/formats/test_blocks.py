@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from albert_hub_bridge.formats import blocks
 from albert_hub_bridge.formats.blocks import as_matrix, map_tensor
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
+from albert_hub_bridge.formats.parallel_writer import ParallelWriter
 from albert_hub_bridge.formats.safetensors import plan_header, read_header
-from albert_hub_bridge.layouts.weight_files import ParallelWriter
 
 
 @settings(deadline=None)

@@ -1,4 +1,4 @@
-"""What lies under the names that are read, and is no file of the folder, or not the file that it should be."""
+"""Names in a source that are pipes, links, devices or folders, or files with other content."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ FILES = (
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("layout", "name"), FILES)
-def test_what_is_not_the_file(
+def test_other_things_than_files(
     kind: str, layout: str, name: str, source: Callable[[str], Path], refused: Refused
 ) -> None:
     folder = source(layout)
@@ -123,7 +123,7 @@ ADAPTER_FILES = ("a pipe", "nothing in it", "a link to nothing", "a pointer", "a
 
 
 @pytest.mark.parametrize("kind", ADAPTER_FILES)
-def test_what_is_not_an_adapter(kind: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_other_things_than_adapters(kind: str, source: Callable[[str], Path], refused: Refused) -> None:
     folder = source("keras_adapter")
     KINDS[kind][0](folder / "a.lora.h5")
     expect(refused(folder), "a.lora.h5")
@@ -136,7 +136,7 @@ def test_a_link_in_a_path_is_refused(source: Callable[[str], Path], refused: Ref
     expect(refused(folder), ["assets/tokenizer/vocabulary.spm", "outside of it"])
 
 
-def test_the_cache_of_hugging_face_is_read_and_its_neighbours_are_not(
+def test_the_cache_of_hugging_face(
     source: Callable[[str], Path], valid: dict[str, Path], tmp_path: Path, refused: Refused
 ) -> None:
     cache = tmp_path / "models--user--repo"
@@ -163,7 +163,7 @@ def test_a_folder_that_is_a_link_is_read(valid: dict[str, Path], tmp_path: Path)
     assert inspect(tmp_path / "link").head == "text classifier of 3 classes"
 
 
-def test_files_that_are_not_read_may_be_anything(source: Callable[[str], Path], tmp_path: Path) -> None:
+def test_unread_names_may_be_anything(source: Callable[[str], Path], tmp_path: Path) -> None:
     folder = source("task")
     os.mkfifo(folder / "events")
     (folder / "latest").symlink_to("/etc")
@@ -195,7 +195,7 @@ def test_modules_of_sentence_transformers(what: str, source: Callable[[str], Pat
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc/hostname")])
-def test_values_of_tensorflow_under_any_name(
+def test_values_of_a_tensor_bundle(
     make: Callable[[Path], object], source: Callable[[str], Path], refused: Refused
 ) -> None:
     folder = source("transformers")
@@ -205,7 +205,7 @@ def test_values_of_tensorflow_under_any_name(
     expect(refused(folder), "model.data-00000-of-00001")
 
 
-def test_names_of_files_say_nothing_in_a_card(source: Callable[[str], Path], tmp_path: Path) -> None:
+def test_names_of_files_are_escaped_in_a_card(source: Callable[[str], Path], tmp_path: Path) -> None:
     folder = source("task")
     (folder / "a\n# b <i>[c](d) `e\x1b").touch()
     (folder / os.fsdecode(b"\xff\x9b")).touch()
@@ -225,9 +225,7 @@ def test_names_of_files_say_nothing_in_a_card(source: Callable[[str], Path], tmp
         lambda r: r.update(head_kind="x"),
     ],
 )
-def test_records_that_no_card_can_be_made_of(
-    change: Callable[[Any], object], source: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_unusable_records(change: Callable[[Any], object], source: Callable[[str], Path], tmp_path: Path) -> None:
     convert(source("task"), tmp_path / "target", to="albert_hub")
     edit("conversion.json", change)(tmp_path / "target")
     before = (tmp_path / "target" / "README.md").read_text()
@@ -236,7 +234,7 @@ def test_records_that_no_card_can_be_made_of(
     assert (tmp_path / "target" / "README.md").read_text() == before
 
 
-def test_a_folder_in_place_of_a_file_that_was_just_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_replaced_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     looked_at = os.stat(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""JSON that no library wrote: its syntax, and what it says, in every file that has some."""
+"""Wrong JSON in every file of a source: its syntax and its content."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ PRESET: dict[str, Callable[[Any], object]] = {
     ),
     "a policy that is a number": _config(dtype=32),
     "a policy of 4 bits": _config(dtype={"class_name": "QuantizedDTypePolicy", "config": {"mode": "int4"}}),
-    "a key nobody knows": _config(rotary=True),
+    "an unknown key": _config(rotary=True),
     "a file of configuration elsewhere": _config(config_file="../../etc/passwd"),
     "a vocabulary within": _config(proto="AAAA"),
     **{f"a petabyte of {name}": _config(**{name: 1 << 50}) for name in NUMBERS},
@@ -168,7 +168,7 @@ TASK: dict[str, Callable[[Any], object]] = {
     "another dropout": _backbone(dropout=0.5),
     "true inner layers in the backbone": _backbone(num_inner_repetitions=True),
     "2.0 layers in the backbone": _backbone(num_layers=2.0),
-    "a key nobody knows in the backbone": _backbone(rotary=1),
+    "an unknown key in the backbone": _backbone(rotary=1),
     "a preprocessor that is an object": lambda c: c["config"].update(preprocessor=EVIL),
     "a preprocessor that is a number": lambda c: c["config"].update(preprocessor=5),
     "a preprocessor that is a backbone": lambda c: c["config"].update(preprocessor=c["config"]["backbone"]),
@@ -183,13 +183,13 @@ TASK: dict[str, Callable[[Any], object]] = {
     "another sequence length": lambda c: c["config"]["preprocessor"]["config"].update(sequence_length=7),
     "an activation that is an object": lambda c: c["config"].update(activation=EVIL),
     "an activation that is a function": lambda c: c["config"].update(activation=LAMBDA),
-    "an activation nobody computes": lambda c: c["config"].update(activation="relu"),
+    "an unsupported activation": lambda c: c["config"].update(activation="relu"),
     "more classes": lambda c: c["config"].update(num_classes=4),
     "a billion classes": lambda c: c["config"].update(num_classes=10**9),
     "half a class": lambda c: c["config"].update(num_classes=0.5),
     "labels of another number": lambda c: c.update(labels=["a"]),
     "labels that are numbers": lambda c: c.update(labels=[1, 2, 3]),
-    "a setting nobody knows": lambda c: c["config"].update(mystery=1),
+    "an unknown setting": lambda c: c["config"].update(mystery=1),
     "an object somewhere": lambda c: c["config"]["preprocessor"]["config"].update(name=EVIL),
 }
 
@@ -228,7 +228,7 @@ TEXT: dict[str, tuple[str, Callable[[Any], object]]] = {
     "a preprocessor that cuts otherwise": ("preprocessor.json", _config(truncate="never")),
     "a preprocessor without length": ("preprocessor.json", _config(sequence_length=0)),
     "a preprocessor with half a length": ("preprocessor.json", _config(sequence_length=1.5)),
-    "a preprocessor with a setting nobody knows": ("preprocessor.json", _config(mystery=1)),
+    "a preprocessor with an unknown setting": ("preprocessor.json", _config(mystery=1)),
 }
 
 
@@ -247,7 +247,7 @@ def _set(**changes: Any) -> Callable[[Any], object]:
 REPOSITORY: dict[str, Callable[[Any], object]] = {
     "another model": _set(model_type="bert"),
     "a model that is a list": _set(model_type=["albert"]),
-    "a setting nobody knows": _set(rotary=True),
+    "an unknown setting": _set(rotary=True),
     "a decoder": _set(is_decoder=True),
     "quantization": _set(quantization_config={"quant_method": "hostile_module"}),
     "pruned heads": _set(pruned_heads={"0": [1]}),
@@ -315,8 +315,8 @@ TOKENIZERS: dict[str, tuple[str, Callable[[Any], object]]] = {
         "tokenizer.json",
         lambda c: c["model"]["vocab"].extend([f"p{n}", -9.0] for n in range(99)),
     ),
-    "a key nobody knows": ("tokenizer.json", _set(hostile_module=1)),
-    "a normalizer nobody knows": ("tokenizer.json", _set(normalizer={"type": "hostile_module"})),
+    "an unknown key": ("tokenizer.json", _set(hostile_module=1)),
+    "an unknown normalizer": ("tokenizer.json", _set(normalizer={"type": "hostile_module"})),
     "a normalizer that backtracks": (
         "tokenizer.json",
         _set(normalizer={"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}),
@@ -339,7 +339,7 @@ TOKENIZERS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "another mask in another file": ("special_tokens_map.json", _set(mask_token="[CLS]")),
     "a special token in another file": ("special_tokens_map.json", _set(additional_special_tokens=["hostile"])),
     "added tokens that are numbers": ("tokenizer.json", _set(added_tokens=[7])),
-    "added tokens that are strangers": (
+    "added tokens that the vocabulary lacks": (
         "tokenizer.json",
         lambda c: c["added_tokens"].append({**c["added_tokens"][0], "id": 80, "content": "hostile_module"}),
     ),
@@ -369,7 +369,7 @@ BESIDE: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("what", BESIDE)
-def test_a_tokenizer_beside_the_model_of_another(what: str, source: Callable[[str], Path], refused: Refused) -> None:
+def test_a_tokenizer_of_another_model(what: str, source: Callable[[str], Path], refused: Refused) -> None:
     """transformers would take its pieces from this file, and KerasHub from the SentencePiece model."""
     folder = source("albert_hub")
     assert (folder / "spiece.model").is_file()
@@ -382,7 +382,7 @@ ADAPTERS: dict[str, Callable[[Any], object]] = {
     "no kind": lambda c: c.pop("peft_type"),
     "DoRA": _set(use_dora=True),
     "biases": _set(bias="all"),
-    "a setting nobody knows": _set(hostile_module=1),
+    "an unknown setting": _set(hostile_module=1),
     "a rank of 0": _set(r=0),
     "a rank of a billion": _set(r=10**9),
     "a rank that is a text": _set(r="4"),
@@ -421,7 +421,7 @@ RECORDS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", RECORDS)
-def test_records_that_nobody_wrote(what: str, source: Callable[[str], Path]) -> None:
+def test_invented_records(what: str, source: Callable[[str], Path]) -> None:
     from albert_hub_bridge import inspect
     from albert_hub_bridge.errors import ConfigurationError
 
@@ -431,7 +431,7 @@ def test_records_that_nobody_wrote(what: str, source: Callable[[str], Path]) -> 
         inspect(folder)
 
 
-def test_code_that_a_source_names_is_left_out_and_that_is_said(source: Callable[[str], Path], tmp_path: Path) -> None:
+def test_code_that_a_source_names_is_dropped(source: Callable[[str], Path], tmp_path: Path) -> None:
     from albert_hub_bridge import convert
 
     folder = source("transformers")
@@ -439,6 +439,6 @@ def test_code_that_a_source_names_is_left_out_and_that_is_said(source: Callable[
     (folder / "hostile_module.py").write_text("raise SystemExit('run')")
     report = convert(folder, tmp_path / "target", to="albert_hub")
     assert "auto_map" in [ignored.key for ignored in report.source.ignored]
-    assert [note for note in report.notes if "neither run nor carried over: hostile_module.py" in note]
+    assert [note for note in report.notes if "neither run nor converted: hostile_module.py" in note]
     assert "auto_map" not in (tmp_path / "target" / "config.json").read_text()
     assert not (tmp_path / "target" / "hostile_module.py").exists()

@@ -1,4 +1,4 @@
-"""SentencePiece models that no trainer wrote."""
+"""Wrong SentencePiece models."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PROTOS: dict[str, Callable[[bytes], bytes]] = {
     "a field of groups":         lambda p: p + b"\x0b\x0c",
     "a number without an end":   lambda p: p + b"\x10" + b"\xff" * 20,
     "a length of exabytes":      lambda p: p + b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
-    "a field nobody knows":      lambda p: p + b"\xfa\x7f\x05hello" + b"\xff",
+    "an unknown field":      lambda p: p + b"\xfa\x7f\x05hello" + b"\xff",
     "a million empty pieces":    lambda p: p + b"\x0a\x00" * 10_000,
     "more pieces than rows":     _parsed(lambda m: _add(m, 100)),
     "no pieces":                 _parsed(lambda m: m.ClearField("pieces")),

@@ -1,6 +1,6 @@
-"""The real albert_base_en_uncased, the whole way: `python -m pytest -m network tests/hubs/test_network.py`.
+"""Convert, push and verify the real albert_base_en_uncased: `python -m pytest -m network tests/hubs/test_network.py`.
 
-Kaggle is the real one. What is pushed goes to a Hub on 127.0.0.1, so nothing is published.
+The preset comes from the real Kaggle. The push goes to a Hub on 127.0.0.1, so nothing is published.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.servers.local_server import run_client
 
 @pytest.fixture
 def kaggle() -> None:
-    """Skip where Kaggle cannot be reached; whatever it answers, it was."""
+    """Skip if Kaggle cannot be reached. An error status counts as reached."""
     try:
         urllib.request.urlopen("https://www.kaggle.com", timeout=20).close()
     except urllib.error.HTTPError:
@@ -31,11 +31,11 @@ def kaggle() -> None:
 
 @pytest.mark.network
 @pytest.mark.usefixtures("kaggle")
-def test_the_real_preset_goes_the_whole_way(tmp_path: Path) -> None:
+def test_published_preset_is_converted_pushed_and_verified(tmp_path: Path) -> None:
     entry = read_entries("keras")["albert_base_en_uncased"]
     assert entry.golden is not None
     with HubServer() as hub:
-        # The user's own proxies, and own login and cache of Kaggle; of Hugging Face nothing.
+        # The proxies, login and Kaggle cache of the user, but no settings of Hugging Face.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         own = ",".join(filter(None, ["127.0.0.1", os.environ.get("no_proxy")]))
         environment = {**inherited, **hub.environment(tmp_path), "no_proxy": own, "NO_PROXY": own}

@@ -52,7 +52,7 @@ def _inspect(environment: dict[str, str], *sources: str) -> list[Any]:
     return found
 
 
-def test_only_what_is_needed_is_downloaded(hub: HubServer, environment: dict[str, str], albert_folder: Path) -> None:
+def test_only_needed_files_are_downloaded(hub: HubServer, environment: dict[str, str], albert_folder: Path) -> None:
     others = {"tf_model.h5": b"other", "onnx/model.onnx": b"other", "pytorch_model.bin": b"other", "README.md": "# Hi"}
     sha = hub.add_repo("someone/albert", {**_files(albert_folder), **others})
     found = _inspect(environment, "hf://someone/albert", "someone/albert", f"someone/albert@{sha}")
@@ -63,9 +63,7 @@ def test_only_what_is_needed_is_downloaded(hub: HubServer, environment: dict[str
     assert len(hub.requests("GET", "/storage/")) == 2
 
 
-def test_a_revision_can_be_asked_for(
-    hub: HubServer, environment: dict[str, str], albert_folder: Path, tmp_path: Path
-) -> None:
+def test_a_revision_is_pulled(hub: HubServer, environment: dict[str, str], albert_folder: Path, tmp_path: Path) -> None:
     old = hub.add_repo("someone/albert", _files(albert_folder))
     (tmp_path / "masked").mkdir()
     write_repository(
@@ -75,7 +73,7 @@ def test_a_revision_can_be_asked_for(
     newest, oldest, none = _inspect(environment, *(f"someone/albert{at}" for at in ("", f"@{old}", "@nothing")))
     assert newest[:2] == ["albert_hub", 78]
     assert oldest[:2] == ["transformers", 73]
-    assert "hf://someone/albert@nothing could not be downloaded from Hugging Face. There is no such revision." in none
+    assert "hf://someone/albert@nothing could not be downloaded from Hugging Face. The revision does not exist." in none
 
 
 def test_shards_are_pulled_with_their_index(
@@ -87,7 +85,7 @@ def test_shards_are_pulled_with_their_index(
         assert _inspect(environment, f"hf://someone/{layout}")[0][:2] == [layout, number]
 
 
-def test_what_a_hub_refuses_is_said_in_one_message(
+def test_refused_downloads_raise_source_errors(
     hub: HubServer, environment: dict[str, str], albert_folder: Path
 ) -> None:
     hub.add_repo("someone/private", _files(albert_folder), private=True)
@@ -96,21 +94,21 @@ def test_what_a_hub_refuses_is_said_in_one_message(
     private, gated, empty, missing = _inspect(
         environment, *(f"someone/{name}" for name in ("private", "gated", "empty", "missing"))
     )
-    assert "There is no such repository, or it is private and you are not logged in" in private
-    assert "There is no such repository" in missing
-    assert "accept the terms on its page" in gated
+    assert "The repository does not exist, or it is private and you are not logged in" in private
+    assert "The repository does not exist" in missing
+    assert "The repository is gated. Accept the terms on its page" in gated
     assert "hf://someone/empty has no config.json: it is neither a KerasHub preset nor an ALBERT repository." in empty
     assert hub.token not in str((private, gated, empty, missing))
 
 
-def test_a_damaged_download_is_refused_and_the_next_try_succeeds(
+def test_damaged_download_is_refused_and_the_next_one_succeeds(
     hub: HubServer, environment: dict[str, str], albert_folder: Path
 ) -> None:
     hub.add_repo("someone/albert", _files(albert_folder))
     hub.fail("GET", "model.safetensors|/storage/", "corrupt")
     hub.fail("GET", "spiece.model|/storage/", "corrupt")
     damaged = _inspect(environment, "someone/albert")[0]
-    assert "was damaged on its way: expected the checksum" in damaged
+    assert "was damaged during the download: expected the checksum" in damaged
     for _ in range(2):
         again = _inspect(environment, "someone/albert")[0]
         if not isinstance(again, str):
@@ -118,20 +116,19 @@ def test_a_damaged_download_is_refused_and_the_next_try_succeeds(
     assert again[:2] == ["transformers", 73]
 
 
-def test_without_a_network_the_cache_serves_and_the_rest_is_said(
-    hub: HubServer, environment: dict[str, str], albert_folder: Path
-) -> None:
+def test_offline_sources_come_from_the_cache(hub: HubServer, environment: dict[str, str], albert_folder: Path) -> None:
     hub.add_repo("someone/albert", _files(albert_folder))
     hub.add_repo("someone/other", _files(albert_folder))
     _inspect(environment, "someone/albert")
     cached, absent = _inspect({**environment, "HF_HUB_OFFLINE": "1"}, "someone/albert", "someone/other")
     assert cached[:2] == ["transformers", 73]
     assert (
-        "hf://someone/other could not be downloaded from Hugging Face. HF_HUB_OFFLINE is set, and it is not" in absent
+        "hf://someone/other could not be downloaded from Hugging Face. HF_HUB_OFFLINE is set, and the repository is not"
+        in absent
     )
 
 
-def test_presets_of_kaggle_are_pulled_by_name_and_by_handle(tmp_path: Path) -> None:
+def test_kaggle_presets_are_pulled_by_name_and_by_handle(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "preset")
     with KaggleServer() as kaggle:
         for _ in range(5):
@@ -145,11 +142,11 @@ def test_presets_of_kaggle_are_pulled_by_name_and_by_handle(tmp_path: Path) -> N
             "kaggle://keras/albert/keras/nothing",
         )
         assert builtin[:2] == handle[:2] == ["keras", 73]
-        assert "could not be downloaded from Kaggle. There is no such model, or it is private" in missing
+        assert "could not be downloaded from Kaggle. The model does not exist, or it is private" in missing
         assert not kaggle.requests("CONNECT")
 
 
-def test_a_report_is_alone_on_standard_output(tmp_path: Path) -> None:
+def test_progress_of_kagglehub_is_not_on_standard_output(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "preset")
     with KaggleServer() as kaggle:
         kaggle.add_model("someone/albert/keras/sample", _files(tmp_path / "preset"))
@@ -167,7 +164,7 @@ def test_a_report_is_alone_on_standard_output(tmp_path: Path) -> None:
     assert "Downloading" in done.stderr
 
 
-def test_every_from_preset_takes_the_same_sources(
+def test_every_from_preset_accepts_the_same_sources(
     hub: HubServer, environment: dict[str, str], albert_folder: Path, tmp_path: Path
 ) -> None:
     hub.add_repo("someone/albert", _files(albert_folder))
@@ -200,28 +197,28 @@ def test_every_from_preset_takes_the_same_sources(
     assert "expected that of AlbertHubForMaskedLM, found that of AlbertHubModel" in found[3]
 
 
-# Who fails how, and what is said of it. What the clients try again by themselves ends well.
+# Repository, faulty request, fault, and the expected message; "good" if the client itself retries with success.
 # fmt: off
 HUGGING_FACE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
-    ("broken",    "GET",  "/api/models/someone/broken",       500,        "The hub itself failed."),
+    ("broken",    "GET",  "/api/models/someone/broken",       500,        "The hub failed."),
     ("stumbling", "HEAD", "someone/stumbling/.*config.json",  500,        "good"),
     ("dropping",  "GET",  "someone/dropping/.*config.json",   "drop",     "good"),
     ("cut",       "GET",  "/storage/someone/cut/",            "truncate", "good"),
-    ("damaged",   "GET",  "/storage/someone/damaged/",        "corrupt",  "was damaged on its way: expected the check"),
+    ("damaged",   "GET",  "/storage/someone/damaged/",        "corrupt",  "was damaged during the download: expected"),
     ("strange",   "GET",  "/api/models/someone/strange",      401,        "private or gated and you are not logged in"),
     ("forbidden", "GET",  "/api/models/someone/forbidden",    403,        "private or gated and you are not logged in"),
     ("lost",      "HEAD", "someone/lost/.*model.safetensors", 404,        "someone/lost could not be downloaded"),
     ("patient",   "GET",  "someone/patient/.*config.json",    429,        "good"),
-    ("busy",      "GET",  "/api/models/someone/busy",         429,        "The hub wants fewer requests."),
+    ("busy",      "GET",  "/api/models/someone/busy",         429,        "The hub received too many requests."),
 )
 KAGGLE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
-    ("broken",    "POST", "ListModelInstanceVersionFiles$",  500,        "The hub itself failed."),
+    ("broken",    "POST", "ListModelInstanceVersionFiles$",  500,        "The hub failed."),
     ("dropping",  "GET",  "models/.*/dropping/.*weights.h5", "drop",     "could not be downloaded from Kaggle"),
-    ("cut",       "GET",  "models/.*/cut/.*weights.h5",      "truncate", "damaged or cut off on its way. Run the"),
-    ("damaged",   "GET",  "models/.*/damaged/.*weights.h5",  "corrupt",  "damaged or cut off on its way. Run the"),
+    ("cut",       "GET",  "models/.*/cut/.*weights.h5",      "truncate", "damaged or incomplete. Run the"),
+    ("damaged",   "GET",  "models/.*/damaged/.*weights.h5",  "corrupt",  "damaged or incomplete. Run the"),
     ("strange",   "POST", "GetModelInstance$",               401,        "private or gated and you are not logged"),
     ("forbidden", "POST", "GetModelInstance$",               403,        "private or gated and you are not logged"),
-    ("busy",      "POST", "ListModelInstanceVersionFiles$",  429,        "The hub wants fewer requests."),
+    ("busy",      "POST", "ListModelInstanceVersionFiles$",  429,        "The hub received too many requests."),
 )
 MODELSCOPE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
     ("stumbling", "GET", "someone/stumbling/repo$",       500,        "good"),
@@ -236,33 +233,41 @@ MODELSCOPE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
 # fmt: on
 
 
-def _said(environment: dict[str, str], sources: list[str], expected: list[str], lasting: Sequence[str] = ()) -> None:
-    """Try each source, compare what is said, and see to it that the next try of what failed for now ends well."""
+def _check_messages(
+    environment: dict[str, str], sources: list[str], expected: list[str], permanent: Sequence[str] = ()
+) -> None:
+    """Check the message for each source, and that the next try of every temporary failure succeeds."""
     found = ["good" if isinstance(row, list) else row for row in _inspect(environment, *sources)]
-    for source, said, message in zip(sources, found, expected, strict=True):
-        assert message in said, (source, said)
-    failed = [source for source, said in zip(sources, found, strict=True) if said != "good" and source not in lasting]
+    for source, result, message in zip(sources, found, expected, strict=True):
+        assert message in result, (source, result)
+    failed = [
+        source for source, result in zip(sources, found, strict=True) if result != "good" and source not in permanent
+    ]
     assert [row[1] for row in _inspect(environment, *failed)] == [73] * len(failed)
 
 
-def test_hugging_face_fails_in_every_way(hub: HubServer, environment: dict[str, str], albert_folder: Path) -> None:
+def test_faults_of_hugging_face_raise_source_errors(
+    hub: HubServer, environment: dict[str, str], albert_folder: Path
+) -> None:
     for name, method, path, how, _ in HUGGING_FACE_FAULTS:
         hub.add_repo(f"someone/{name}", _files(albert_folder))
         hub.fail(method, path, how, retry_after=0)
-    _said(environment, [f"someone/{row[0]}" for row in HUGGING_FACE_FAULTS], [row[-1] for row in HUGGING_FACE_FAULTS])
+    _check_messages(
+        environment, [f"someone/{row[0]}" for row in HUGGING_FACE_FAULTS], [row[-1] for row in HUGGING_FACE_FAULTS]
+    )
 
 
-def test_kaggle_fails_in_every_way(tmp_path: Path) -> None:
+def test_faults_of_kaggle_raise_source_errors(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "preset")
     with KaggleServer() as kaggle:
         for name, method, path, how, _ in KAGGLE_FAULTS:
             kaggle.add_model(f"keras/albert/keras/{name}", _files(tmp_path / "preset"))
             kaggle.fail(method, path, how, retry_after=0, body=f'"{name}"' if method == "POST" else "")
         sources = [f"kaggle://keras/albert/keras/{row[0]}" for row in KAGGLE_FAULTS]
-        _said(client_environment(tmp_path / "home", kaggle), sources, [row[-1] for row in KAGGLE_FAULTS])
+        _check_messages(client_environment(tmp_path / "home", kaggle), sources, [row[-1] for row in KAGGLE_FAULTS])
 
 
-def test_modelscope_is_pulled_from_and_may_fail_in_every_way(albert_folder: Path, tmp_path: Path) -> None:
+def test_modelscope_is_pulled_and_its_faults_raise_source_errors(albert_folder: Path, tmp_path: Path) -> None:
     with ModelScopeServer() as modelscope:
         modelscope.add_model("someone/albert", {**_files(albert_folder), "tf_model.h5": b"other", "README.md": "# Hi"})
         modelscope.add_model("someone/albert", {"README.md": "# Nothing here"}, "empty")
@@ -277,7 +282,7 @@ def test_modelscope_is_pulled_from_and_may_fail_in_every_way(albert_folder: Path
             "albert@none could not be downloaded from ModelScope.",
         )
         expected = [row[-1] for row in MODELSCOPE_FAULTS] + ["good", "good", no_config, no_revision]
-        _said(environment, [*faulty, *named], expected, lasting=named)
+        _check_messages(environment, [*faulty, *named], expected, permanent=named)
         asked_for = {request.query["FilePath"] for request in modelscope.requests("GET", "someone/albert/repo$")}
         assert asked_for == set(_files(albert_folder)) - {"README.md"}
         assert not modelscope.requests("CONNECT")

@@ -1,8 +1,8 @@
-"""Lets every call of a conversion that touches the disk go wrong, one at a time, and looks at what is left.
+"""Make each disk call of a conversion fail, one at a time, and check the files that remain.
 
-A process of its own, with `shim.c` loaded before the C library: `tests/kill/test_kill.py` starts it. Each conversion is a
-forked child, because a new process would take a second to import what this one has. Prints a JSON object: what was
-tried, how often, and every time that a promise was broken.
+`tests/kill/test_kill.py` starts this process, with `shim.c` loaded before the C library. Each conversion is a forked
+child, because a new process would need a second for its imports. The output is a JSON object: the faults that were
+tried, their counts, and every broken guarantee.
 """
 
 from __future__ import annotations

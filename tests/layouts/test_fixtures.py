@@ -1,4 +1,4 @@
-"""Every format that is out there, as the real library of its time wrote it: what it computed, the target computes.
+"""Every format, written by the real library of its time: the target computes what the library computed.
 
 `tests/fixtures/README.md` says who wrote what. Each fixture is converted to every layout that can hold it, and the
 layout's own library computes what the writer recorded: within 1e-5 in float32, half-precision weights included, since
@@ -234,7 +234,7 @@ def test_keras_hub_computes_what_the_writer_computed(name: str, source: Source, 
     report = convert(source(name), tmp_path / "keras", to="keras", allow_pickle=True, drop_head=no_place)
     if no_place:
         assert report.head == ("masked-LM head" if kind == "pretraining" else None)
-        assert [tensor for tensor in report.dropped if tensor.reason == "KerasHub has no place for it"]
+        assert [tensor for tensor in report.dropped if tensor.reason == "unsupported by KerasHub"]
     expected, found = _expected(recorded), _by_keras_hub(tmp_path / "keras", recorded)
     if theirs and kind in ("masked_lm", "pretraining"):  # another epsilon, which the report measures
         assert [note for note in report.notes if "has epsilon 1e-12" in note and "it is 1e-05" in note]
@@ -260,7 +260,7 @@ def test_int8_is_dequantized_to_the_values_that_keras_computes(name: str, source
 
 
 @pytest.mark.parametrize("name", ["keras_nlp_0_7_0", "keras_nlp_0_7_0_classifier"])
-def test_a_policy_is_the_backbones_own_wherever_it_stands(name: str, source: Source, tmp_path: Path) -> None:
+def test_the_dtype_policy_is_that_of_the_backbone(name: str, source: Source, tmp_path: Path) -> None:
     folder = shutil.copytree(source(name), tmp_path / name)
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     content["config"].get("backbone", content)["config"]["dtype"] = "mixed_bfloat16"

@@ -1,4 +1,4 @@
-"""The six models with a head: their losses, and what transformers' own classes compute with the same weights."""
+"""The six models with a head: their losses, and the outputs of transformers' own classes with the same weights."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_loss_reaches_every_parameter(kind: HeadKind, albert_folder: Path, t
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_model_saves_is_converted_and_loaded_again(kind: HeadKind, tmp_path: Path) -> None:
+def test_a_saved_model_is_converted_and_loaded_again(kind: HeadKind, tmp_path: Path) -> None:
     config = AlbertHubConfig(**albert_arguments(ARCHITECTURE), num_labels=2)
     model = getattr(albert_hub_bridge, HEADS[kind].albert_hub)(config)
     model.save_pretrained(tmp_path / "saved")
@@ -166,7 +166,7 @@ def test_choices_need_ids_or_embeddings() -> None:
         model()
 
 
-def test_classifiers_have_a_dropout_of_their_own() -> None:
+def test_classifiers_have_their_own_dropout() -> None:
     for rate, expected in ((0.3, 0.3), (None, 0.1)):
         config = AlbertHubConfig(**{**albert_arguments(ARCHITECTURE), "classifier_dropout_prob": rate})
         assert albert_hub_bridge.AlbertHubForSequenceClassification(config).classifier_dropout.p == expected
@@ -199,7 +199,7 @@ def test_pipelines_run(
         assert first[key] in ("no", "maybe", "entailment")
 
 
-def test_the_pipeline_gives_kerashubs_probabilities(vocabulary: bytes, tmp_path: Path) -> None:
+def test_the_pipeline_returns_probabilities_of_keras_hub(vocabulary: bytes, tmp_path: Path) -> None:
     """KerasHub's activation is part of its model, and of transformers' pipeline."""
     for activation in ("softmax", "sigmoid"):
         head = _checkpoint("sequence_classification", activation=activation).head
@@ -250,9 +250,7 @@ def test_labels_and_settings_survive_every_layout(kind: HeadKind, dtype: str, tm
         ({"attention_dropout": 0.3}, "attention_dropout +expected None, found 0.3"),
     ],
 )
-def test_what_kerashub_cannot_compute_is_refused_for_it_and_computed_by_the_albert_hub(
-    setting: dict[str, Any], reason: str, tmp_path: Path
-) -> None:
+def test_heads_that_keras_hub_lacks(setting: dict[str, Any], reason: str, tmp_path: Path) -> None:
     architecture = replace(ARCHITECTURE, **setting)
     arguments = albert_arguments(ARCHITECTURE) | {
         "hidden_act": architecture.activation,
@@ -280,7 +278,7 @@ def test_what_kerashub_cannot_compute_is_refused_for_it_and_computed_by_the_albe
 
 
 @pytest.mark.parametrize("kind", ["sequence_classification"])
-def test_a_head_that_is_named_and_not_there_is_refused(kind: HeadKind, albert_folder: Path, tmp_path: Path) -> None:
+def test_a_head_without_tensors_is_refused(kind: HeadKind, albert_folder: Path, tmp_path: Path) -> None:
     file = albert_folder / "model.safetensors"
     tensors = {k: v for k, v in safetensors.torch.load_file(file).items() if not k.startswith("classifier")}
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
@@ -343,7 +341,7 @@ def test_labels_that_are_numbers_become_texts(kind: HeadKind, albert_folder: Pat
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("to", ["albert_hub", "transformers"])
-def test_what_is_written_is_opened_by_transformers_without_a_word(kind: HeadKind, to: Any, tmp_path: Path) -> None:
+def test_transformers_opens_written_heads_without_a_warning(kind: HeadKind, to: Any, tmp_path: Path) -> None:
     """The classifier's dropout of None is the encoder's; nothing is missing, and nothing is left over but a pooler."""
     checkpoint = _checkpoint(kind, dropout=None)
     write_repository(checkpoint, tmp_path, to)
@@ -357,7 +355,7 @@ def test_what_is_written_is_opened_by_transformers_without_a_word(kind: HeadKind
     assert all(rate == ARCHITECTURE.dropout for rate in dropouts)
 
 
-def test_the_reports_measure_of_another_epsilon_is_what_the_models_differ_by(vocabulary: bytes, tmp_path: Path) -> None:
+def test_the_effect_of_another_epsilon_is_measured(vocabulary: bytes, tmp_path: Path) -> None:
     from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
     (tmp_path / "albert_hub").mkdir()
@@ -424,9 +422,7 @@ def test_a_task_that_contradicts_its_backbone_is_refused(tmp_path: Path) -> None
         ("multiple_choice", {"dropout": 0.5}, "classifier_dropout"),
     ],
 )
-def test_verify_sees_heads_that_differ_in_their_settings(
-    kind: HeadKind, options: dict[str, Any], field: str, tmp_path: Path
-) -> None:
+def test_verify_compares_settings_of_heads(kind: HeadKind, options: dict[str, Any], field: str, tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "other"]
     for folder, changes in zip(folders, ({}, options), strict=True):
         folder.mkdir()
@@ -437,9 +433,7 @@ def test_verify_sees_heads_that_differ_in_their_settings(
     assert verify(folders[0], folders[0]).passed
 
 
-def test_verify_compares_masked_lms_with_one_epsilon_where_libraries_have_two(
-    vocabulary: bytes, tmp_path: Path
-) -> None:
+def test_verify_compares_masked_lms_with_one_epsilon(vocabulary: bytes, tmp_path: Path) -> None:
     (tmp_path / "albert_hub").mkdir()
     checkpoint = random_checkpoint(ARCHITECTURE, vocabulary, head=_checkpoint("masked_lm").head)
     write_repository(checkpoint, tmp_path / "albert_hub", "albert_hub")
@@ -455,7 +449,7 @@ def test_verify_compares_masked_lms_with_one_epsilon_where_libraries_have_two(
     assert not report.notes
 
 
-def test_kerashub_loads_a_task_that_has_labels(vocabulary: bytes, tmp_path: Path) -> None:
+def test_keras_hub_loads_a_task_with_labels(vocabulary: bytes, tmp_path: Path) -> None:
     import keras_hub
 
     head = _checkpoint("sequence_classification", labels=("a", "b", "c"), activation="softmax").head

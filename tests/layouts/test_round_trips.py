@@ -63,7 +63,7 @@ def _bits(checkpoint: Checkpoint) -> dict[str, tuple[tuple[int, ...], bytes]]:
 
 
 def _comparable(head: Head | None) -> Head | None:
-    """Leave out what a layout has no place for: transformers has one epsilon, and KerasHub says of no loss what it is."""
+    """Return a head without the settings that a layout does not have: an epsilon of its own, and a problem type."""
     if head is None:
         return None
     # A classifier's dropout is nothing that other heads have in KerasHub.
@@ -80,7 +80,7 @@ def _comparable(head: Head | None) -> Head | None:
     road=st.lists(st.sampled_from(LAYOUTS), min_size=2, max_size=5),
     seed=st.integers(0, 2**32),
 )
-def test_every_road_is_bit_identical(
+def test_conversions_are_bit_identical(
     architecture: Architecture, head: Head | None, dtype: str, shards: bool, road: list[Any], seed: int
 ) -> None:
     checkpoint = random_checkpoint(architecture, VOCABULARY, dtype, seed, head=head)
@@ -108,7 +108,7 @@ def test_every_road_is_bit_identical(
 
 @settings(max_examples=20, deadline=None)
 @given(architecture=architectures(), layout=st.sampled_from(LAYOUTS), between=st.sampled_from(LAYOUTS))
-def test_there_and_back_gives_the_same_files(architecture: Architecture, layout: Any, between: Any) -> None:
+def test_round_trips_give_the_same_files(architecture: Architecture, layout: Any, between: Any) -> None:
     with TemporaryDirectory() as parent:
         folders = [Path(parent) / name for name in ("start", "between", "end")]
         for folder in folders:

@@ -1,4 +1,4 @@
-"""Presets with the real English vocabulary that keras_hub wrote elsewhere, and what it computed there.
+"""Presets with the real English vocabulary that keras_hub wrote, with the outputs that it computed.
 
 They are not part of the repository: the tests are skipped where the folder `shared` beside the checkout is absent.
 """
@@ -73,7 +73,7 @@ def test_the_masked_lms_backbone_gives_the_recorded_logits(layout: Any, tmp_path
     np.testing.assert_allclose(logits, recorded["logits"], atol=1e-5, rtol=0)
 
 
-def test_transformers_transformers_gives_them_without_this_package(tmp_path: Path) -> None:
+def test_transformers_alone_gives_the_recorded_outputs(tmp_path: Path) -> None:
     convert(SHARED / "cls_english", tmp_path / "transformers", to="transformers")
     script = """
 import sys, numpy, torch
@@ -124,7 +124,7 @@ def test_transformers_to_preset_is_computed_by_keras_hub(name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["cls_english", "mlm_english", "bf16"])
-def test_texts_become_the_recorded_ids(name: str, tmp_path: Path) -> None:
+def test_texts_have_the_recorded_ids(name: str, tmp_path: Path) -> None:
     recorded = _recorded(name)
     convert(SHARED / name, tmp_path / "albert_hub", to="albert_hub")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "albert_hub")
@@ -137,7 +137,7 @@ def test_texts_become_the_recorded_ids(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(packed[theirs], recorded[ours])
 
 
-def test_the_bfloat16_preset_keeps_its_bits_and_its_numbers(tmp_path: Path) -> None:
+def test_the_bfloat16_preset_keeps_its_bits(tmp_path: Path) -> None:
     recorded = _recorded("bf16")
     convert(SHARED / "bf16", tmp_path / "albert_hub", to="albert_hub")
     convert(tmp_path / "albert_hub", tmp_path / "keras", to="keras")

@@ -1,4 +1,4 @@
-"""LoRA adapters both ways, with the real keras_hub and the real PEFT computing what the other one recorded."""
+"""Convert LoRA adapters in both directions. keras_hub and PEFT compute each other's recorded outputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from albert_hub_bridge import convert, convert_adapter
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import CheckpointError, SourceError, TargetError
-from albert_hub_bridge.lora.factors import KERAS_DEFAULT, Factors, LoraLayer, from_keras, lora_layers, to_keras
+from albert_hub_bridge.lora.factors import DEFAULT_LAYERS, Factors, LoraLayer, from_keras, lora_layers, to_keras
 from albert_hub_bridge.lora.peft_config import PEFT
 from albert_hub_bridge.mapping.axes import axis_sizes, rearrange
 from albert_hub_bridge.model.architecture import Architecture
@@ -42,7 +42,7 @@ Source = Callable[[str], Path]
 
 @pytest.fixture
 def adapter(unpacked: Source, tmp_path: Path) -> Path:
-    """A PEFT adapter of peft_model's base, to change."""
+    """Return a copy of the PEFT adapter for the base of peft_model."""
     return Path(shutil.copytree(unpacked("peft_model") / "adapter", tmp_path / "changed"))
 
 
@@ -60,7 +60,7 @@ def _by_peft(base: Path, adapter: Path, recorded: Mapping[str, np.ndarray], auto
 
 
 def _by_keras(base: Path, adapter: Path, notes: list[str], recorded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Load with the real keras_hub, calling what the report says has to be called."""
+    """Load with keras_hub, after the calls that the report asks for."""
     import keras_hub
 
     backbone = keras_hub.models.AlbertBackbone.from_preset(str(base))
@@ -90,7 +90,7 @@ def _datasets(file: Path) -> dict[str, bytes]:
 
 
 def _merged_by_keras(file: Path, architecture: Architecture) -> dict[str, np.ndarray]:
-    """Return what Keras adds to every kernel, by albert_hub names, in torch's layout."""
+    """Return the products that Keras adds to the kernels, by albert_hub names, in the layout of torch."""
     sizes, merged = axis_sizes(architecture), {}
     with h5py.File(file) as h5:
         for layer in lora_layers(architecture):
@@ -109,7 +109,7 @@ def _merge_as_keras(layer: LoraLayer, a: np.ndarray, b: np.ndarray, sizes: Mappi
     ("groups", "repetitions", "calls", "heads", "dropout"),
     [(1, 1, 1, 1, 0.0), (1, 1, 3, 2, 0.1), (2, 2, 2, 2, 0.1), (3, 1, 2, 4, 0.0), (1, 3, 1, 2, 0.1), (6, 2, 1, 2, 0.0)],
 )
-def test_layers_have_the_numbers_that_keras_gives_them(
+def test_lora_layers_have_the_numbers_of_keras(
     groups: int, repetitions: int, calls: int, heads: int, dropout: float
 ) -> None:
     import keras_hub
@@ -126,7 +126,7 @@ def test_layers_have_the_numbers_that_keras_gives_them(
     backbone = keras_hub.models.AlbertBackbone(**architecture.keras_arguments)
     classifier = keras_hub.models.AlbertTextClassifier(backbone, num_classes=2)
     masked_lm = keras_hub.models.AlbertMaskedLM(backbone)
-    assert not hasattr(classifier, "save_lora_weights")  # a task saves that of its backbone
+    assert not hasattr(classifier, "save_lora_weights")  # only backbones have it
     sizes = axis_sizes(architecture)
     ours = {layer.number: layer for layer in lora_layers(architecture)}
     for each in (backbone, classifier.backbone, masked_lm.backbone):
@@ -150,7 +150,7 @@ def test_peft_computes_what_keras_computed(name: str, to: Any, unpacked: Source,
     folder, recorded = unpacked("keras_hub_lora"), _recorded("keras_hub_lora")
     convert(folder, tmp_path / "base", to=to)
     report = convert_adapter(folder / f"{name}.lora.h5", tmp_path / "adapter", base=folder, to=to)
-    # The numbers in the file mean the layers that Keras says.
+    # The numbers in the file belong to the layers that Keras recorded.
     paths = [str(line).partition(" ")[2] for line in recorded[f"{name}_layers"]]
     assert len(report.layers) == len(paths)
     for ours, path in zip(report.layers, paths, strict=True):
@@ -177,7 +177,9 @@ def test_keras_computes_what_peft_computed(name: str, unpacked: Source, tmp_path
     outputs = _by_keras(tmp_path / "base", target, list(report.notes), recorded)
     _assert_close(outputs["sequence_output"], recorded["adapted_last_hidden_state"])
     _assert_close(outputs["pooled_output"], recorded["adapted_pooler_output"])
-    assert any("by itself" in note for note in report.notes) == (name == "peft_model_every")
+    assert any("Otherwise KerasHub loads only query and value" in note for note in report.notes) == (
+        name == "peft_model_every"
+    )
 
 
 @pytest.mark.parametrize("name", PEFT_FIXTURES)
@@ -226,7 +228,9 @@ def test_a_keras_task_with_an_adapter_runs_in_peft_with_its_head(unpacked: Sourc
     for to in ("albert_hub", "transformers"):
         convert(folder, tmp_path / f"{to}-base", to=to)
         report = convert_adapter(tmp_path / "task.lora.h5", tmp_path / to, base=folder, to=to)
-        assert report.notes == ["The layers have the names of AutoModelFor... classes: PEFT finds no others."]
+        assert report.notes == [
+            "Load the base with an AutoModelFor... class: PEFT finds the layers only by the names of that model."
+        ]
         outputs = _by_peft(tmp_path / f"{to}-base", tmp_path / to, recorded, "AutoModelForSequenceClassification")
         _assert_close(outputs.logits.sigmoid(), expected)
     convert_adapter(
@@ -236,8 +240,8 @@ def test_a_keras_task_with_an_adapter_runs_in_peft_with_its_head(unpacked: Sourc
 
 
 @pytest.mark.parametrize("stabilized", [False, True])
-def test_patterns_and_scales_are_pefts(stabilized: bool, tmp_path: Path) -> None:
-    """Every layer's own rank and alpha, several groups and repetitions, and one layer left out."""
+def test_rank_and_alpha_patterns_match_peft(stabilized: bool, tmp_path: Path) -> None:
+    """Different ranks and alphas, several groups and repetitions, and one excluded layer."""
     architecture = Architecture(
         num_layers=4, num_heads=2, hidden_dim=16, num_groups=2, num_inner_repetitions=2, **SIZES
     )
@@ -265,16 +269,16 @@ def test_patterns_and_scales_are_pefts(stabilized: bool, tmp_path: Path) -> None
     assert len(expected) == 3 + 4 + 4 + 1
     report = convert_adapter(tmp_path / "adapter", tmp_path / "a.lora.h5", base=tmp_path / "base", to="keras")
     assert set(report.ranks.values()) == {6}  # heads * rank, less than head_dim = 8
-    assert any("query between all heads: there rank 3 becomes 6." in note for note in report.notes)
+    assert any("one factor of query: their rank changes from 3 to 6." in note for note in report.notes)
     merged = _merged_by_keras(tmp_path / "a.lora.h5", architecture)
     for name, layer in ours.items():
         if name in expected:
             np.testing.assert_allclose(merged[layer.module("albert_hub")], expected[name], atol=1e-6, rtol=1e-6)
-        else:  # what was not adapted, and has to be in the file
+        else:  # layers without an adapter are zeros
             assert not merged.get(layer.module("albert_hub"), np.zeros(1)).any()
     names = {layer.keras for layer in ours.values() if layer.module("albert_hub") in merged}
-    assert names == KERAS_DEFAULT | {"attention_output", "feedforward_intermediate_dense", "pooled_dense"}
-    # Back in PEFT the ranks are the ones it had.
+    assert names == DEFAULT_LAYERS | {"attention_output", "feedforward_intermediate_dense", "pooled_dense"}
+    # Back in PEFT, the ranks are the original ones.
     convert_adapter(tmp_path / "a.lora.h5", tmp_path / "back", base=tmp_path / "base", to="transformers")
     for name, before in load_file(tmp_path / "adapter" / WEIGHTS).items():
         after = load_file(tmp_path / "back" / WEIGHTS)[name]
@@ -282,13 +286,13 @@ def test_patterns_and_scales_are_pefts(stabilized: bool, tmp_path: Path) -> None
         assert "lora_B" in name or np.array_equal(before, after)
 
 
-def test_keras_loads_an_adapter_of_one_kind_of_layer(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+def test_keras_loads_an_adapter_of_query_only(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
     base, recorded = unpacked("peft_model") / "base", _recorded("peft_model")
     tensors = load_file(adapter / WEIGHTS)
     save_file({name: value for name, value in tensors.items() if ".query." in name}, adapter / WEIGHTS)
     _edit(adapter, target_modules=["query"])
     report = convert_adapter(adapter, tmp_path / "query.lora.h5", base=base, to="keras")
-    assert any("filled up with zeros" in note for note in report.notes)
+    assert any("padded with zeros" in note for note in report.notes)
     convert(base, tmp_path / "keras", to="keras")
     found = _by_keras(tmp_path / "keras", tmp_path / "query.lora.h5", list(report.notes), recorded)
     _assert_close(found["sequence_output"], _by_peft(base, adapter, recorded).last_hidden_state)
@@ -311,7 +315,7 @@ def _cases(draw: Callable[[Any], Any]) -> tuple[Architecture, int, float, int]:
 
 
 @given(_cases())
-def test_factors_of_either_library_merge_to_the_same_kernel(case: tuple[Architecture, int, float, int]) -> None:
+def test_converted_factors_merge_to_the_same_kernel(case: tuple[Architecture, int, float, int]) -> None:
     architecture, rank, scale, seed = case
     random, sizes = np.random.default_rng(seed), axis_sizes(architecture)
     for layer in lora_layers(architecture):
@@ -339,7 +343,7 @@ def test_factors_of_either_library_merge_to_the_same_kernel(case: tuple[Architec
         assert np.array_equal(again[1], b)
 
 
-def test_every_setting_of_peft_has_a_meaning() -> None:
+def test_peft_table_has_every_key_of_lora_config() -> None:
     assert not set(peft.LoraConfig().to_dict()) - set(PEFT)
 
 
@@ -364,7 +368,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("to", ["keras", "albert_hub"])
-def test_what_keras_cannot_compute_is_refused(
+def test_unsupported_settings_of_peft_are_refused(
     name: str, to: Any, adapter: Path, unpacked: Source, tmp_path: Path
 ) -> None:
     changes, message = REFUSED[name]
@@ -387,30 +391,32 @@ def test_all_problems_are_listed(adapter: Path, unpacked: Source, tmp_path: Path
     with pytest.raises(CheckpointError, match=r"^6 problems in the adapter") as caught:
         convert_adapter(adapter, tmp_path / "a.lora.h5", base=unpacked("peft_model") / "base", to="keras")
     kinds = [problem.kind for problem in caught.value.problems]
-    assert sorted(kinds) == ["missing", "refused value", "refused value", "unexpected", "unexpected", "wrong dtype"]
-    assert "Is that the base" in str(caught.value)
+    assert sorted(kinds) == ["missing", *["unexpected"] * 2, *["unsupported value"] * 2, "wrong dtype"]
+    assert "Check that the adapter was made for this base." in str(caught.value)
 
 
 def test_a_head_is_refused_for_keras_unless_it_is_dropped(unpacked: Source, tmp_path: Path) -> None:
     folder = unpacked("peft_classifier")
-    with pytest.raises(CheckpointError, match=r"(?s)2 problems.*no place .*classifier.*--drop-head.*merge_and_unload"):
+    with pytest.raises(
+        CheckpointError, match=r"(?s)2 problems.*unsupported .*classifier.*--drop-head.*merge_and_unload"
+    ):
         convert_adapter(folder / "adapter", tmp_path / "a.lora.h5", base=folder / "base", to="keras")
     assert not list(tmp_path.iterdir())
 
 
-def test_lora_on_a_head_has_no_place_anywhere(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+def test_lora_on_a_head_is_unsupported(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
     tensors = load_file(adapter / WEIGHTS)
     tensors["base_model.model.predictions.dense.lora_A.weight"] = np.zeros((4, 8), np.float32)
     save_file(tensors, adapter / WEIGHTS)
     base = unpacked("peft_model") / "base"
-    with pytest.raises(CheckpointError, match=r"no place .*predictions"):
+    with pytest.raises(CheckpointError, match=r"unsupported .*predictions"):
         convert_adapter(adapter, tmp_path / "albert_hub", base=base, to="albert_hub")
     report = convert_adapter(adapter, tmp_path / "albert_hub", base=base, to="albert_hub", drop_head=True)
     assert [tensor.shape for tensor in report.dropped] == [(4, 8)]
 
 
 @pytest.mark.parametrize("wrong", ["fewer groups", "more groups", "wider"])
-def test_another_base_is_refused(wrong: str, unpacked: Source, tmp_path: Path) -> None:
+def test_a_wrong_base_is_refused(wrong: str, unpacked: Source, tmp_path: Path) -> None:
     architecture = Architecture(
         num_layers=6,
         num_heads=2,
@@ -422,12 +428,12 @@ def test_another_base_is_refused(wrong: str, unpacked: Source, tmp_path: Path) -
     transformers.AlbertModel(transformers.AlbertConfig(**albert_arguments(architecture))).save_pretrained(
         tmp_path / "b"
     )
-    with pytest.raises(CheckpointError, match="Is that the base that the adapter was made for"):
+    with pytest.raises(CheckpointError, match="Check that the adapter was made for this base"):
         convert_adapter(
             unpacked("keras_hub_lora") / "every.lora.h5", tmp_path / "a", base=tmp_path / "b", to="transformers"
         )
     if wrong != "more groups":  # PEFT may leave layers out
-        with pytest.raises(CheckpointError, match="Is that the base that the adapter was made for"):
+        with pytest.raises(CheckpointError, match="Check that the adapter was made for this base"):
             convert_adapter(unpacked("peft_model") / "adapter", tmp_path / "a.lora.h5", base=tmp_path / "b", to="keras")
 
 
@@ -467,7 +473,7 @@ def _nothing(h5: h5py.File) -> None:
         (_nothing, "missing +lora +expected an adapter of some layer, found none"),
     ],
 )
-def test_damaged_files_of_keras_are_refused(
+def test_damaged_keras_files_are_refused(
     change: Callable[[h5py.File], None], message: str, unpacked: Source, tmp_path: Path
 ) -> None:
     base = unpacked("keras_hub_lora")
@@ -479,7 +485,7 @@ def test_damaged_files_of_keras_are_refused(
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_old_and_half_precision_adapters_are_read(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+def test_pickled_bfloat16_adapters_are_read(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
     base = unpacked("peft_model") / "base"
     tensors = {name: torch.from_numpy(value).bfloat16() for name, value in load_file(adapter / WEIGHTS).items()}
     (adapter / WEIGHTS).unlink()
@@ -489,12 +495,12 @@ def test_old_and_half_precision_adapters_are_read(adapter: Path, unpacked: Sourc
     with pytest.raises(CheckpointError, match=r"a pickle +adapter_model.bin .*\n.*--allow-pickle"):
         convert_adapter(adapter, tmp_path / "a", base=base, to="transformers")
     report = convert_adapter(adapter, tmp_path / "a", base=base, to="transformers", allow_pickle=True)
-    assert "The factors were bfloat16, and are float32, which holds them exactly." in report.notes
+    assert "The factors were bfloat16. They are float32 now, without rounding." in report.notes
     found = load_file(tmp_path / "a" / WEIGHTS)
     assert all(np.array_equal(found[name], tensor.float().numpy()) for name, tensor in tensors.items())
 
 
-def test_targets_are_replaced_only_when_asked(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+def test_targets_are_replaced_only_with_overwrite(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
     base = unpacked("peft_model") / "base"
     for target, to in ((tmp_path / "a.lora.h5", "keras"), (tmp_path / "folder", "albert_hub")):
         convert_adapter(adapter, target, base=base, to=to)
@@ -521,7 +527,7 @@ def test_targets_are_replaced_only_when_asked(adapter: Path, unpacked: Source, t
         convert_adapter(adapter, tmp_path / "x.lora.h5", base=base, to="keras", overwrite=True)
 
 
-def test_a_write_that_fails_leaves_nothing(
+def test_a_failed_write_leaves_no_files(
     adapter: Path, unpacked: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(file: Path, _content: bytes) -> None:
@@ -536,9 +542,9 @@ def test_a_write_that_fails_leaves_nothing(
         assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_sources_that_are_no_adapters_are_said(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+def test_invalid_sources_are_refused(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
     base = unpacked("peft_model") / "base"
-    with pytest.raises(SourceError, match="Of PEFT, pass the folder"):
+    with pytest.raises(SourceError, match="For PEFT, pass the folder"):
         convert_adapter(adapter / WEIGHTS, tmp_path / "a", base=base, to="albert_hub")
     with pytest.raises(SourceError, match=r"has no adapter_config\.json"):
         convert_adapter(base, tmp_path / "a", base=base, to="albert_hub")
@@ -550,7 +556,7 @@ def test_sources_that_are_no_adapters_are_said(adapter: Path, unpacked: Source, 
         convert_adapter(adapter, tmp_path / "a", base=base, to="peft")  # type: ignore[arg-type]
 
 
-def test_the_command_says_what_it_did(unpacked: Source, tmp_path: Path) -> None:
+def test_convert_adapter_command_prints_a_report(unpacked: Source, tmp_path: Path) -> None:
     runner, folder = CliRunner(), unpacked("peft_classifier")
     command = ["convert-adapter", str(folder / "adapter"), str(tmp_path / "a.lora.h5"), "--base", str(folder / "base")]
     result = runner.invoke(app, [*command, "--to", "keras"])

@@ -15,7 +15,7 @@ def test_patterns_are_parsed_into_dimensions() -> None:
     assert shape_of("(heads head_dim) hidden", SIZES) == (6, 5)
 
 
-def test_a_kernel_moves_as_keras_and_torch_lay_it_out() -> None:
+def test_rearrange_converts_a_kernel_of_keras_to_torch() -> None:
     kernel = np.arange(30).reshape(5, 2, 3)  # hidden heads head_dim
     moved = rearrange(kernel, "hidden heads head_dim", "(heads head_dim) hidden", SIZES)
     assert moved.shape == (6, 5)
@@ -24,7 +24,7 @@ def test_a_kernel_moves_as_keras_and_torch_lay_it_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("source", "target"),
     [
         ("hidden heads head_dim", "(heads head_dim) hidden"),
         ("heads head_dim hidden", "hidden (heads head_dim)"),
@@ -32,10 +32,10 @@ def test_a_kernel_moves_as_keras_and_torch_lay_it_out() -> None:
         ("hidden heads", "heads hidden"),
     ],
 )
-def test_moves_are_views_and_reverse_themselves(one: str, other: str) -> None:
-    array = np.random.default_rng(0).standard_normal(shape_of(one, SIZES))
-    there = rearrange(array, one, other, SIZES)
-    back = rearrange(there, other, one, SIZES)
-    assert np.shares_memory(array, there)
+def test_rearrange_returns_views_and_is_invertible(source: str, target: str) -> None:
+    array = np.random.default_rng(0).standard_normal(shape_of(source, SIZES))
+    moved = rearrange(array, source, target, SIZES)
+    back = rearrange(moved, target, source, SIZES)
+    assert np.shares_memory(array, moved)
     assert np.shares_memory(array, back)
     np.testing.assert_array_equal(back, array)

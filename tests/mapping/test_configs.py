@@ -35,7 +35,7 @@ TABLES = {"keras": KERAS, "albert": ALBERT, "albert_hub": ALBERT_HUB}
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_what_is_written_is_read_back(table: Table) -> None:
+def test_written_keys_are_read_back(table: Table) -> None:
     values = asdict(replace(SAMPLE_ARCHITECTURE, activation="relu", attention_dropout=0.25)) | HEAD_FIELDS
     values = {rule.field: values[rule.field] for rule in table.values() if isinstance(rule, Renamed)}
     fields, _, problems = read_keys(table, write_keys(table, values))
@@ -44,26 +44,26 @@ def test_what_is_written_is_read_back(table: Table) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_every_field_of_the_architecture_is_named(table: Table) -> None:
+def test_table_has_every_field_of_the_architecture(table: Table) -> None:
     fields = {rule.field for rule in table.values() if isinstance(rule, Renamed)}
     expected = set(KERAS_FIELDS) if table is KERAS else {*FIELDS, *HEAD_FIELDS}
     if table is ALBERT:
-        expected -= {"masked_lm_layer_norm_epsilon"}  # it has one epsilon for all
+        expected -= {"masked_lm_layer_norm_epsilon"}  # one epsilon for all layer norms
     assert fields == expected
 
 
-def test_every_key_that_keras_hub_writes_is_named(keras_preset: KerasPreset) -> None:
+def test_table_has_every_key_of_keras_hub(keras_preset: KerasPreset) -> None:
     assert set(keras_preset.backbone.get_config()) == set(KERAS)
 
 
-def test_every_key_that_transformers_writes_is_named() -> None:
+def test_table_has_every_key_of_transformers() -> None:
     config = AlbertConfig(hidden_size=8, num_attention_heads=2, intermediate_size=8, num_labels=3)
     config = AlbertForSequenceClassification(config).config
     assert set(config.to_dict()) <= set(ALBERT)
     assert set(AlbertHubConfig(num_labels=3).to_dict()) <= set(ALBERT_HUB)
 
 
-# What albert/albert-base-v2 has on the Hub, written in 2019 and 2020.
+# config.json of albert/albert-base-v2 on the Hub, written in 2019 and 2020.
 PUBLISHED_CONFIG: dict[str, Any] = {
     "architectures": ["AlbertForMaskedLM"],
     "attention_probs_dropout_prob": 0,
@@ -102,7 +102,7 @@ def test_a_published_config_is_read() -> None:
     assert all(key.reason for key in ignored)
 
 
-def test_absent_keys_mean_what_transformers_means() -> None:
+def test_absent_keys_have_the_defaults_of_transformers() -> None:
     fields, _, problems = read_keys(ALBERT, {"model_type": "albert"})
     assert problems == []
     default = AlbertConfig()
@@ -118,23 +118,33 @@ def test_absent_keys_mean_what_transformers_means() -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "where", "detail"),
     [
-        ({"hidden_act": "maxout"}, "refused value", "hidden_act", "found 'maxout'"),
-        ({"hidden_act": None}, "refused value", "hidden_act", "found None"),
-        ({"layer_norm_eps": 0.0}, "refused value", "layer_norm_eps", "expected a positive number below 1, found 0.0"),
-        ({"classifier_dropout_prob": 1}, "refused value", "classifier_dropout_prob", "found 1"),
-        ({"problem_type": "ranking"}, "refused value", "problem_type", "multi_label_classification, found 'ranking'"),
-        ({"id2label": ["a", "b"]}, "refused value", "id2label", "expected an object"),
-        ({"num_labels": -1}, "refused value", "num_labels", "expected an integer from 0 to 100,000, found -1"),
-        ({"position_embedding_type": "relative_key"}, "refused value", "position_embedding_type", "absolute"),
-        ({"net_structure_type": 1}, "refused value", "net_structure_type", "expected 0, found 1"),
-        ({"is_decoder": True}, "refused value", "is_decoder", "found True"),
-        ({"is_decoder": 0}, "refused value", "is_decoder", "expected False, found 0"),
-        ({"pruned_heads": {"0": [1]}}, "refused value", "pruned_heads", "pruned heads change"),
-        ({"quantization_config": {"bits": 4}}, "refused value", "quantization_config", "quantized"),
+        ({"hidden_act": "maxout"}, "unsupported value", "hidden_act", "found 'maxout'"),
+        ({"hidden_act": None}, "unsupported value", "hidden_act", "found None"),
+        (
+            {"layer_norm_eps": 0.0},
+            "unsupported value",
+            "layer_norm_eps",
+            "expected a positive number below 1, found 0.0",
+        ),
+        ({"classifier_dropout_prob": 1}, "unsupported value", "classifier_dropout_prob", "found 1"),
+        (
+            {"problem_type": "ranking"},
+            "unsupported value",
+            "problem_type",
+            "'multi_label_classification', found 'ranking'",
+        ),
+        ({"id2label": ["a", "b"]}, "unsupported value", "id2label", "expected an object"),
+        ({"num_labels": -1}, "unsupported value", "num_labels", "expected an integer from 0 to 100,000, found -1"),
+        ({"position_embedding_type": "relative_key"}, "unsupported value", "position_embedding_type", "absolute"),
+        ({"net_structure_type": 1}, "unsupported value", "net_structure_type", "expected 0, found 1"),
+        ({"is_decoder": True}, "unsupported value", "is_decoder", "found True"),
+        ({"is_decoder": 0}, "unsupported value", "is_decoder", "expected False, found 0"),
+        ({"pruned_heads": {"0": [1]}}, "unsupported value", "pruned_heads", "pruned heads change"),
+        ({"quantization_config": {"bits": 4}}, "unsupported value", "quantization_config", "quantized"),
         ({"rotary": True}, "unknown key", "rotary", "found True"),
     ],
 )
-def test_what_cannot_be_represented_is_refused(change: dict[str, Any], kind: str, where: str, detail: str) -> None:
+def test_unsupported_and_unknown_keys_are_problems(change: dict[str, Any], kind: str, where: str, detail: str) -> None:
     _, _, problems = read_keys(ALBERT, {**PUBLISHED_CONFIG, **change})
     assert [(problem.kind, problem.where) for problem in problems] == [(kind, where)]
     assert detail in problems[0].detail
@@ -151,14 +161,14 @@ def test_missing_keys_are_listed() -> None:
     }
 
 
-def test_the_input_is_left_alone() -> None:
+def test_read_keys_does_not_change_its_input() -> None:
     keys = {**PUBLISHED_CONFIG, "unknown": 1}
     before = dict(keys)
     read_keys(ALBERT, keys)
     assert keys == before
 
 
-def test_every_key_of_the_preprocessors_is_named(vocabulary: bytes) -> None:
+def test_table_has_every_key_of_the_preprocessors(vocabulary: bytes) -> None:
     import keras_hub
 
     tokenizer = keras_hub.models.AlbertTokenizer(vocabulary)

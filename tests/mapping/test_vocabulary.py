@@ -15,7 +15,8 @@ from transformers import AlbertTokenizer
 from albert_hub_bridge import AlbertHubTokenizer, convert, inspect, verify
 from albert_hub_bridge.errors import VocabularyError
 from albert_hub_bridge.layouts.keras.preset import write_preset
-from albert_hub_bridge.mapping.vocabulary import added_tokens, bake_normalization, proto_from_tokenizer
+from albert_hub_bridge.mapping.tokenizer_json import added_tokens, proto_from_tokenizer
+from albert_hub_bridge.mapping.vocabulary import bake_normalization
 from albert_hub_bridge.model.sentencepiece_unigram import (
     NAMED_NORMALIZATIONS,
     SPECIAL_PIECES,
@@ -31,7 +32,7 @@ from tests import corpus
 
 # Ties were 5 of 90,000 lines with the English vocabulary, and 2 of 1,000 with one trained on 4,000 lines, where many
 # pieces have the same score.
-MOST_TIES = 1 / 200
+MAX_TIES = 1 / 200
 ENGLISH = Path(__file__).parents[3] / "shared" / "vocab" / "albert-english-30k.model"
 
 
@@ -58,13 +59,13 @@ def _lines(vocabulary: Vocabulary, count: int) -> list[str]:
     ]
 
 
-def _transformers(vocabulary: Vocabulary, rules: TextNormalization) -> AlbertTokenizer:
-    """Make transformers' own tokenizer of a vocabulary; it always replaces quotes."""
+def _transformers(vocabulary: Vocabulary, normalization: TextNormalization) -> AlbertTokenizer:
+    """Return the tokenizer of transformers for a vocabulary. It always replaces quotes."""
     return AlbertTokenizer(
         vocab=list(vocabulary.pieces),
         _spm_precompiled_charsmap=vocabulary.charsmap or None,
-        do_lower_case=rules.lower_case,
-        keep_accents=not rules.strip_accents,
+        do_lower_case=normalization.lower_case,
+        keep_accents=not normalization.strip_accents,
     )
 
 
@@ -77,18 +78,18 @@ def _score(ids: list[int], vocabulary: Vocabulary) -> float:
 
 
 def _differences(
-    texts: list[str], ours: list[list[int]], theirs: list[list[int]], vocabulary: Vocabulary
+    texts: list[str], our_ids: list[list[int]], their_ids: list[list[int]], vocabulary: Vocabulary
 ) -> tuple[int, int, list[str]]:
-    """Count ties, texts that spell a control piece out, and list what is left.
+    """Return the number of ties, the number of texts that spell out a control piece, and the other differing texts.
 
-    A tie is a text that can be split in two ways with the same score. SentencePiece adds scores in float32 and
-    tokenizers in float64, so rounding decides: neither is wrong, and neither library can be told.
+    A tie is a text with two segmentations of the same score. SentencePiece adds scores in float32 and tokenizers in
+    float64, so rounding decides. Neither is wrong.
     """
     ties, controls, rest = 0, 0, []
-    for text, one, other in zip(texts, ours, theirs, strict=True):
-        if one == other:
+    for text, ours, theirs in zip(texts, our_ids, their_ids, strict=True):
+        if ours == theirs:
             continue
-        if abs(_score(one, vocabulary) - _score(other, vocabulary)) < 1e-4 and len(one) == len(other):
+        if abs(_score(ours, vocabulary) - _score(theirs, vocabulary)) < 1e-4 and len(ours) == len(theirs):
             ties += 1
         elif _spells_a_control_piece(text):
             controls += 1
@@ -98,22 +99,24 @@ def _differences(
 
 
 @pytest.mark.parametrize(
-    "rules",
+    "normalization",
     [TextNormalization(True, True, True), TextNormalization(True, False, True), TextNormalization(True, True, False)],
 )
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc", "identity"])
-def test_a_vocabulary_with_rules_baked_in_gives_transformers_ids(name: str, rules: TextNormalization) -> None:
+def test_baked_vocabulary_gives_the_ids_of_transformers(name: str, normalization: TextNormalization) -> None:
     proto = _proto(name)
     vocabulary = parse_vocabulary(proto)
     texts = _lines(vocabulary, 4000)
-    baked = sentencepiece.SentencePieceProcessor(model_proto=bake_normalization(proto, rules))
-    theirs = _transformers(vocabulary, rules)(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    baked = sentencepiece.SentencePieceProcessor(model_proto=bake_normalization(proto, normalization))
+    theirs = _transformers(vocabulary, normalization)(texts, add_special_tokens=False, split_special_tokens=True)[
+        "input_ids"
+    ]
     ties, _, rest = _differences(texts, baked.encode(texts), theirs, vocabulary)
-    assert ties <= len(texts) * MOST_TIES
+    assert ties <= len(texts) * MAX_TIES
     if name == "identity":
-        # The sign that stands for a space in pieces, typed twice: two pieces in transformers, one space here.
+        # The sign that stands for a space in pieces, text twice: two pieces in transformers, one space here.
         rest = [text for text in rest if "▁" not in text]
-    if not rules.strip_accents:
+    if not normalization.strip_accents:
         # transformers' normalizer takes a cluster of marks as one character: documented, and beyond Latin text.
         rest = [text for text in rest if any(ord(character) > 0x2FF for character in text)]
         assert len(rest) <= len(texts) / 50
@@ -121,38 +124,40 @@ def test_a_vocabulary_with_rules_baked_in_gives_transformers_ids(name: str, rule
     assert rest == [], (len(rest), [ascii(t[:60]) for t in rest[:4]])
 
 
-def test_the_real_keras_tokenizer_gives_transformers_ids(tmp_path: Path) -> None:
+def test_keras_tokenizer_gives_the_ids_of_transformers(tmp_path: Path) -> None:
     import keras_hub
 
     proto = _proto("nmt_nfkc")
-    vocabulary, rules = parse_vocabulary(proto), NAMED_NORMALIZATIONS["uncased"]
+    vocabulary, normalization = parse_vocabulary(proto), NAMED_NORMALIZATIONS["uncased"]
     checkpoint = random_checkpoint(replace(SAMPLE_ARCHITECTURE, vocabulary_size=vocabulary.size), proto)
     assert checkpoint.tokenizer is not None
-    write_preset(replace(checkpoint, tokenizer=replace(checkpoint.tokenizer, normalization=rules)), tmp_path)
+    write_preset(replace(checkpoint, tokenizer=replace(checkpoint.tokenizer, normalization=normalization)), tmp_path)
     texts = [*_lines(vocabulary, 4000), "\x00", "a\x00b", "x\x00", "\x00É"]
     keras = keras_hub.models.AlbertTokenizer.from_preset(str(tmp_path))
     ours = [[int(index) for index in row] for row in keras(texts)]
-    theirs = _transformers(vocabulary, rules)(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    theirs = _transformers(vocabulary, normalization)(texts, add_special_tokens=False, split_special_tokens=True)[
+        "input_ids"
+    ]
     ties, _, rest = _differences(texts, ours, theirs, vocabulary)
-    assert ties <= len(texts) * MOST_TIES
+    assert ties <= len(texts) * MAX_TIES
     assert rest == [], (len(rest), [ascii(t[:60]) for t in rest[:4]])
 
 
-def test_rules_that_are_none_or_there_already_change_nothing(vocabulary: bytes) -> None:
+def test_baking_no_new_normalization_returns_the_same_vocabulary(vocabulary: bytes) -> None:
     assert bake_normalization(vocabulary, TextNormalization()) is vocabulary
     baked = bake_normalization(vocabulary, NAMED_NORMALIZATIONS["uncased"])
     assert bake_normalization(baked, NAMED_NORMALIZATIONS["uncased"]) is baked
     assert bake_normalization(baked, TextNormalization(lower_case=True)) is baked
 
 
-def test_rules_can_be_baked_one_after_the_other(vocabulary: bytes) -> None:
+def test_normalization_can_be_baked_step_by_step(vocabulary: bytes) -> None:
     proto, texts = vocabulary, [*corpus.documentation(2000), "``À La''", "E\u0301 ``'' \u1e9b\u0323"]
-    for rules, name in (
+    for normalization, name in (
         (TextNormalization(replace_quotes=True), "replace_quotes"),
         (TextNormalization(lower_case=True), "replace_quotes + lower_case"),
         (TextNormalization(strip_accents=True), "uncased"),
     ):
-        proto = bake_normalization(proto, rules)
+        proto = bake_normalization(proto, normalization)
         assert parse_vocabulary(proto).normalization == f"nmt_nfkc after {name}"
         assert baked_normalization(f"nmt_nfkc after {name}").name == name
     stepwise, at_once = (
@@ -163,7 +168,7 @@ def test_rules_can_be_baked_one_after_the_other(vocabulary: bytes) -> None:
     assert baked_normalization("nmt_nfkc") == TextNormalization()
 
 
-def test_what_is_baked_is_said_and_keeps_the_pieces(vocabulary: bytes) -> None:
+def test_baking_changes_the_name_and_keeps_the_pieces(vocabulary: bytes) -> None:
     before, after = (
         parse_vocabulary(vocabulary),
         parse_vocabulary(bake_normalization(vocabulary, NAMED_NORMALIZATIONS["uncased"])),
@@ -173,7 +178,7 @@ def test_what_is_baked_is_said_and_keeps_the_pieces(vocabulary: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "typed", "meant"),
+    ("normalization", "text", "normalized"),
     [
         (TextNormalization(replace_quotes=True), "``a river''", '"a river"'),
         (TextNormalization(strip_accents=True), "à la rivière, e\u0301", "a la riviere, e"),
@@ -181,17 +186,19 @@ def test_what_is_baked_is_said_and_keeps_the_pieces(vocabulary: bytes) -> None:
         (TextNormalization(True, True, True), "``À La''", '"a la"'),
     ],
 )
-def test_each_rule_does_what_it_says(rules: TextNormalization, typed: str, meant: str, vocabulary: bytes) -> None:
+def test_each_step_normalizes_its_example(
+    normalization: TextNormalization, text: str, normalized: str, vocabulary: bytes
+) -> None:
     plain, ruled = (
         sentencepiece.SentencePieceProcessor(model_proto=bake_normalization(vocabulary, r))
-        for r in (TextNormalization(), rules)
+        for r in (TextNormalization(), normalization)
     )
-    assert ruled.encode(typed) == plain.encode(meant)
-    pipeline = build_tokenizer(parse_vocabulary(vocabulary), rules)
-    assert pipeline.encode(typed, add_special_tokens=False).ids == plain.encode(meant)
+    assert ruled.encode(text) == plain.encode(normalized)
+    pipeline = build_tokenizer(parse_vocabulary(vocabulary), normalization)
+    assert pipeline.encode(text, add_special_tokens=False).ids == plain.encode(normalized)
 
 
-def test_an_uncased_repository_becomes_a_preset_that_lower_cases(tmp_path: Path) -> None:
+def test_uncased_repository_becomes_a_lower_casing_preset(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     report = convert(tmp_path / "sample", tmp_path / "transformers", to="transformers", normalize="uncased")
     assert report.text_normalization == "uncased"
@@ -216,7 +223,7 @@ def test_an_uncased_repository_becomes_a_preset_that_lower_cases(tmp_path: Path)
     assert not verify(tmp_path / "sample", tmp_path / "keras", texts=["The River"]).passed
 
 
-def test_text_rules_can_be_removed_and_are_checked(tmp_path: Path) -> None:
+def test_normalization_can_be_removed_and_is_verified(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     convert(tmp_path / "sample", tmp_path / "uncased", to="albert_hub", normalize="uncased")
     report = convert(tmp_path / "uncased", tmp_path / "plain", to="albert_hub", normalize="none")
@@ -227,7 +234,7 @@ def test_text_rules_can_be_removed_and_are_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc", "nmt_nfkc_cf", "identity"])
-def test_our_tokenizer_gives_sentencepieces_ids_for_every_text(name: str, tmp_path: Path) -> None:
+def test_albert_hub_tokenizer_gives_the_ids_of_sentencepiece(name: str, tmp_path: Path) -> None:
     proto = _proto(name)
     (tmp_path / "spiece.model").write_bytes(proto)
     tokenizer = AlbertHubTokenizer(str(tmp_path / "spiece.model"))
@@ -238,39 +245,39 @@ def test_our_tokenizer_gives_sentencepieces_ids_for_every_text(name: str, tmp_pa
     assert ours == processor.encode(texts)
 
 
-@pytest.mark.parametrize("rules", ["none", "uncased"])
+@pytest.mark.parametrize("normalization", ["none", "uncased"])
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc"])
-def test_the_pipeline_alone_comes_close(name: str, rules: str) -> None:
-    """What a transformers repository has to do with: `tokenizer.json` and nothing else."""
-    proto = bake_normalization(_proto(name), NAMED_NORMALIZATIONS[rules])
+def test_tokenizer_json_alone_gives_almost_the_same_ids(name: str, normalization: str) -> None:
+    """Compare the pipeline of a repository with only a `tokenizer.json`."""
+    proto = bake_normalization(_proto(name), NAMED_NORMALIZATIONS[normalization])
     vocabulary = parse_vocabulary(proto)
     pipeline = build_tokenizer(vocabulary, TextNormalization())
     pipeline.encode_special_tokens = True
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
-    # Marks beyond Latin text are where the libraries' normalizers part: 18 of 20,000 with the English vocabulary.
+    # The normalizers differ for marks beyond Latin text: 18 of 20,000 texts with the English vocabulary.
     for texts, allowed in ((corpus.documentation(20_000), 0), (corpus.unicode(4000, ascii_share=0.7), 80)):
         ours = [encoding.ids for encoding in pipeline.encode_batch_fast(texts, add_special_tokens=False)]
         ties, _, rest = _differences(texts, ours, processor.encode(texts), vocabulary)
-        assert ties <= len(texts) * MOST_TIES
+        assert ties <= len(texts) * MAX_TIES
         assert len(rest) <= allowed, rest[:5]
 
 
-@pytest.mark.parametrize("rules", ["none", "uncased"])
+@pytest.mark.parametrize("normalization", ["none", "uncased"])
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc"])
-def test_a_tokenizer_file_becomes_the_model_that_it_was_made_from(name: str, rules: str) -> None:
+def test_tokenizer_json_converts_back_to_its_model(name: str, normalization: str) -> None:
     proto = _proto(name)
     before = parse_vocabulary(proto)
-    content = json.loads(build_tokenizer(before, NAMED_NORMALIZATIONS[rules]).to_str())
+    content = json.loads(build_tokenizer(before, NAMED_NORMALIZATIONS[normalization]).to_str())
     made, found = proto_from_tokenizer(content)
     after = parse_vocabulary(made)
-    assert found == NAMED_NORMALIZATIONS[rules]
+    assert found == NAMED_NORMALIZATIONS[normalization]
     assert (after.pieces, after.charsmap, after.special_ids) == (before.pieces, before.charsmap, before.special_ids)
     texts = _lines(before, 1000)
     one, other = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (proto, made))
     assert one.encode(texts) == other.encode(texts)
 
 
-def test_what_transformers_5_saves_is_converted(tmp_path: Path) -> None:
+def test_tokenizer_saved_by_transformers_5_is_converted(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     convert(tmp_path / "sample", tmp_path / "transformers", to="transformers")
     vocabulary = parse_vocabulary((tmp_path / "transformers" / "spiece.model").read_bytes())
@@ -286,9 +293,7 @@ def test_what_transformers_5_saves_is_converted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("remove_extra_whitespaces", [True, False])
 @pytest.mark.parametrize("add_dummy_prefix", [True, False])
-def test_what_is_done_with_spaces_goes_into_the_pipeline_and_back(
-    add_dummy_prefix: bool, remove_extra_whitespaces: bool
-) -> None:
+def test_handling_of_spaces_survives_the_round_trip(add_dummy_prefix: bool, remove_extra_whitespaces: bool) -> None:
     proto = train_vocabulary(
         add_dummy_prefix=add_dummy_prefix, remove_extra_whitespaces=remove_extra_whitespaces, character_coverage=1.0
     )
@@ -296,7 +301,7 @@ def test_what_is_done_with_spaces_goes_into_the_pipeline_and_back(
     pipeline = build_tokenizer(vocabulary, TextNormalization())
     made, _ = proto_from_tokenizer(json.loads(pipeline.to_str()))
     one, other = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (proto, made))
-    texts = ["a  albert_hub   (of) a", " a river", "   a. ", "a b ", "", "A Bridge é", *corpus.documentation(2000)]
+    texts = ["a  bridge   (of) a", " a river", "   a. ", "a b ", "", "A Bridge é", *corpus.documentation(2000)]
     assert one.encode(texts) == other.encode(texts)
     found = [encoding.ids for encoding in pipeline.encode_batch(texts, add_special_tokens=False)]
     assert _differences(texts, found, one.encode(texts), vocabulary)[2] == []
@@ -315,7 +320,7 @@ _QUOTES = [_step("Replace", pattern={"String": quotes}, content='"') for quotes 
 def _file(
     vocabulary: bytes, before: list[object], after: list[object], pre_tokenizer: object, **model: object
 ) -> dict[str, Any]:
-    """Lay out a `tokenizer.json` of the vocabulary, with other steps before and after its map, and another end."""
+    """Return a `tokenizer.json` with more steps before and after the map, and another pre-tokenizer."""
     content = json.loads(build_tokenizer(parse_vocabulary(vocabulary), TextNormalization()).to_str())
     steps = content["normalizer"]["normalizers"]
     content["normalizer"]["normalizers"] = [*before, *steps, *after]
@@ -323,7 +328,7 @@ def _file(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "pre_tokenizer", "rules"),
+    ("before", "after", "pre_tokenizer", "normalization"),
     [
         # transformers 5; the files of 2020 on the Hub; what transformers 4 made of a SentencePiece model
         ([*_QUOTES, _step("NFKD"), _step("StripAccents"), _step("Lowercase")], [], "Split", "uncased"),
@@ -332,15 +337,15 @@ def _file(
         (_QUOTES, [_SPACES], _METASPACE, "replace_quotes"),
     ],
 )
-def test_what_transformers_writes_is_understood(
-    before: list[object], after: list[object], pre_tokenizer: object, rules: str, vocabulary: bytes
+def test_pipelines_of_transformers_are_converted(
+    before: list[object], after: list[object], pre_tokenizer: object, normalization: str, vocabulary: bytes
 ) -> None:
     if isinstance(pre_tokenizer, str):
         parts = [_step("WhitespaceSplit"), _OLD_METASPACE if pre_tokenizer == "Old" else _METASPACE]
         pre_tokenizer = _step("Sequence", pretokenizers=parts)
     content = _file(vocabulary, before, after, pre_tokenizer)
     made, found = proto_from_tokenizer(content)
-    assert found.name == rules
+    assert found.name == normalization
     texts = [text.strip() for text in (*corpus.documentation(2000), "``À  La'' (2.50)")]
     pipeline = Tokenizer.from_str(json.dumps(content))
     pipeline.encode_special_tokens = True
@@ -365,7 +370,7 @@ _SPLIT = _step(
         ([_step("Lowercase"), *_QUOTES], [], _SPLIT, "``"),
         ([], [_step("Lowercase")], _SPLIT, "Lowercase"),
         ([], [_step("Strip", strip_left=True, strip_right=True)], _SPLIT, "Strip"),
-        ([], [], None, "no pre-tokenizer at all"),
+        ([], [], None, "no pre-tokenizer"),
         ([], [], _METASPACE, "Metaspace"),
         ([], [], {**_METASPACE, "prepend_scheme": "first"}, "first"),
         ([], [], {**_METASPACE, "split": False, "prepend_scheme": "never"}, '"split": false'),
@@ -377,12 +382,12 @@ _SPLIT = _step(
         ),
     ],
 )
-def test_what_no_sentencepiece_model_does_is_refused(
+def test_unsupported_pipelines_are_refused(
     before: list[object], after: list[object], pre_tokenizer: object, named: str, vocabulary: bytes
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(named)) as error:
         proto_from_tokenizer(_file(vocabulary, before, after, pre_tokenizer))
-    assert "no SentencePiece model does this" in str(error.value)
+    assert "SentencePiece has no such step, or not at this place" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -393,26 +398,26 @@ def test_what_no_sentencepiece_model_does_is_refused(
         ({"unk_id": 50_000}, "no unknown piece"),
     ],
 )
-def test_a_model_that_is_not_alberts_is_refused(model: dict[str, object], message: str, vocabulary: bytes) -> None:
+def test_unsupported_models_are_refused(model: dict[str, object], message: str, vocabulary: bytes) -> None:
     with pytest.raises(ValueError, match=message):
         proto_from_tokenizer(_file(vocabulary, [], [], _SPLIT, **model))
 
 
-def test_tokens_beyond_the_vocabulary_are_not_lost_silently(vocabulary: bytes) -> None:
+def test_tokens_beyond_the_vocabulary_are_refused(vocabulary: bytes) -> None:
     pipeline = build_tokenizer(parse_vocabulary(vocabulary), TextNormalization())
     pipeline.add_tokens(["<new>", "(", "[MASK]"])
     content = json.loads(pipeline.to_str())
     assert added_tokens(content) == ["(", "<new>"]
-    with pytest.raises(ValueError, match="tokens beyond its vocabulary, as '<new>'"):
+    with pytest.raises(ValueError, match="tokens beyond its vocabulary, such as '<new>'"):
         proto_from_tokenizer(content)
 
 
-def test_what_transformers_5_makes_of_a_sentencepiece_model_has_its_ids_again(vocabulary_file: Path) -> None:
+def test_tokenizer_of_transformers_5_converts_back_to_sentencepiece(vocabulary_file: Path) -> None:
     theirs = AlbertTokenizer.from_pretrained(vocabulary_file.parent)
     content = json.loads(theirs.backend_tokenizer.to_str())
     assert added_tokens(content) == ["(", ")", '"', "-", ".", "–", "£", "€"]
-    made, rules = proto_from_tokenizer(content)
-    assert rules.name == "uncased"
+    made, normalization = proto_from_tokenizer(content)
+    assert normalization.name == "uncased"
     texts = [*corpus.documentation(2000), "3.0 (a-b)"]
     one, other = (sentencepiece.SentencePieceProcessor(model_proto=p) for p in (vocabulary_file.read_bytes(), made))
     assert one.encode(texts) == other.encode(texts)
@@ -428,7 +433,7 @@ def test_what_transformers_5_makes_of_a_sentencepiece_model_has_its_ids_again(vo
         ({"model": {"type": "Unigram", "vocab": [["a", "b"]], "unk_id": 0}}, "not the tokenizer.json"),
         (
             {"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0}, "normalizer": {"type": "X"}},
-            "not a file that",
+            "not a file for",
         ),
         (
             {
@@ -439,7 +444,7 @@ def test_what_transformers_5_makes_of_a_sentencepiece_model_has_its_ids_again(vo
         ),
     ],
 )
-def test_a_tokenizer_file_that_is_something_else_is_refused(content: object, message: str, tmp_path: Path) -> None:
+def test_invalid_tokenizer_json_is_refused(content: object, message: str, tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     convert(tmp_path / "sample", tmp_path / "transformers", to="transformers")
     (tmp_path / "transformers" / "spiece.model").unlink()

@@ -1,4 +1,4 @@
-"""The table is complete: nothing that any of the three libraries has is missing from it, and nothing more is in it."""
+"""The table of weights has exactly the parameters of each of the three libraries."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def _table(architecture: Architecture, dialect: str) -> dict[str, tuple[int, ...
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_it_covers_the_state_of_our_model(architecture: Architecture) -> None:
+def test_table_has_the_parameters_of_albert_hub_model(architecture: Architecture) -> None:
     state = AlbertHubModel(AlbertHubConfig(**asdict(architecture))).state_dict()
     assert _table(architecture, "albert_hub") == {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_it_covers_the_state_of_transformers_model(architecture: Architecture) -> None:
+def test_table_has_the_parameters_of_albert_model(architecture: Architecture) -> None:
     with torch.device("meta"):
         state = AlbertModel(AlbertConfig(**albert_arguments(architecture))).state_dict()
     assert _table(architecture, "albert") == {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_it_covers_what_keras_hub_saves(architecture: Architecture, tmp_path: Path) -> None:
+def test_table_has_the_datasets_of_keras_hub(architecture: Architecture, tmp_path: Path) -> None:
     import keras_hub
 
     keras_hub.models.AlbertBackbone(**architecture.keras_arguments).save_to_preset(str(tmp_path))
@@ -79,7 +79,7 @@ PUBLISHED_ARCHITECTURES = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED_PRESETS)
-def test_parameter_counts_are_the_published_ones(name: str) -> None:
+def test_parameter_counts_match_published_presets(name: str) -> None:
     layers, heads, hidden = PUBLISHED_ARCHITECTURES[name]
     architecture = Architecture(
         vocabulary_size=30000,
@@ -92,5 +92,5 @@ def test_parameter_counts_are_the_published_ones(name: str) -> None:
     assert parameter_count(architecture) == PUBLISHED_PRESETS[name].parameters
 
 
-def test_the_count_is_what_keras_hub_counts(keras_preset: KerasPreset) -> None:
+def test_parameter_count_matches_keras_hub(keras_preset: KerasPreset) -> None:
     assert parameter_count(keras_preset.architecture) == keras_preset.backbone.count_params()

@@ -19,7 +19,7 @@ from albert_hub_bridge import AlbertHubConfig, AlbertHubForMaskedLM, AlbertHubFo
 from conversion.sample import SAMPLE_ARCHITECTURE
 
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "onnx-and-speed.md"
 
 INPUT_IDS = torch.tensor([[2, 17, 33, 8, 250, 3], [2, 9, 3, 0, 0, 0]])
 MASK = (INPUT_IDS != 0).long()
@@ -147,7 +147,7 @@ def test_the_readmes_onnx_file_stores_shared_layers_once(
     # Matrices of up to 8192 numbers torch transposes for each of their uses; no real model is that narrow.
     sizes = {"hidden_dim": 96, "intermediate_dim": 128}
     model = _model(**sharing, **sizes)
-    (recipe,) = [part for part in README.read_text().split("```") if "torch.onnx.export" in part]
+    (recipe,) = [part for part in GUIDE.read_text().split("```") if "torch.onnx.export" in part]
     monkeypatch.chdir(tmp_path)
     tokenizer = albert_hub_bridge.AlbertHubTokenizer(str(vocabulary_file))
     exec(recipe.removeprefix("python"), {"torch": torch, "model": model, "tokenizer": tokenizer})

@@ -1,23 +1,38 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import platform
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils import _device as device_module
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.activations import ACT2FN
 
+import albert_hub_bridge
 from albert_hub_bridge.model import fast_linear as module
 from albert_hub_bridge.model.fast_linear import fast_linear, feed_forward
+from tests.servers.local_server import run_client
 
 
-pytestmark = pytest.mark.skipif(not module._DTYPES, reason="torch has no oneDNN on this machine")
+HAS_ONEDNN = platform.machine() in {"x86_64", "AMD64"} and torch.backends.mkldnn.is_available()
+pytestmark = pytest.mark.skipif(not HAS_ONEDNN, reason="torch has no oneDNN on this machine")
+DTYPES = [torch.float32]
+if HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    DTYPES.append(torch.bfloat16)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +96,7 @@ def test_takes_states_that_are_not_contiguous(computed_by_onednn: list[tuple[str
     assert computed_by_onednn
 
 
-@pytest.mark.skipif(torch.bfloat16 not in module._DTYPES, reason="this processor does not compute bfloat16")
+@pytest.mark.skipif(torch.bfloat16 not in DTYPES, reason="this processor does not compute bfloat16")
 def test_bfloat16_is_rounded_once(computed_by_onednn: list[tuple[str, str]]) -> None:
     linear, states = _linear(torch.bfloat16), torch.randn(64, 24, dtype=torch.bfloat16)
     activation = ACT2FN["gelu_pytorch_tanh"]
@@ -215,7 +230,7 @@ def test_the_activation_itself_is_called_where_more_hangs_on_it(make: Callable[[
     torch.testing.assert_close(feed_forward(first, activation, second, states), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's, about itself
+@pytest.mark.filterwarnings("ignore:`torch.jit:Warning")  # torch's, about itself
 def test_derivatives_go_forward_without_gradients_too() -> None:
     linear, states, tangent = _linear(), torch.randn(3, 24), torch.randn(3, 24)
     activation, second = ACT2FN["gelu_pytorch_tanh"], nn.Linear(40, 24)
@@ -262,30 +277,403 @@ def test_a_repository_that_carries_it_may_have_any_name(name: str) -> None:
     torch.testing.assert_close(copy.fast_linear(linear, states), linear(states), atol=1e-6, rtol=0)
 
 
+class _Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = _linear()
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return fast_linear(self.linear, states)
+
+
 def test_exported_programs_have_torch_s_own_operator() -> None:
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = _linear()
-
-        def forward(self, states: torch.Tensor) -> torch.Tensor:
-            return fast_linear(self.linear, states)
-
-    program = torch.export.export(Model(), (torch.ones(3, 24),))
+    program = torch.export.export(_Model(), (torch.ones(3, 24),))
     assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == ["aten.linear.default"]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-def test_a_compiled_graph_asks_onednn_too() -> None:
-    linear, states = _linear(), torch.randn(3, 24)
+def _operators_of_compiled(function: Callable[[torch.Tensor], torch.Tensor], states: torch.Tensor) -> list[str]:
     graphs = []
 
     def keep(graph: torch.fx.GraphModule, _inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
         graphs.append(graph)
         return graph
 
-    compiled = torch.compile(lambda states: fast_linear(linear, states), fullgraph=True, backend=keep)
-    torch.testing.assert_close(compiled(states), linear(states), atol=1e-6, rtol=0)
-    assert ["onednn_linear" in str(node.target) for node in graphs[0].graph.nodes if node.op == "call_function"] == [
-        True
-    ]
+    compiled = torch.compile(function, fullgraph=True, backend=keep)
+    torch.testing.assert_close(compiled(states), function(states), atol=1e-6, rtol=0)
+    return [str(node.target) for node in graphs[0].graph.nodes if node.op == "call_function"]
+
+
+def _is_exporting_when_compiled() -> bool:
+    """Return what torch up to 2.11 says wrongly."""
+    is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    compiled = torch.compile(lambda states: states + 1 if is_exporting() else states, fullgraph=True, backend="eager")
+    return bool(compiled(torch.zeros(1)).item())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:Warning")
+def test_a_compiled_graph_asks_onednn_too() -> None:
+    linear, states = _linear(), torch.randn(3, 24)
+    operators = _operators_of_compiled(lambda states: fast_linear(linear, states), states)
+    assert ["onednn_linear" in name for name in operators] == [not _is_exporting_when_compiled()]
+
+
+# The probe
+
+
+@pytest.fixture
+def unprobed() -> Iterator[None]:
+    """Let the next call be the first of the process."""
+    module._run_probe.cache_clear()
+    yield
+    module._run_probe.cache_clear()
+
+
+def _assert_plain_path(copy: Any = module, dtypes: list[torch.dtype] = DTYPES) -> None:
+    """Compare with the modules, bit for bit: oneDNN adds in another order."""
+    activation = ACT2FN["gelu_pytorch_tanh"]
+    for dtype in dtypes:
+        first, second = _linear(dtype), nn.Linear(40, 24, dtype=dtype)
+        for states in (torch.randn(3, 24, dtype=dtype), torch.randn(2, 100, 24, dtype=dtype)):
+            expected = activation(first(states))
+            torch.testing.assert_close(copy.fast_linear(first, states), first(states), atol=0, rtol=0)
+            torch.testing.assert_close(copy.fast_linear(first, states, activation), expected, atol=0, rtol=0)
+            found = copy.feed_forward(first, activation, second, states)
+            torch.testing.assert_close(found, second(expected), atol=0, rtol=0)
+
+
+def _copied() -> Any:
+    """Import the module once more, as a repository that carries it does."""
+    spec = importlib.util.spec_from_file_location("models.copied.fast_linear", module.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return copy
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_probe_passes_here(dtype: torch.dtype, unprobed: None) -> None:
+    module._probe(dtype)  # which says why it does not
+    assert module._passes_probe(dtype)
+
+
+def test_the_probe_fails_for_other_dtypes() -> None:
+    assert not module._passes_probe(torch.float64)
+
+
+def _bfloat16_products() -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+
+
+@pytest.fixture(
+    params=[
+        lambda: torch.set_float32_matmul_precision("high"),
+        lambda: torch.set_float32_matmul_precision("medium"),
+        pytest.param(
+            _bfloat16_products,
+            marks=pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="since torch 2.9"),
+        ),
+    ],
+    ids=["high", "medium", "oneDNN's own"],
+)
+def less_precise(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let products of float32 be less precise."""
+    request.param()
+    yield
+    torch.set_float32_matmul_precision("highest")
+    if hasattr(torch.backends.mkldnn, "matmul"):
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
+def test_less_precise_products_are_left_to_torch(
+    unprobed: None, less_precise: None, computed_by_onednn: list[tuple[str, str]]
+) -> None:
+    _assert_plain_path(dtypes=[torch.float32])
+    assert not computed_by_onednn
+    assert not module._run_probe.cache_info().currsize  # it decides for later, when they may be precise again
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
+def test_less_precise_products_are_left_to_torch_in_what_was_compiled_before(less_precise: None) -> None:
+    first, activation, second, states = _linear(), ACT2FN["gelu_pytorch_tanh"], nn.Linear(40, 24), torch.randn(3, 24)
+    found = module._onednn_linear(states, first.weight, first.bias, "gelu", "tanh")
+    torch.testing.assert_close(found, activation(first(states)), atol=0, rtol=0)
+    found = module._onednn_feed_forward(states, first.weight, first.bias, second.weight, second.bias)
+    torch.testing.assert_close(found, second(activation(first(states))), atol=0, rtol=0)
+
+
+def test_the_probe_runs_once_and_leaves_the_random_generator_alone(
+    monkeypatch: pytest.MonkeyPatch, unprobed: None
+) -> None:
+    probed = []
+    monkeypatch.setattr(module, "_probe", probed.append)
+    linear, states = _linear(), torch.randn(3, 24)
+    before = torch.get_rng_state()
+    for _ in range(3):
+        fast_linear(linear, states)
+    assert probed == [torch.float32]
+    monkeypatch.undo()
+    module._probe(torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_may_call_first_at_the_same_time(unprobed: None, computed_by_onednn: list[tuple[str, str]]) -> None:
+    linear, states = _linear(), torch.randn(3, 24)
+    start = threading.Barrier(4)
+
+    def call(_number: int) -> torch.Tensor:
+        start.wait()
+        with torch.no_grad():
+            return fast_linear(linear, states)
+
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(call, range(4)):
+            torch.testing.assert_close(found, linear(states), atol=1e-6, rtol=0)
+    assert len(computed_by_onednn) == 4
+
+
+OPERATORS = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
+if HAS_ONEDNN:
+    LINEAR_POINTWISE = torch.ops.mkldnn._linear_pointwise.default
+    REORDER = torch.ops.mkldnn._reorder_linear_weight.default
+
+
+def _raise(*_arguments: Any) -> torch.Tensor:
+    raise RuntimeError("could not create a primitive")
+
+
+def _without_bias(states: Any, weight: Any, _bias: Any, *activation: Any) -> torch.Tensor:
+    return LINEAR_POINTWISE(states, weight, None, *activation)
+
+
+def _without_activation(states: Any, weight: Any, bias: Any, *_activation: Any) -> torch.Tensor:
+    return LINEAR_POINTWISE(states, weight, bias, "none", [], "")
+
+
+def _with_other_activation(states: Any, weight: Any, bias: Any, activation: Any, *_algorithm: Any) -> torch.Tensor:
+    return LINEAR_POINTWISE(states, weight, bias, activation, [], "none" if activation == "gelu" else "")
+
+
+def _a_little_more(*arguments: Any) -> torch.Tensor:
+    outputs = LINEAR_POINTWISE(*arguments)
+    return outputs * (1 + torch.finfo(outputs.dtype).eps)
+
+
+def _in_another_dtype(*arguments: Any) -> torch.Tensor:
+    return LINEAR_POINTWISE(*arguments).double()
+
+
+def _in_another_shape(*arguments: Any) -> torch.Tensor:
+    return LINEAR_POINTWISE(*arguments).unsqueeze(0)
+
+
+def _only_for_matrices(states: Any, *arguments: Any) -> torch.Tensor:
+    if states.ndim != 2:
+        raise NotImplementedError
+    return LINEAR_POINTWISE(states, *arguments)
+
+
+def _only_without_reordering(states: Any, weight: Any, *arguments: Any) -> torch.Tensor:
+    outputs = LINEAR_POINTWISE(states, weight, *arguments)
+    return 2 * outputs if weight.is_mkldnn else outputs
+
+
+def _reorder_wrongly(weight: torch.Tensor, rows: int) -> torch.Tensor:
+    return REORDER(weight.flip(0), rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "replacement"),
+    [
+        ("_linear_pointwise", None),
+        ("_reorder_linear_weight", None),
+        ("_linear_pointwise", _raise),
+        ("_reorder_linear_weight", _raise),
+        ("_linear_pointwise", _only_for_matrices),
+        ("_linear_pointwise", _without_bias),
+        ("_linear_pointwise", _without_activation),
+        ("_linear_pointwise", _with_other_activation),
+        ("_linear_pointwise", _a_little_more),
+        ("_linear_pointwise", _in_another_dtype),
+        ("_linear_pointwise", _in_another_shape),
+        ("_linear_pointwise", _only_without_reordering),
+        ("_reorder_linear_weight", _reorder_wrongly),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)).strip("_"),
+)
+def test_an_operator_that_does_not_do_what_it_does_today_is_not_used(
+    name: str,
+    replacement: Callable[..., torch.Tensor] | None,
+    unprobed: None,
+    monkeypatch: pytest.MonkeyPatch,
+    computed_by_onednn: list[tuple[str, str]],
+) -> None:
+    operators = {each: getattr(torch.ops.mkldnn, each) for each in OPERATORS}
+    del operators[name]
+    if replacement is not None:
+        operators[name] = SimpleNamespace(default=replacement)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**operators))
+    _assert_plain_path()
+    assert not computed_by_onednn
+    assert not any(module._passes_probe(dtype) for dtype in DTYPES)
+
+
+@pytest.mark.parametrize("support", [None, False, _raise], ids=["missing", "no", "raises"])
+def test_without_bfloat16_float32_is_computed_by_onednn(
+    support: Any, unprobed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operators = {each: getattr(torch.ops.mkldnn, each) for each in OPERATORS}
+    del operators["_is_mkldnn_bf16_supported"]
+    if support is not None:
+        operators["_is_mkldnn_bf16_supported"] = support or (lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**operators))
+    assert module._passes_probe(torch.float32)
+    assert not module._passes_probe(torch.bfloat16)
+    linear, states = _linear(torch.bfloat16), torch.randn(3, 24, dtype=torch.bfloat16)
+    torch.testing.assert_close(fast_linear(linear, states), linear(states), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (nn.modules.module, "_global_forward_pre_hooks"),
+        (nn.modules.module, "_global_forward_hooks"),
+        (nn.modules.module, "_global_backward_pre_hooks"),
+        (nn.modules.module, "_global_backward_hooks"),
+        (torch.autograd.forward_ad, "_current_level"),
+        (torch.overrides, "_get_current_function_mode_stack"),
+        (torch._C, "_are_functorch_transforms_active"),
+        (torch._C, "_len_torch_dispatch_stack"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_without_a_private_name_it_is_imported_and_takes_the_plain_path(owner: Any, name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(owner, name)
+        copy = _copied()
+        assert not any(copy._passes_probe(dtype) for dtype in DTYPES)
+        if owner is not nn.modules.module:  # which cannot call modules without it
+            _assert_plain_path(copy)
+    _assert_plain_path(copy)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(nn.modules.module, "_has_any_global_hook"), (device_module, "DeviceContext")],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_names_that_some_versions_of_torch_lack_are_not_needed(
+    owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(owner, name, raising=False)
+    copy = _copied()
+    assert copy._passes_probe(torch.float32)
+    linear, states = _linear(), torch.randn(3, 24)
+    torch.testing.assert_close(copy.fast_linear(linear, states), linear(states), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("value", [None, "1", "0"])
+def test_a_variable_of_the_environment_switches_it_off(value: str | None) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ALBERT_HUB_FAST_LINEAR"}
+    environment["PYTHONPATH"] = str(Path(albert_hub_bridge.__file__).parent.parent)
+    if value is not None:
+        environment["ALBERT_HUB_FAST_LINEAR"] = value
+    code = """
+    import torch
+    from albert_hub_bridge.model import fast_linear as module
+
+    asked = []
+    original = module._onednn_linear
+    module._onednn_linear = lambda *arguments: asked.append(1) or original(*arguments)
+    linear, states = torch.nn.Linear(24, 40), torch.randn(3, 24)
+    with torch.no_grad():
+        found, expected = module.fast_linear(linear, states), linear(states)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    result = len(asked), torch.equal(found, expected)
+    """
+    asked, equal = run_client(code, environment)
+    assert asked == (0 if value == "0" else 1)
+    assert equal or asked
+
+
+# The first call of a process
+
+
+class _Watching(TorchFunctionMode):
+    """Change nothing."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return function(*args, **(kwargs or {}))
+
+
+def _traced(model: nn.Module, states: torch.Tensor) -> Any:
+    return torch.jit.trace(model, (states,))(states)
+
+
+def _made_a_graph(model: nn.Module, states: torch.Tensor) -> Any:
+    return make_fx(model, tracing_mode="fake", _allow_non_fake_inputs=True)(states)(states)
+
+
+def _exported(model: nn.Module, states: torch.Tensor, strict: bool = False) -> Any:
+    return torch.export.export(model, (states,), strict=strict).module()(states)
+
+
+def _mapped(model: nn.Module, states: torch.Tensor) -> Any:
+    return torch.func.vmap(model)(states)
+
+
+def _compiled(model: nn.Module, states: torch.Tensor) -> Any:
+    return torch.compile(model, fullgraph=True, backend="eager")(states)
+
+
+def _within(context: Callable[[], AbstractContextManager[Any]], run: Callable[..., Any] | None = None) -> Any:
+    def call(model: nn.Module, states: torch.Tensor) -> Any:
+        with context():
+            return model(states) if run is None else run(model, states)
+
+    return call
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:Warning")  # torch's, about itself
+@pytest.mark.parametrize(
+    "run",
+    [
+        _within(nullcontext),
+        _within(torch.inference_mode),
+        _within(lambda: torch.device("meta")),
+        _within(lambda: FlopCounterMode(display=False)),
+        _within(_Watching),
+        _within(torch.autograd.forward_ad.dual_level),
+        _traced,
+        _made_a_graph,
+        _exported,
+        partial(_exported, strict=True),
+        _mapped,
+        _compiled,
+        _within(torch.inference_mode, _compiled),
+        _within(lambda: torch.device("meta"), _compiled),
+    ],
+    ids=[
+        "eager", "inference", "default device", "counter", "mode", "forward derivatives", "jit", "make_fx", "export",
+        "strict export", "vmap", "compile", "compile, inference", "compile, default device",
+    ],
+)  # fmt: skip
+def test_the_first_call_may_be_anywhere(run: Callable[..., Any], unprobed: None) -> None:
+    model, states = _Model(), torch.randn(3, 24)
+    expected, state = model.linear(states), torch.get_rng_state()
+    torch.testing.assert_close(run(model, states), expected, atol=1e-6, rtol=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert module._passes_probe(torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:Warning")
+@pytest.mark.parametrize("works", [True, False])
+def test_the_probe_decides_what_a_first_call_compiles(
+    works: bool, unprobed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not works:
+        monkeypatch.setattr(module, "_probe", _raise)
+    linear, states = _linear(), torch.randn(3, 24)
+    operators = _operators_of_compiled(lambda states: fast_linear(linear, states), states)
+    assert ["onednn_linear" in name for name in operators] == [works and not _is_exporting_when_compiled()]

@@ -14,8 +14,8 @@ from conversion.sample import SAMPLE_ARCHITECTURE
 from tests.conftest import KerasPreset
 
 
-def test_the_example_of_keras_hubs_documentation_runs() -> None:
-    keras_hub = type("keras_hub", (), {"models": albert_hub_bridge})  # the import is all that changes
+def test_backbone_runs_the_example_of_keras_hubs_documentation() -> None:
+    keras_hub = type("keras_hub", (), {"models": albert_hub_bridge})  # only the import differs
     input_data = {
         "token_ids": np.ones(shape=(1, 12), dtype="int32"),
         "segment_ids": np.array([[0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0]]),
@@ -38,27 +38,27 @@ def test_the_example_of_keras_hubs_documentation_runs() -> None:
     assert model.token_embedding.weight.shape == (30000, 128)
 
 
-def test_the_signature_is_keras_hubs() -> None:
+def test_backbone_has_the_signature_of_keras_hub() -> None:
     import keras_hub
 
-    theirs = [name for name in inspect.signature(keras_hub.models.AlbertBackbone).parameters if name != "kwargs"]
-    ours = inspect.signature(AlbertBackbone).parameters
-    assert list(ours)[: len(theirs)] == theirs
-    assert set(list(ours)[len(theirs) :]) == {"name", "trainable"}
+    expected = [name for name in inspect.signature(keras_hub.models.AlbertBackbone).parameters if name != "kwargs"]
+    found = inspect.signature(AlbertBackbone).parameters
+    assert list(found)[: len(expected)] == expected
+    assert set(list(found)[len(expected) :]) == {"name", "trainable"}
 
 
-def test_presets_are_those_of_keras_hub() -> None:
+def test_backbone_presets_are_those_of_keras_hub() -> None:
     import keras_hub
 
-    theirs = keras_hub.models.AlbertBackbone.presets
-    assert set(AlbertBackbone.presets) == set(theirs)
+    expected = keras_hub.models.AlbertBackbone.presets
+    assert set(AlbertBackbone.presets) == set(expected)
     for name, preset in AlbertBackbone.presets.items():
-        assert preset["metadata"]["params"] == theirs[name]["metadata"]["params"]
-        assert preset["kaggle_handle"] == theirs[name]["kaggle_handle"]
+        assert preset["metadata"]["params"] == expected[name]["metadata"]["params"]
+        assert preset["kaggle_handle"] == expected[name]["kaggle_handle"]
         assert preset["metadata"]["description"]
 
 
-def test_a_preset_of_keras_hub_gives_keras_hubs_numbers(keras_preset: KerasPreset) -> None:
+def test_from_preset_matches_keras_hubs_outputs(keras_preset: KerasPreset) -> None:
     backbone = AlbertBackbone.from_preset(keras_preset.folder)
     with torch.no_grad():
         outputs = backbone(keras_preset.inputs)
@@ -70,14 +70,14 @@ def test_a_preset_of_keras_hub_gives_keras_hubs_numbers(keras_preset: KerasPrese
     } == keras_preset.architecture.keras_arguments
 
 
-def test_tensors_and_arrays_are_taken_alike(keras_preset: KerasPreset) -> None:
+def test_backbone_takes_tensors_and_arrays(keras_preset: KerasPreset) -> None:
     backbone = AlbertBackbone.from_preset(keras_preset.folder)
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in keras_preset.inputs.items()}
     for name, value in backbone(tensors).items():
         assert torch.equal(value, backbone(keras_preset.inputs)[name])
 
 
-def test_overrides_win_over_the_preset(keras_preset: KerasPreset) -> None:
+def test_from_preset_overrides_replace_the_presets_arguments(keras_preset: KerasPreset) -> None:
     backbone = AlbertBackbone.from_preset(
         keras_preset.folder, dropout=0.5, dtype="bfloat16", name="mine", trainable=False
     )
@@ -90,34 +90,34 @@ def test_overrides_win_over_the_preset(keras_preset: KerasPreset) -> None:
     assert new.hidden_dim == 64
 
 
-def test_weights_are_new_where_they_are_not_loaded(keras_preset: KerasPreset) -> None:
+def test_from_preset_without_weights_gives_random_weights(keras_preset: KerasPreset) -> None:
     loaded = AlbertBackbone.from_preset(keras_preset.folder)
     new = AlbertBackbone.from_preset(keras_preset.folder, load_weights=False)
     assert not torch.equal(loaded.token_embedding.weight, new.token_embedding.weight)
     assert (new.model.pooled_dense.bias == 0).all()
 
 
-def test_dropout_is_applied_only_in_training(keras_preset: KerasPreset) -> None:
+def test_backbone_applies_dropout_only_in_training(keras_preset: KerasPreset) -> None:
     backbone = AlbertBackbone.from_preset(keras_preset.folder)
-    calm = backbone(keras_preset.inputs)["pooled_output"]
-    assert torch.equal(calm, backbone(keras_preset.inputs)["pooled_output"])
-    assert not torch.equal(calm, backbone(keras_preset.inputs, training=True)["pooled_output"])
+    outputs = backbone(keras_preset.inputs)["pooled_output"]
+    assert torch.equal(outputs, backbone(keras_preset.inputs)["pooled_output"])
+    assert not torch.equal(outputs, backbone(keras_preset.inputs, training=True)["pooled_output"])
     assert not backbone.training
     backbone.train()
-    assert torch.equal(calm, backbone(keras_preset.inputs, training=False)["pooled_output"])
+    assert torch.equal(outputs, backbone(keras_preset.inputs, training=False)["pooled_output"])
     assert backbone.training
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_what_it_saves_is_loaded_by_keras_hub(dtype: str, tmp_path: Path) -> None:
+def test_save_to_preset_is_loaded_by_keras_hub(dtype: str, tmp_path: Path) -> None:
     import keras_hub
 
     backbone = AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype=dtype)
     backbone.save_to_preset(tmp_path / "preset")
-    theirs = keras_hub.models.AlbertBackbone.from_preset(str(tmp_path / "preset"))
-    assert theirs.dtype_policy.name == AlbertBackbone.from_preset(tmp_path / "preset").dtype == "float32"
+    loaded = keras_hub.models.AlbertBackbone.from_preset(str(tmp_path / "preset"))
+    assert loaded.dtype_policy.name == AlbertBackbone.from_preset(tmp_path / "preset").dtype == "float32"
     expected = backbone.token_embedding.weight.detach().float().numpy()
-    np.testing.assert_array_equal(np.asarray(theirs.token_embedding.embeddings.value.detach()), expected)
+    np.testing.assert_array_equal(np.asarray(loaded.token_embedding.embeddings.value.detach()), expected)
     back = AlbertBackbone.from_preset(tmp_path / "preset", dtype=dtype)
     for name, tensor in backbone.model.state_dict().items():
         assert torch.equal(back.model.state_dict()[name], tensor), name
@@ -126,7 +126,7 @@ def test_what_it_saves_is_loaded_by_keras_hub(dtype: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("before", "after"), [("float32", "float16"), ("bfloat16", "float32"), ("float16", "bfloat16")]
 )
-def test_what_was_cast_is_saved_as_it_is(before: str, after: str, tmp_path: Path) -> None:
+def test_save_to_preset_keeps_the_dtype_of_a_cast_model(before: str, after: str, tmp_path: Path) -> None:
     backbone = AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype=before).to(getattr(torch, after))
     assert backbone.dtype == after
     backbone.save_to_preset(tmp_path / "new" / "preset")
@@ -138,17 +138,17 @@ def test_what_was_cast_is_saved_as_it_is(before: str, after: str, tmp_path: Path
     assert not (tmp_path / "double").exists()
 
 
-def test_an_architecture_alone_needs_no_weights(keras_preset: KerasPreset, tmp_path: Path) -> None:
+def test_from_preset_without_weights_reads_only_the_config(keras_preset: KerasPreset, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((keras_preset.folder / "config.json").read_bytes())
     assert AlbertBackbone.from_preset(tmp_path, load_weights=False).architecture == keras_preset.architecture
 
 
-def test_the_config_makes_an_equal_backbone() -> None:
+def test_from_config_creates_an_equal_backbone() -> None:
     backbone = AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype="float16", name="mine")
     assert AlbertBackbone.from_config(backbone.get_config()).get_config() == backbone.get_config()
 
 
-def test_wrong_calls_are_refused_clearly(keras_preset: KerasPreset, tmp_path: Path) -> None:
+def test_backbone_refuses_wrong_calls(keras_preset: KerasPreset, tmp_path: Path) -> None:
     backbone = AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments)
     with pytest.raises(ValueError, match="expected the inputs token_ids, segment_ids, padding_mask, found token_ids"):
         backbone({"token_ids": np.ones((1, 4), dtype="int32")})

@@ -1,11 +1,11 @@
-"""A small Hugging Face Hub on 127.0.0.1: what huggingface_hub, transformers and keras_hub ask of it to pull and push.
+"""A small Hugging Face Hub on 127.0.0.1, with the API that huggingface_hub, transformers and keras_hub use.
 
     with HubServer() as hub:
         hub.add_repo("user/model", {"config.json": "{}"})
         subprocess.run(command, env=client_environment(home, hub))
         hub.files("user/model")
 
-Models only, and no Xet: files go through Git LFS, which clients use when HF_HUB_DISABLE_XET is set before they start.
+It has only models, and no Xet. Clients use Git LFS if HF_HUB_DISABLE_XET is set before they start.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class HubServer(LocalServer):
     """The Hub.
 
     Args:
-        user: Whose token it knows, and who may write to `user/...` only.
-        token: That token; every other one is refused.
-        part_size: LFS files above this many bytes are uploaded in such parts; none if 0.
+        user: The only user, with write access to `user/...`.
+        token: The token of the user. All others are refused.
+        part_size: LFS files above this size in bytes are uploaded in parts of it. No parts if 0.
     """
 
     # fmt: off
@@ -63,7 +63,7 @@ class HubServer(LocalServer):
         self.repos: dict[str, Repo] = {}
         self._parts: dict[tuple[str, int], bytes] = {}
 
-    # What tests do with it
+    # For tests
 
     def environment(self, home: Path) -> dict[str, str]:
         return {
@@ -78,15 +78,19 @@ class HubServer(LocalServer):
     def add_repo(
         self, repo_id: str, files: Mapping[str, bytes | str], *, private: bool = False, gated: bool = False
     ) -> str:
-        """Make a repository with one commit, and return its sha."""
+        """Create a repository with one commit, and return its SHA."""
         with self.lock:
             self.repos[repo_id] = Repo(repo_id, private, gated)
             return self.add_commit(repo_id, files, "initial commit")
 
     def add_commit(
-        self, repo_id: str, files: Mapping[str, bytes | str], title: str = "by somebody else", revision: str = "main"
+        self,
+        repo_id: str,
+        files: Mapping[str, bytes | str],
+        title: str = "Commit of another user",
+        revision: str = "main",
     ) -> str:
-        """Commit files on top of a branch, as somebody else would, and return the sha."""
+        """Add a commit of another user to a branch, and return its SHA."""
         with self.lock:
             repo, ref = self.repos[repo_id], f"refs/heads/{revision}"
             before = repo.commit(revision).files if ref in repo.refs else {}
@@ -100,11 +104,11 @@ class HubServer(LocalServer):
             return {path: file.content for path, file in sorted(self.repos[repo_id].commit(revision).files.items())}
 
     def commits(self, repo_id: str, revision: str = "main") -> list[Commit]:
-        """Return the commits of a revision, the newest first."""
+        """Return the commits of a revision, newest first."""
         with self.lock:
             return self.repos[repo_id].history(revision)
 
-    # Who may do what
+    # Permissions
 
     def _user(self, request: Request) -> str | None:
         authorization = request.headers.get("authorization")
@@ -115,7 +119,7 @@ class HubServer(LocalServer):
     def _repo(self, request: Request, repo_id: str, *, write: bool = False) -> Repo:
         user, repo = self._user(request), self.repos.get(repo_id)
         owner = user == repo_id.partition("/")[0]
-        if repo is None or (repo.private and not owner):  # the Hub does not tell which
+        if repo is None or (repo.private and not owner):  # the Hub gives the same response for both
             if user is None:
                 raise Refusal(401, "Invalid username or password.", "RepoNotFound")
             raise Refusal(404, "Repository not found", "RepoNotFound")
@@ -245,7 +249,7 @@ class HubServer(LocalServer):
     def validate_yaml(self, request: Request) -> Response:
         content = request.json()["content"]
         problems = card_problems(content)
-        if request.headers.get("accept") == "text/plain":  # ModelCard.validate shows the answer as it is
+        if request.headers.get("accept") == "text/plain":  # ModelCard.validate shows the response unchanged
             return Response(400 if problems else 200, {"Content-Type": "text/plain"}, "\n".join(problems).encode())
         missing = [] if content.startswith("---") else [{"message": "empty or missing yaml metadata in repo card"}]
         answer = {"errors": [{"message": problem} for problem in problems], "warnings": missing}
@@ -256,9 +260,9 @@ class HubServer(LocalServer):
         commit = self._repo(request, repo_id, write=not create_pr).commit(revision)
         modes = []
         for asked in request.json()["files"]:
-            path, there = asked["path"], commit.files.get(asked["path"])
+            path, existing = asked["path"], commit.files.get(asked["path"])
             mode = "lfs" if is_lfs(path, asked["size"], base64.b64decode(asked["sample"])) else "regular"
-            known = {"oid": there.etag} if there else {}
+            known = {"oid": existing.etag} if existing else {}
             modes.append({"path": path, "uploadMode": mode, "shouldIgnore": False, **known})
         return json_response({"commitOid": commit.sha, "files": modes})
 
@@ -285,7 +289,7 @@ class HubServer(LocalServer):
         return {"href": complete, "header": {"chunk_size": str(self.part_size), **parts}}
 
     def upload(self, request: Request, repo_id: str, oid: str) -> Response:
-        if request.authorized:  # as S3 does, for which the signature in the address is the authorization
+        if request.authorized:  # like S3: the signature in the URL is the authorization
             raise Refusal(400, "Only one auth mechanism allowed")
         if "part" in request.query:
             self._parts[oid, int(request.query["part"])] = request.body

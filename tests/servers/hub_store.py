@@ -1,4 +1,4 @@
-"""What a Hub keeps: repositories with commits, branches and files; and what it demands of a model card."""
+"""The data of the Hub: repositories with commits, branches and files. Also the validation of model cards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from tests.servers.local_server import Refusal
 
 
-# What a new repository's .gitattributes sends to LFS; binary and large files go there too.
+# The LFS patterns in the .gitattributes of a new repository. Binary and large files are in LFS too.
 LFS_PATTERNS = ("*.bin", "*.gz", "*.h5", "*.model", "*.msgpack", "*.npz", "*.onnx", "*.pt", "*.safetensors", "*.zip")
 LARGE = 10 * 2**20
 GIT_ATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS).encode()
@@ -30,8 +30,8 @@ class File:
     """A file of a commit.
 
     Args:
-        content: Of the file itself, also where Git would hold a pointer.
-        lfs: Whether it is kept in Git LFS.
+        content: The content of the file itself, even if Git has a pointer.
+        lfs: Whether it is in Git LFS.
     """
 
     content: bytes = field(repr=False)
@@ -48,7 +48,7 @@ class File:
 
     @property
     def oid(self) -> str:
-        """The name of the blob in Git."""
+        """The SHA-1 of the blob in Git."""
         blob = self.pointer if self.lfs else self.content
         return hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest()
 
@@ -80,11 +80,11 @@ class Repo:
 
     Args:
         id: `namespace/name`.
-        private: Hidden from all but the owner.
-        gated: Files are refused to all but the owner.
-        commits: By sha, the oldest first.
-        refs: `refs/heads/main`, `refs/tags/v1`, `refs/pr/1` and where they point.
-        objects: What was uploaded to LFS, by sha256; wrong content too, until it is verified.
+        private: Whether only the owner can see it.
+        gated: Whether only the owner can download files.
+        commits: Commits by SHA, oldest first.
+        refs: The SHA of `refs/heads/main`, `refs/tags/v1`, `refs/pr/1`.
+        objects: Uploaded LFS objects by SHA-256, also with wrong content until they are verified.
     """
 
     id: str
@@ -105,7 +105,7 @@ class Repo:
         return commit
 
     def ref(self, revision: str) -> str | None:
-        """Return the whole name of a branch, tag or pull request."""
+        """Return the full name of a branch, tag or pull request."""
         return next(
             (ref for ref in (f"refs/heads/{revision}", f"refs/tags/{revision}", revision) if ref in self.refs), None
         )
@@ -117,11 +117,11 @@ class Repo:
         return self.commits[sha]
 
     def has_object(self, oid: str) -> bool:
-        """Whether LFS has this content, and it is what its name says."""
+        """Return whether LFS has this object, with the right content."""
         return oid in self.objects and hashlib.sha256(self.objects[oid]).hexdigest() == oid
 
     def apply(self, files: dict[str, File], key: str, value: dict[str, Any]) -> None:
-        """Change the files as one line of a commit request says."""
+        """Apply one line of a commit request to the files."""
         path = value["path"]
         if key == "file":
             files[path] = File(base64.b64decode(value["content"]), lfs=False)
@@ -140,7 +140,7 @@ class Repo:
             raise Refusal(400, f'"key" must be one of [header, file, lfsFile, deletedFile, deletedFolder], not {key}')
 
     def history(self, revision: str) -> list[Commit]:
-        """Return the commits of a revision, the newest first."""
+        """Return the commits of a revision, newest first."""
         commits = [self.commit(revision)]
         while parent := commits[-1].parent:
             commits.append(self.commits[parent])
@@ -148,7 +148,7 @@ class Repo:
 
 
 def is_lfs(path: str, size: int, sample: bytes) -> bool:
-    """Whether the Hub keeps a file in LFS: by its name, its size, or because it starts like a binary one."""
+    """Return whether the Hub stores a file in LFS, because of its name, its size or its first bytes."""
     name = path.rpartition("/")[2]
     return any(fnmatch(name, pattern) for pattern in LFS_PATTERNS) or size > LARGE or b"\0" in sample[:512]
 
@@ -161,7 +161,7 @@ def card_metadata(content: str) -> dict[str, Any]:
 
 
 def card_problems(content: str) -> list[str]:
-    """Return what the Hub would refuse in a model card; it checks more, but nothing else that these cards use."""
+    """Return the problems of a model card that the Hub refuses. It checks more keys, but our cards do not have them."""
     try:
         metadata = json.loads(json.dumps(card_metadata(content), default=str))
     except yaml.YAMLError as error:

@@ -1,13 +1,13 @@
-"""A small Kaggle on 127.0.0.1: what kagglehub and keras_hub ask of its models API to download and upload.
+"""A small Kaggle on 127.0.0.1, with the part of the models API that kagglehub and keras_hub use.
 
     with KaggleServer() as kaggle:
         kaggle.add_model("user/albert/keras/tiny", {"config.json": "{}"})
         subprocess.run(command, env=client_environment(home, kaggle))
         kaggle.files("user/albert/keras/tiny")
 
-kagglehub knows fixed addresses only. With KAGGLE_API_ENVIRONMENT=LOCALHOST that is http://localhost, port 80, which
-belongs to root and to one process at a time. But kagglehub speaks to it through `http_proxy`, so this server is named
-as that proxy: any free port will do, tests can run side by side, and nothing in the client is patched.
+kagglehub has fixed addresses. With KAGGLE_API_ENVIRONMENT=LOCALHOST the address is http://localhost, port 80, which
+only root can open, and only once. But kagglehub uses `http_proxy`, so this server is that proxy. It can have any free
+port, tests can run in parallel, and the client needs no patches.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from urllib.parse import quote
 from tests.servers.local_server import LocalServer, Refusal, Request, Response, json_response, ranged_response
 
 
-BUNDLE = ".bundle.tar.gz"  # how a version's archive is called in the storage
+BUNDLE = ".bundle.tar.gz"  # the name of a version's archive in the storage
 
 
 @dataclass
 class Model:
-    """A model: its variations, each with its versions.
+    """A model with variations, which have versions.
 
     Args:
-        private: Hidden from all but the owner.
-        variations: Versions by `(framework, variation)`, the first is version 1. Each maps paths to contents.
+        private: Whether only the owner can see it.
+        variations: Versions by `(framework, variation)`, from version 1. Each maps paths to contents.
     """
 
     private: bool
@@ -46,7 +46,7 @@ class Model:
 
 @dataclass
 class Blob:
-    """A file that is being uploaded: what has arrived of it."""
+    """A file during its upload, with the content so far."""
 
     name: str
     size: int
@@ -57,8 +57,8 @@ class KaggleServer(LocalServer):
     """Kaggle.
 
     Args:
-        user: Whose token it knows, and who may write to `user/...` only.
-        token: That token, alone or as the password of the user; every other one is refused.
+        user: The only user, with write access to `user/...`.
+        token: The token of the user, also valid as the password. All others are refused.
     """
 
     # fmt: off
@@ -83,7 +83,7 @@ class KaggleServer(LocalServer):
         self.models: dict[str, Model] = {}
         self.blobs: dict[str, Blob] = {}
 
-    # What tests do with it
+    # For tests
 
     def environment(self, home: Path) -> dict[str, str]:
         return {
@@ -105,13 +105,13 @@ class KaggleServer(LocalServer):
             return len(versions)
 
     def files(self, handle: str, version: int | None = None) -> dict[str, bytes]:
-        """Return the files of a version, of the latest if none is named."""
+        """Return the files of a version; the latest by default."""
         with self.lock:
             versions = self._versions(handle)
             return dict(sorted(versions[version - 1 if version else -1].items()))
 
     def versions(self, handle: str) -> int:
-        """Return how many versions there are."""
+        """Return the number of versions."""
         with self.lock:
             return len(self._versions(handle))
 
@@ -119,7 +119,7 @@ class KaggleServer(LocalServer):
         model, framework, variation = _split(handle)
         return self.models[model].variations[framework, variation]
 
-    # Who may do what
+    # Permissions
 
     def _user(self, request: Request) -> str | None:
         basic = base64.b64encode(f"{self.user}:{self.token}".encode()).decode()
@@ -134,7 +134,7 @@ class KaggleServer(LocalServer):
         model = self.models.get(name)
         if user is None and (model is None or model.private):
             raise Refusal(401, "Unauthenticated")
-        if model is None or (model.private and user != asked["ownerSlug"]):  # Kaggle does not tell which
+        if model is None or (model.private and user != asked["ownerSlug"]):  # Kaggle gives the same response for both
             raise Refusal(403, "Permission 'models.get' was denied")
         return name, model
 
@@ -193,7 +193,7 @@ class KaggleServer(LocalServer):
         md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
         return ranged_response(request, content, {"x-goog-hash": f"md5={md5}"})
 
-    # Uploading. What changes something answers 200 with an error inside where it refuses.
+    # Uploading. Requests that change something are refused with the status 200 and an error in the body.
 
     def create_model(self, request: Request) -> Response:
         asked = request.json()
@@ -203,7 +203,7 @@ class KaggleServer(LocalServer):
         if asked["ownerSlug"] != self.user:
             raise Refusal(403, "Permission 'models.create' was denied")
         if name in self.models:
-            return _mistake(409, f"A model with the slug {asked['slug']} already exists")
+            return _error(409, f"A model with the slug {asked['slug']} already exists")
         self.models[name] = Model(asked.get("isPrivate", False))
         return json_response({"id": 1, "ref": name, "url": f"{self.url}/models/{name}"})
 
@@ -220,13 +220,13 @@ class KaggleServer(LocalServer):
             raise Refusal(403, "Permission 'models.update' was denied")
         key = _framework(framework), variation
         if new and key in model.variations:
-            return _mistake(409, f"A variation with the slug {variation} already exists")
+            return _error(409, f"A variation with the slug {variation} already exists")
         if not new and key not in model.variations:
-            return _mistake(404, f"There is no variation with the slug {variation}")
+            return _error(404, f"There is no variation with the slug {variation}")
         try:
             files = self._collect(request.json()["body"])
         except Refusal as refusal:
-            return _mistake(refusal.status, refusal.message)
+            return _error(refusal.status, refusal.message)
         model.variations.setdefault(key, []).append(files)
         number = len(model.variations[key])
         ref = f"{name}/{key[0]}/{variation}/{number}"
@@ -251,7 +251,7 @@ class KaggleServer(LocalServer):
         return json_response({"token": token, "createUrl": f"{self.storage_url}/storage/uploads/{token}"})
 
     def upload(self, request: Request, token: str) -> Response:
-        """Take what follows what is there already, as the resumable uploads of Google's storage do."""
+        """Append a range, like the resumable uploads of Google Cloud Storage."""
         blob = self.blobs[token]
         if span := re.fullmatch(r"bytes (\d+)-\d+/\d+", request.headers.get("content-range", "")):
             blob.content = blob.content[: int(span[1])] + request.body
@@ -266,16 +266,16 @@ def _split(handle: str) -> tuple[str, str, str]:
 
 
 def _framework(name: str) -> str:
-    """Return a framework's name as handles have it: `keras` for `MODEL_FRAMEWORK_KERAS`."""
+    """Return the name of a framework in handles: `keras` for `MODEL_FRAMEWORK_KERAS`."""
     return name.removeprefix("MODEL_FRAMEWORK_").replace("_", "").lower()
 
 
-def _mistake(code: int, message: str) -> Response:
+def _error(code: int, message: str) -> Response:
     return json_response({"error": message, "errorCode": code})
 
 
 def _bundle(files: Mapping[str, bytes]) -> bytes:
-    # Without a time, because a resumed download expects the same bytes again.
+    # Without a timestamp, because a resumed download expects the same bytes.
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for path, content in files.items():

@@ -1,7 +1,7 @@
-"""What the local servers share: they answer real HTTP clients, keep a log of what was sent, and fail on demand.
+"""The base class of the local servers: an HTTP server with a log of all requests, and faults on demand.
 
-Hubs keep large files on another host than their API, and clients must not carry a token there. So each server listens
-twice: on `url` as the API, and on `storage_url` as the storage.
+Hubs store large files on a different host than their API, and clients must not send a token there. So each server
+listens on two ports: `url` is the API, and `storage_url` is the storage.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from typing_extensions import Self
 
 How = int | Literal["drop", "lose", "truncate", "corrupt", "delay"] | Callable[[], object]
 
-# What may be set for whoever runs the tests, and would lead their clients, tokens or caches into ours.
+# Variables of the user that would change the clients, tokens or caches of the tests.
 _FOREIGN = re.compile(r"^(HF_|HUGGING|TRANSFORMERS_|KAGGLE|MODELSCOPE_|COLAB_|XDG_CACHE_HOME$)|_proxy$", re.IGNORECASE)
 
 
 def client_environment(home: Path, *servers: LocalServer) -> dict[str, str]:
-    """Return the environment of a client process that knows these servers, keeps its caches in `home`, and no other."""
+    """Return the environment of a client process that uses only these servers, with its caches in `home`."""
     inherited = {name: value for name, value in os.environ.items() if not _FOREIGN.search(name)}
     ours = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "no_proxy": "127.0.0.1"}
-    # Whatever wants to leave the machine asks a server to be its proxy, is refused, and stands in its log as CONNECT.
+    # Requests to other hosts go to a server as the proxy. It refuses them, and logs them as CONNECT.
     ours |= {"http_proxy": servers[0].url, "https_proxy": servers[0].url}
     for server in servers:
         ours |= server.environment(home)
@@ -47,15 +47,15 @@ def client_environment(home: Path, *servers: LocalServer) -> dict[str, str]:
 
 
 def run_client(code: str, environment: Mapping[str, str], **values: Any) -> Any:
-    """Run code in a fresh process, because clients read their environment when they are imported.
+    """Run code in a new process, because clients read their environment at import.
 
     Args:
-        code: Python; it may set `result`.
-        environment: From `client_environment`.
-        **values: What the code finds as variables. They travel as JSON.
+        code: Python code. It may set `result`.
+        environment: Of `client_environment`.
+        **values: Variables of the code, as JSON types.
 
     Returns:
-        What the code left in `result`, as JSON allows.
+        The value of `result`, as JSON types.
     """
     command = [sys.executable, "-c", _RUN, textwrap.dedent(code), json.dumps(values)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -76,15 +76,15 @@ print(json.dumps(scope.get("result")))
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client sent.
+    """A request of a client.
 
     Args:
-        method: In capitals.
-        path: Still quoted, because `refs%2Fpr%2F1` is one part of a path.
+        method: The method, in upper case.
+        path: The quoted path, because `refs%2Fpr%2F1` is one part of a path.
         query: The last value of each parameter.
-        headers: Names in lower case.
-        body: All of it.
-        storage: Whether it came to the storage, not to the API.
+        headers: The headers, with names in lower case.
+        body: The whole body.
+        storage: Whether it was sent to the storage instead of the API.
     """
 
     method: str
@@ -96,7 +96,7 @@ class Request:
 
     @property
     def authorized(self) -> bool:
-        """Whether it carried a token; which one matters only to the servers."""
+        """Whether it has a token, valid or not."""
         return "authorization" in self.headers
 
     def json(self) -> Any:
@@ -105,7 +105,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a server answers."""
+    """The response of a server."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -113,13 +113,13 @@ class Response:
 
 
 class Refusal(Exception):  # noqa: N818
-    """Raised in a handler: the answer is an error.
+    """An error response, raised in a handler.
 
     Args:
-        status: Of HTTP.
-        message: For people.
-        code: For programs, where the protocol has one.
-        headers: To send along.
+        status: The HTTP status.
+        message: The error message.
+        code: The error code, if the protocol has one.
+        headers: Additional headers.
     """
 
     def __init__(self, status: int, message: str, code: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -148,7 +148,7 @@ def _dump(content: Any) -> bytes:
 
 
 def ranged_response(request: Request, content: bytes, headers: Mapping[str, str]) -> Response:
-    """Answer with the part of a file that the `Range` header asks for."""
+    """Return the part of a file that the `Range` header requests."""
     headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **headers}
     if not (asked := re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))):
         return Response(200, headers, content)
@@ -159,14 +159,14 @@ def ranged_response(request: Request, content: bytes, headers: Mapping[str, str]
 
 
 class LocalServer:
-    """A server on 127.0.0.1, in threads of this process, for as long as the `with` block lasts."""
+    """A server on 127.0.0.1, in threads of this process, until the end of the `with` block."""
 
     # (method, pattern of the whole quoted path, name of the handler), first match wins. Named groups become arguments.
     routes: ClassVar[tuple[tuple[str, str, str], ...]] = ()
 
     def __init__(self) -> None:
         self.log: list[Request] = []
-        self.lock = threading.RLock()  # handlers run one at a time, and so does what tests do to the store
+        self.lock = threading.RLock()  # handlers and tests access the data one at a time
         self._faults: list[_Fault] = []
         self._bugs: list[str] = []
 
@@ -182,19 +182,19 @@ class LocalServer:
     ) -> None:
         for listener in self._listeners:
             listener.stop()
-        if self._bugs and error is None:  # a client may have taken our mistake for a fault, and retried it away
+        if self._bugs and error is None:  # a client may have hidden the bug with a retry
             raise RuntimeError("The server itself failed:\n" + "\n".join(self._bugs))
 
     def environment(self, home: Path) -> dict[str, str]:
-        """Return the variables that lead clients to this server."""
+        """Return the variables that make clients use this server."""
         raise NotImplementedError
 
     def refuse(self, refusal: Refusal) -> Response:
-        """Return an error as this protocol words it."""
+        """Return an error in the form of this protocol."""
         raise NotImplementedError
 
     def requests(self, method: str = "", pattern: str = "") -> list[Request]:
-        """Return what was sent so far with this method, and with this pattern in the unquoted path."""
+        """Return the requests so far with this method, and with this pattern in the unquoted path."""
         with self.lock:
             return [r for r in self.log if method in ("", r.method) and re.search(pattern, unquote(r.path))]
 
@@ -212,21 +212,22 @@ class LocalServer:
         seconds: float = 1.0,
         body: str = "",
     ) -> None:
-        """Let the next requests go wrong.
+        """Make the next requests fail.
 
         Args:
-            method: Of the requests; any if empty.
-            pattern: Somewhere in their unquoted paths.
-            how: A status; or `"drop"` the connection unheard; or do what was asked and `"lose"` the answer; or
-                `"truncate"` or `"corrupt"` the content that travels, which of a PUT is the request's and else the
-                answer's; or `"delay"` the answer; or call a function first, and answer as if nothing had happened.
-            times: How many requests.
-            after: How many to spare before.
-            retry_after: Seconds, told along with a status.
-            code: Error code of the protocol, told along with a status.
-            message: Told along with a status.
-            seconds: Of a delay.
-            body: What has to be somewhere in the requests' bodies.
+            method: The method of the requests; any if empty.
+            pattern: A pattern in their unquoted paths.
+            how: An HTTP status, a function to call before the normal response, or one of: `"drop"` closes the
+                connection without handling the request; `"lose"` handles the request and closes the connection;
+                `"truncate"` and `"corrupt"` change the body of a PUT request, or of the response to other requests;
+                `"delay"` delays the response.
+            times: The number of requests that fail.
+            after: The number of matching requests before the first failure.
+            retry_after: The Retry-After header of a status, in seconds.
+            code: The error code of a status.
+            message: The error message of a status.
+            seconds: The length of a delay.
+            body: A string in the bodies of the requests.
         """
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         refusal = Refusal(how if isinstance(how, int) else 500, message, code, headers)
@@ -245,7 +246,7 @@ class LocalServer:
         return None
 
     def answer(self, request: Request) -> tuple[Response | None, bool]:
-        """Return the answer, or None to close the connection, and whether its content shall arrive whole."""
+        """Return the response, or None to close the connection, and whether to send its whole body."""
         with self.lock:
             self.log.append(request)
             fault = self._next_fault(request)
@@ -296,7 +297,7 @@ def _corrupt(content: bytes) -> bytes:
 
 
 class _Listener(ThreadingHTTPServer):
-    daemon_threads = False  # so that closing waits for them
+    daemon_threads = False  # closing waits for all threads
 
     def __init__(self, owner: LocalServer, storage: bool) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -305,7 +306,7 @@ class _Listener(ThreadingHTTPServer):
 
     def stop(self) -> None:
         self.shutdown()
-        for connection in list(self.connections):  # kept alive by clients of this process
+        for connection in list(self.connections):  # clients of this process may keep them alive
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
@@ -325,14 +326,14 @@ class _Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def handle(self) -> None:
-        with suppress(ConnectionError):  # the client left
+        with suppress(ConnectionError):  # the client closed the connection
             super().handle()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass  # LocalServer.log has it
 
     def answer(self) -> None:
-        owner, target = self.server.owner, urlsplit(self.path)  # with a host in it, where we are taken for a proxy
+        owner, target = self.server.owner, urlsplit(self.path)  # has a host if the client uses this server as a proxy
         storage = urlsplit(owner.storage_url).netloc
         if target.netloc not in ("", "localhost", storage, urlsplit(owner.url).netloc):
             self.do_CONNECT()
@@ -360,7 +361,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def do_CONNECT(self) -> None:
-        """Refuse to be a proxy to a host elsewhere, and keep that it was asked for."""
+        """Refuse to be a proxy for another host, and log the request."""
         with self.server.owner.lock:
             self.server.owner.log.append(Request("CONNECT", self.path, {}, {}, b"", self.server.storage))
         self.send_error(HTTPStatus.FORBIDDEN)

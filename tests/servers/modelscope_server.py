@@ -1,4 +1,4 @@
-"""A small ModelScope on 127.0.0.1: what the modelscope client asks of it to download a model.
+"""A small ModelScope on 127.0.0.1, with the part of the API that the client uses for downloads.
 
 with ModelScopeServer() as modelscope:
     modelscope.add_model("user/albert", {"config.json": "{}"})
@@ -15,7 +15,7 @@ from tests.servers.local_server import LocalServer, Refusal, Request, Response, 
 
 
 class ModelScopeServer(LocalServer):
-    """ModelScope, to read from; every model is public, and has the revisions that tests give it."""
+    """ModelScope, for downloads only. All models are public."""
 
     # fmt: off
     routes = (

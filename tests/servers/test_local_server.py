@@ -1,4 +1,4 @@
-"""Faults on demand, the log and the refusal to be a way out, with clients of the standard library."""
+"""Faults, the log, and the refusal of requests to other hosts, with clients of the standard library."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_faults_are_counted() -> None:
 @pytest.mark.parametrize(
     ("how", "error"), [("drop", RemoteDisconnected), ("lose", RemoteDisconnected), ("truncate", IncompleteRead)]
 )
-def test_connections_that_break(how: How, error: type[Exception]) -> None:
+def test_faults_break_connections(how: How, error: type[Exception]) -> None:
     with HubServer() as hub:
         hub.add_repo("user/model", {"a.txt": "0123456789"})
         hub.fail("GET", "a.txt", how)
@@ -55,7 +55,7 @@ def test_connections_that_break(how: How, error: type[Exception]) -> None:
         assert ask(hub, "GET", "/user/model/resolve/main/a.txt") == (200, b"0123456789")
 
 
-def test_a_connection_left_open_does_not_keep_the_server() -> None:
+def test_open_connection_does_not_block_the_shutdown() -> None:
     with HubServer() as hub:
         connection = HTTPConnection(urlsplit(hub.url).netloc, timeout=10)
         connection.request("GET", WHO)
@@ -63,7 +63,7 @@ def test_a_connection_left_open_does_not_keep_the_server() -> None:
     connection.close()
 
 
-def test_a_mistake_of_the_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_in_the_server_fails_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(request: Request) -> Response:
         raise KeyError("mistake")
 
@@ -73,8 +73,8 @@ def test_a_mistake_of_the_server_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         assert ask(hub, "GET", WHO)[0] == 500
 
 
-def test_nothing_leaves_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "of whoever runs the tests")
+def test_requests_to_other_hosts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "token of the user")
     with HubServer() as hub:
         environment = client_environment(tmp_path, hub)
         errors = run_client(

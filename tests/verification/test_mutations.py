@@ -1,7 +1,7 @@
-"""A hundred wrong conversions, each a folder, and the part of the certificate that catches it.
+"""A hundred wrong conversions, each with the checks of the verification that must fail.
 
-The model has two groups of two inner layers, and every matrix that can be is square, so that what is swapped or
-transposed still loads. KerasHub computes the source once; every target is loaded by its own library.
+The model has two groups of two inner layers. All matrices that can be square are, so that swapped or transposed
+tensors still load. KerasHub computes each source once. Each target is loaded by its own library.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ HEADS = {
 }
 
 SETTINGS, TENSORS, REFERENCE, ENGINES, TEXTS = "configuration", "tensors", "reference", "engines", "texts"
-NUMBERS = {REFERENCE, ENGINES, TEXTS}  # what computes
+NUMBERS = {REFERENCE, ENGINES, TEXTS}  # the checks that compute
 Tensors = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Let torch compute these tiny models on one core: sharing them out takes longer."""
+    """Let torch compute these tiny models on one core, which is faster than on several."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -69,7 +69,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folders(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the presets are, and what they are converted to: `NAME` and `NAME keras|albert_hub|transformers`."""
+    """Return the folder of the presets, `NAME`, and of their conversions, `NAME keras|albert_hub|transformers`."""
     parent = tmp_path_factory.mktemp("mutations")
     for name, head in HEADS.items():
         (parent / name).mkdir()
@@ -82,12 +82,12 @@ def folders(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def with_a_zero(weight: LazyTensor) -> LazyTensor:
-    """Return a weight whose third value has a sign to lose."""
+    """Return a weight whose third value is zero, so that its sign can change."""
     return replace(weight, load=lambda: np.where(np.arange(16) == 2, np.float32(0), weight.read()))
 
 
-class Remembered:
-    """An engine that computes nothing twice."""
+class CachedEngine:
+    """An engine that computes the same inputs once."""
 
     def __init__(self, engine: Any) -> None:
         self._engine, self._outputs = engine, {}
@@ -113,28 +113,28 @@ class Remembered:
 
 
 @pytest.fixture(scope="module")
-def remembered() -> dict[Path, Remembered]:
+def cached_engines() -> dict[Path, CachedEngine]:
     return {}
 
 
 @pytest.fixture(autouse=True)
-def sources_once(folders: Path, remembered: dict[Path, Remembered], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let KerasHub load each source, which nothing here changes, once."""
+def sources_once(folders: Path, cached_engines: dict[Path, CachedEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let KerasHub load each source once. No test changes a source."""
     real = engines.open_engine
 
     def open_engine(checkpoint: Any, rounded: str | None = None) -> Any:
         if checkpoint.folder not in [folders / name for name in HEADS] or rounded is not None:
             return real(checkpoint, rounded)
-        if checkpoint.folder not in remembered:
-            remembered[checkpoint.folder] = Remembered(real(checkpoint))
-        return remembered[checkpoint.folder]
+        if checkpoint.folder not in cached_engines:
+            cached_engines[checkpoint.folder] = CachedEngine(real(checkpoint))
+        return cached_engines[checkpoint.folder]
 
     monkeypatch.setattr(engines, "open_engine", open_engine)
 
 
 def failed(report: Verification) -> set[str]:
-    assert report.passed == (not [part for part in report.parts.values() if part.outcome == "failed"])
-    return {name for name, part in report.parts.items() if part.outcome == "failed"}
+    assert report.passed == (not [check for check in report.checks.values() if check.outcome == "failed"])
+    return {name for name, check in report.checks.items() if check.outcome == "failed"}
 
 
 def copy(folders: Path, name: str, tmp_path: Path) -> Path:
@@ -143,36 +143,36 @@ def copy(folders: Path, name: str, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("layout", ["keras", "albert_hub", "transformers"])
 @pytest.mark.parametrize("name", HEADS)
-def test_the_right_conversions_pass(name: str, layout: str, folders: Path) -> None:
+def test_verify_passes_right_conversions(name: str, layout: str, folders: Path) -> None:
     report = verify(folders / name, folders / f"{name} {layout}")
     assert failed(report) == set(), report
-    assert [part.outcome for part in report.parts.values()] == ["passed"] * 5
-    assert not [part.not_measured for part in report.parts.values() if part.not_measured]
-    assert report.parts["reference"].value is not None
-    assert report.parts["reference"].value < 1e-13
+    assert [check.outcome for check in report.checks.values()] == ["passed"] * 5
+    assert not [check.not_measured for check in report.checks.values() if check.not_measured]
+    assert report.checks["reference"].value is not None
+    assert report.checks["reference"].value < 1e-13
     assert "keras_hub" in report.source_engine
 
 
-# Tensors that are wrong in the file. The names are those of the albert_hub layout, without what comes before the encoder.
+# Tensors that are wrong in the file. The names are those of the albert_hub layout, without the prefix of the encoder.
 
 
-def swap(one: str, other: str) -> Callable[[Tensors], None]:
+def swap(first: str, second: str) -> Callable[[Tensors], None]:
     """Swap all tensors of two layers."""
 
     def change(tensors: Tensors) -> None:
-        for name in [name for name in tensors if name.startswith(one)]:
-            twin = other + name.removeprefix(one)
+        for name in [name for name in tensors if name.startswith(first)]:
+            twin = second + name.removeprefix(first)
             tensors[name], tensors[twin] = tensors[twin], tensors[name]
 
     return change
 
 
-def repeat(one: str, other: str) -> Callable[[Tensors], None]:
-    """Put a layer in place of another."""
+def repeat(source: str, target: str) -> Callable[[Tensors], None]:
+    """Replace all tensors of the target layer by those of the source layer."""
 
     def change(tensors: Tensors) -> None:
-        for name in [name for name in tensors if name.startswith(one)]:
-            tensors[other + name.removeprefix(one)] = tensors[name]
+        for name in [name for name in tensors if name.startswith(source)]:
+            tensors[target + name.removeprefix(source)] = tensors[name]
 
     return change
 
@@ -183,7 +183,7 @@ def each(change: Callable[[np.ndarray], np.ndarray], *names: str) -> Callable[[T
     def change_all(tensors: Tensors) -> None:
         for name in names:
             changed = np.ascontiguousarray(change(tensors[name]))
-            assert changed.tobytes() != tensors[name].tobytes(), "that changes nothing"
+            assert changed.tobytes() != tensors[name].tobytes(), "the mutation changes nothing"
             tensors[name] = changed
 
     return change_all
@@ -234,8 +234,8 @@ OUTPUT = ATTENTION + "output_dense.weight"
 INNER, OUTER = LAYER + "feedforward_intermediate_dense.", LAYER + "feedforward_output_dense."
 
 ALL = {TENSORS, *NUMBERS}
-ONLY_TENSORS = {TENSORS}  # what no forward pass can see, or not well enough
-DEEP = {TENSORS, REFERENCE}  # what float64 sees, and float32 does not
+ONLY_TENSORS = {TENSORS}  # no forward pass can see it, or not well enough
+DEEP = {TENSORS, REFERENCE}  # float64 can see it, and float32 cannot
 
 # fmt: off
 WRONG_TENSORS: dict[str, tuple[Callable[[Tensors], None], set[str]]] = {
@@ -299,7 +299,7 @@ WRONG_TENSORS: dict[str, tuple[Callable[[Tensors], None], set[str]]] = {
 
 
 @pytest.mark.parametrize("title", WRONG_TENSORS)
-def test_a_wrong_tensor_is_caught(title: str, folders: Path, tmp_path: Path) -> None:
+def test_verify_catches_a_wrong_tensor(title: str, folders: Path, tmp_path: Path) -> None:
     change, caught_by = WRONG_TENSORS[title]
     source = "classifier" if "classifier" in title else "encoder"
     target = copy(folders, f"{source} albert_hub", tmp_path)
@@ -313,7 +313,7 @@ def test_a_wrong_tensor_is_caught(title: str, folders: Path, tmp_path: Path) -> 
     report = verify(folders / source, target)
     assert wrong
     assert set(report.different_tensors) == wrong
-    assert all(any(failure.startswith(name) for failure in report.parts[TENSORS].failures) for name in wrong)
+    assert all(any(failure.startswith(name) for failure in report.checks[TENSORS].failures) for name in wrong)
     assert failed(report) == caught_by
 
 
@@ -336,7 +336,7 @@ WRONG_IN_OTHER_LAYOUTS: dict[str, tuple[str, Callable[[Tensors], None], set[str]
 
 
 @pytest.mark.parametrize("title", WRONG_IN_OTHER_LAYOUTS)
-def test_a_wrong_tensor_is_caught_in_every_layout(title: str, folders: Path, tmp_path: Path) -> None:
+def test_verify_catches_a_wrong_tensor_in_other_layouts(title: str, folders: Path, tmp_path: Path) -> None:
     layout, change, caught_by = WRONG_IN_OTHER_LAYOUTS[title]
     target = copy(folders, f"encoder {layout}", tmp_path)
     if layout == "transformers":
@@ -359,7 +359,7 @@ def test_a_wrong_tensor_is_caught_in_every_layout(title: str, folders: Path, tmp
 
 
 @pytest.mark.parametrize("tensor", ["masked_lm_head.intermediate_dense.weight", "masked_lm_head.decoder.bias"])
-def test_a_wrong_masked_lm_is_caught(tensor: str, folders: Path, tmp_path: Path) -> None:
+def test_verify_catches_a_wrong_masked_lm_head(tensor: str, folders: Path, tmp_path: Path) -> None:
     target = copy(folders, "masked LM albert_hub", tmp_path)
     tensors = load_file(target / "model.safetensors")
     tensors[tensor] = np.ascontiguousarray(tensors[tensor].T[::-1])
@@ -383,8 +383,8 @@ def edit(file: str, **changes: Any) -> Callable[[Path], None]:
     return change
 
 
-def cut_otherwise(folder: Path) -> None:
-    """Let a preset cut pairs otherwise in both files that say how, which have to agree."""
+def truncate_differently(folder: Path) -> None:
+    """Change the truncation of pairs in both files of a preset that store it; they must be equal."""
     edit("preprocessor.json", truncate="waterfall")(folder)
     task = json.loads((folder / "task.json").read_text())
     task["config"]["preprocessor"]["config"]["truncate"] = "waterfall"
@@ -406,8 +406,8 @@ PIECE = f"piece {SWAPPED[0]}"
 
 
 def swap_pieces(model: Any) -> None:
-    one, other = (model.pieces[index] for index in SWAPPED)
-    one.piece, other.piece = other.piece, one.piece
+    first, second = (model.pieces[index] for index in SWAPPED)
+    first.piece, second.piece = second.piece, first.piece
 
 
 def edit_score(model: Any) -> None:
@@ -433,12 +433,12 @@ def edit_pipeline(change: Callable[[Any], None]) -> Callable[[Path], None]:
 
 def swap_in_pipeline(content: Any) -> None:
     pieces = content["model"]["vocab"]
-    one, other = SWAPPED
-    pieces[one][0], pieces[other][0] = pieces[other][0], pieces[one][0]
+    first, second = SWAPPED
+    pieces[first][0], pieces[second][0] = pieces[second][0], pieces[first][0]
 
 
 def swap_in_both(folder: Path) -> None:
-    """Where one file has another order than the other, the folder is refused before anything is compared."""
+    """Swap the pieces in both files. If only one had another order, the folder would be refused before the checks."""
     edit_vocabulary("spiece.model", swap_pieces)(folder)
     edit_pipeline(swap_in_pipeline)(folder)
 
@@ -466,7 +466,7 @@ LABELS = {"0": "bad", "1": "good", "2": "ugly"}
 
 # fmt: off
 WRONG_SETTINGS: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
-    # what: target, change, the setting that is named, who else sees it
+    # title: target, change, the setting that is reported, the other checks that fail
     "fewer heads":               ("classifier albert_hub", edit("config.json", num_heads=2), "num_heads", set()),
     "more heads":                ("classifier albert_hub", edit("config.json", num_heads=8), "num_heads", set()),
     "more layers":               ("classifier albert_hub", edit("config.json", num_layers=8), "num_layers", set()),
@@ -504,36 +504,36 @@ WRONG_SETTINGS: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
     "transformers: flag flipped":       ("classifier transformers",  edit("tokenizer_config.json", do_lower_case=True), "text_normalization", set()),
     "keras: another activation": ("classifier keras",  edit("task.json", activation="sigmoid"), "head", {ENGINES, TEXTS}),
     "keras: pieces swapped":     ("classifier keras",  edit_vocabulary("assets/tokenizer/vocabulary.spm", swap_pieces), PIECE, set()),
-    "keras: pairs cut otherwise": ("classifier keras", cut_otherwise, "truncate", set()),
+    "keras: pairs cut otherwise": ("classifier keras", truncate_differently, "truncate", set()),
 }
 # fmt: on
 
 
 @pytest.mark.parametrize("title", WRONG_SETTINGS)
-def test_a_wrong_setting_is_caught(title: str, folders: Path, tmp_path: Path) -> None:
+def test_verify_catches_a_wrong_setting(title: str, folders: Path, tmp_path: Path) -> None:
     name, change, setting, also = WRONG_SETTINGS[title]
     target = copy(folders, name, tmp_path)
     change(target)
     report = verify(folders / name.rpartition(" ")[0], target)
     if setting:
         assert setting in report.different_fields
-        assert any(failure.startswith(f"{setting}: ") for failure in report.parts[SETTINGS].failures)
+        assert any(failure.startswith(f"{setting}: ") for failure in report.checks[SETTINGS].failures)
         also = also | {SETTINGS}
     assert failed(report) == also
 
 
-# Converters that are wrong: the table changed while a folder is converted, and right again when it is verified; or
-# wrong both times, so that what was written is read back as it should be.
+# Wrong converters: the weight table is changed while a folder is converted, and right again when it is verified; or it
+# is wrong both times, so that the mistake cancels out when the folder is read back.
 
 
-def swap_names(one: str, other: str, dialect: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """Swap what two layers are called in a dialect."""
+def swap_names(first: str, second: str, dialect: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """Swap the names of two layers in a dialect."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         rows = {rule.albert_hub: getattr(rule, dialect) for rule in table._LAYER}
 
         def twin(rule: Any) -> str:
-            for a, b in ((one, other), (other, one)):
+            for a, b in ((first, second), (second, first)):
                 if rule.albert_hub.startswith(a):
                     return rows[b + rule.albert_hub.removeprefix(a)]
             return rows[rule.albert_hub]
@@ -545,7 +545,7 @@ def swap_names(one: str, other: str, dialect: str) -> Callable[[pytest.MonkeyPat
 
 
 def other_axes(part: str, torch_axes: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """Give parameters other axes in torch's layout."""
+    """Change the axes of parameters in torch's layout."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         changed = tuple(
@@ -571,7 +571,7 @@ def counter_by_inner_layer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def changed_values(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[pytest.MonkeyPatch], None]:
-    """Change values whenever they are moved into torch's layout."""
+    """Change values when they are moved from the Keras layout to torch's."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         real = table.WeightRule.move
@@ -603,7 +603,7 @@ QUERY, KEY, VALUE, OUT = (f"self_attention_layer.{part}_dense" for part in ("que
 
 # fmt: off
 WRONG_CONVERTERS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], set[str], set[str]]] = {
-    # what: target, patch, caught by when it is wrong once, and when it is wrong both times
+    # title: layout, patch, the checks that fail if it is wrong once, and if it is wrong both times
     "query and key swapped in KerasHub's names": ("albert_hub", swap_names(QUERY, KEY, "keras"), ALL, NUMBERS),
     "key and value swapped in transformers' names": ("transformers", swap_names(KEY, VALUE, "albert"), ALL, NUMBERS),
     "layer norms swapped in KerasHub's names": ("albert_hub", swap_names("self_attention_layer_norm", "feedforward_layer_norm", "keras"), ALL, NUMBERS),
@@ -622,7 +622,7 @@ WRONG_CONVERTERS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None], set
 
 @pytest.mark.parametrize("both_times", [False, True], ids=["once", "both times"])
 @pytest.mark.parametrize("title", WRONG_CONVERTERS)
-def test_a_wrong_converter_is_caught(
+def test_verify_catches_a_wrong_converter(
     title: str, both_times: bool, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, patch, once, twice = WRONG_CONVERTERS[title]
@@ -634,11 +634,11 @@ def test_a_wrong_converter_is_caught(
     assert failed(report) == (twice if both_times else once)
 
 
-# Models of this package that compute something else: the folder is right, and the numbers are not.
+# Wrong models of this package: the folder is right, and the outputs are wrong.
 
 
 def in_every_model(change: Callable[[Any], None]) -> Callable[[pytest.MonkeyPatch], None]:
-    """Change every encoder after it was made."""
+    """Change each encoder after it is created."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         real = modeling_albert_hub.AlbertHubModel.__init__
@@ -669,13 +669,13 @@ def other_epsilon(model: Any) -> None:
 
 
 def no_residual(model: Any) -> None:
-    def take_away(_: Any, inputs: Any, outputs: Any) -> Any:
-        asking = inputs[2] if len(inputs) > 2 else inputs[0]
-        return outputs[0] - asking, *outputs[1:]
+    def subtract_residual(_: Any, inputs: Any, outputs: Any) -> Any:
+        query_states = inputs[2] if len(inputs) > 2 else inputs[0]
+        return outputs[0] - query_states, *outputs[1:]
 
     for module in model.modules():
         if isinstance(module, modeling_albert_hub.AlbertHubAttention):
-            module.register_forward_hook(take_away)
+            module.register_forward_hook(subtract_residual)
 
 
 def linear_pooler(model: Any) -> None:
@@ -696,10 +696,10 @@ def one_segment(model: Any) -> None:
 
 
 def no_mask(model: Any) -> None:
-    def forget(_: Any, inputs: Any, options: dict[str, Any]) -> Any:
+    def remove_mask(_: Any, inputs: Any, options: dict[str, Any]) -> Any:
         return inputs, {name: value for name, value in options.items() if name != "attention_mask"}
 
-    model.register_forward_pre_hook(forget, with_kwargs=True)
+    model.register_forward_pre_hook(remove_mask, with_kwargs=True)
 
 
 WRONG_MODELS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
@@ -716,7 +716,7 @@ WRONG_MODELS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] =
 
 
 @pytest.mark.parametrize("title", WRONG_MODELS)
-def test_a_wrong_model_is_caught(title: str, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_catches_a_wrong_model(title: str, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patch, caught_by = WRONG_MODELS[title]
     patch(monkeypatch)
     report = verify(folders / "encoder", folders / "encoder albert_hub")
@@ -724,6 +724,6 @@ def test_a_wrong_model_is_caught(title: str, folders: Path, monkeypatch: pytest.
     assert report.different_tensors == []
 
 
-def test_there_are_enough() -> None:
+def test_there_are_at_least_100_mutations() -> None:
     kinds = WRONG_TENSORS, WRONG_IN_OTHER_LAYOUTS, WRONG_SETTINGS, WRONG_CONVERTERS, WRONG_CONVERTERS, WRONG_MODELS
     assert sum(map(len, kinds)) >= 100

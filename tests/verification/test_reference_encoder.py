@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import h5py
 import numpy as np
@@ -10,24 +10,30 @@ import torch
 from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
 from albert_hub_bridge.model.architecture import ACTIVATIONS, Architecture
 from albert_hub_bridge.verification import reference_encoder as reference
-from albert_hub_bridge.verification.probes import LENGTHS, SEEDS, every_padding, padding_masks, probes
-from albert_hub_bridge.verification.reference_encoder import Reference
+from albert_hub_bridge.verification.generated_inputs import (
+    LENGTHS,
+    SEEDS,
+    generate_probes,
+    padding_masks,
+    probe_of_every_padding,
+)
+from albert_hub_bridge.verification.reference_encoder import ReferenceEncoder
 from conversion.sample import SAMPLE_ARCHITECTURE
 from tests.conftest import KerasPreset
 
 
-def _reference(architecture: Architecture, read: reference.Read, **options: object) -> Reference:
+def _reference(architecture: Architecture, read: reference.ReadTensor, **options: object) -> ReferenceEncoder:
     names = ("num_layers", "num_heads", "num_groups", "num_inner_repetitions")
-    return Reference(read=read, **{name: getattr(architecture, name) for name in names}, **options)  # type: ignore[arg-type]
+    return ReferenceEncoder(read=read, **{name: getattr(architecture, name) for name in names}, **options)  # type: ignore[arg-type]
 
 
-def test_it_knows_nothing_of_what_it_is_compared_with() -> None:
+def test_reference_encoder_imports_nothing_of_the_package() -> None:
     with open(reference.__file__, encoding="utf-8") as file:
         imports = [line for line in file if line.startswith(("import ", "from "))]
     assert [line for line in imports if "albert" in line or "torch" in line] == []
 
 
-def test_it_gives_what_keras_hub_computes(keras_preset: KerasPreset) -> None:
+def test_reference_encoder_matches_keras_hub(keras_preset: KerasPreset) -> None:
     with h5py.File(keras_preset.folder / "model.weights.h5") as file:
         found = _reference(keras_preset.architecture, lambda name: file[name][()], dialect="keras").encode(
             **keras_preset.inputs
@@ -37,8 +43,8 @@ def test_it_gives_what_keras_hub_computes(keras_preset: KerasPreset) -> None:
         np.testing.assert_allclose(found[name], expected, atol=1e-5, rtol=0)
 
 
-def test_rows_of_padding_are_keras_hubs(keras_preset: KerasPreset) -> None:
-    inputs = every_padding(400, 2, 12).inputs
+def test_reference_encoder_matches_keras_hub_on_every_padding(keras_preset: KerasPreset) -> None:
+    inputs = probe_of_every_padding(400, 2, 12).inputs
     assert not inputs["padding_mask"][-1].any()
     expected = keras_preset.backbone.predict(inputs, verbose=0)
     with h5py.File(keras_preset.folder / "model.weights.h5") as file:
@@ -48,10 +54,10 @@ def test_rows_of_padding_are_keras_hubs(keras_preset: KerasPreset) -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_our_model_agrees_to_the_last_digits(activation: str) -> None:
+def test_reference_encoder_matches_this_packages_model_in_float64(activation: str) -> None:
     torch.manual_seed(0)
     model = AlbertHubModel(
-        AlbertHubConfig(**asdict(SAMPLE_ARCHITECTURE), activation=activation, layer_norm_epsilon=1e-6)
+        AlbertHubConfig(**asdict(replace(SAMPLE_ARCHITECTURE, activation=activation, layer_norm_epsilon=1e-6)))
     )
     with torch.no_grad():
         for parameter in model.parameters():
@@ -59,7 +65,7 @@ def test_our_model_agrees_to_the_last_digits(activation: str) -> None:
     model = model.double().eval()
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     settings = {"dialect": "albert_hub", "activation": activation, "epsilon": 1e-6}
-    inputs = every_padding(400, 2, 12).inputs
+    inputs = probe_of_every_padding(400, 2, 12).inputs
     found = _reference(SAMPLE_ARCHITECTURE, state.__getitem__, **settings).encode(**inputs)
     with torch.no_grad():
         ids, segments, mask = (torch.from_numpy(array).long() for array in inputs.values())
@@ -68,10 +74,10 @@ def test_our_model_agrees_to_the_last_digits(activation: str) -> None:
     np.testing.assert_allclose(outputs.pooler_output, found["pooled_output"], atol=1e-13, rtol=0)
 
 
-@pytest.mark.parametrize("longest", [1, 2, 64, 512])
-def test_the_probes_have_every_length_and_padding(longest: int) -> None:
-    found = list(probes(400, 2, longest))
-    lengths = sorted({min(length, longest) for length in LENGTHS})
+@pytest.mark.parametrize("max_length", [1, 2, 64, 512])
+def test_generate_probes_has_every_length_and_padding(max_length: int) -> None:
+    found = list(generate_probes(400, 2, max_length))
+    lengths = sorted({min(length, max_length) for length in LENGTHS})
     assert sorted({probe.length for probe in found}) == lengths
     for length in lengths:
         here = [probe for probe in found if probe.length == length]
@@ -87,11 +93,11 @@ def test_the_probes_have_every_length_and_padding(longest: int) -> None:
             assert probe.inputs["padding_mask"].any(-1).all()
     segments = np.concatenate([probe.inputs["segment_ids"].ravel() for probe in found])
     assert set(segments.tolist()) == {0, 1}
-    again = [probe.inputs["token_ids"].tolist() for probe in probes(400, 2, longest)]
+    again = [probe.inputs["token_ids"].tolist() for probe in generate_probes(400, 2, max_length)]
     assert again == [probe.inputs["token_ids"].tolist() for probe in found]
 
 
-def test_padding_is_where_its_name_says() -> None:
+def test_padding_masks_match_their_names() -> None:
     for seed in range(20):
         masks = padding_masks(8, np.random.default_rng(seed))
         assert np.diff(masks["right padding"]).tolist().count(-1) == 1

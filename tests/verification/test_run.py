@@ -1,4 +1,4 @@
-"""What the certificate says of conversions that are right: what was measured, how, and what was not."""
+"""`verify` on right conversions: what the report says was compared, and what was not."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from tests.conftest import KerasPreset
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("to", ["keras", "transformers"])
-def test_a_rounded_target_is_what_the_same_rounding_makes_of_the_source(
+def test_verify_rounds_the_source_like_the_target(
     dtype: str, to: Any, keras_preset: KerasPreset, tmp_path: Path
 ) -> None:
     convert(keras_preset.folder, tmp_path / "target", to=to, dtype=dtype)
     report = verify(keras_preset.folder, tmp_path / "target")
     assert report.passed, report
-    assert f"after the source's were float32 rounded to {dtype}" in report.parts["tensors"].figure
+    assert f"after the source's values were float32 rounded to {dtype}" in report.checks["tensors"].summary
     assert report.source_engine.startswith("keras_hub")
     assert report.source_engine.endswith(f"its weights rounded to {dtype}")
     back = verify(tmp_path / "target", keras_preset.folder)
     assert not back.passed
-    assert "values differ, the first at [0" in back.parts["tensors"].failures[0]
+    assert "values differ, the first at [0" in back.checks["tensors"].failures[0]
     convert(tmp_path / "target", tmp_path / "wide", to="albert_hub", dtype="float32")
     wide = verify(tmp_path / "target", tmp_path / "wide")
     assert wide.passed, wide
-    assert f"{dtype} widened to float32" in wide.parts["tensors"].figure
+    assert f"{dtype} widened to float32" in wide.checks["tensors"].summary
 
 
-def test_a_pooler_that_only_one_side_has_must_be_zeros(vocabulary: bytes, tmp_path: Path) -> None:
+def test_check_tensors_allows_only_a_pooler_of_zeros_on_one_side(vocabulary: bytes, tmp_path: Path) -> None:
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, head=Head(kind="masked_lm"))
     weights = {name: weight for name, weight in checkpoint.weights.items() if name not in POOLER}
     (tmp_path / "transformers").mkdir()
@@ -54,47 +54,66 @@ def test_a_pooler_that_only_one_side_has_must_be_zeros(vocabulary: bytes, tmp_pa
     convert(tmp_path / "transformers", tmp_path / "keras", to="keras")
     report = verify(tmp_path / "transformers", tmp_path / "keras")
     assert report.passed, report
-    assert report.parts["tensors"].not_measured == (
-        "pooled_dense.weight, which is zeros on one side and absent on the other",
-        "pooled_dense.bias, which is zeros on one side and absent on the other",
+    assert report.checks["tensors"].not_measured == (
+        "pooled_dense.weight: zeros on one side, absent on the other",
+        "pooled_dense.bias: zeros on one side, absent on the other",
     )
     (tmp_path / "whole").mkdir()
     write_preset(checkpoint, tmp_path / "whole")
     report = verify(tmp_path / "whole", tmp_path / "transformers")
-    assert report.parts["tensors"].failures == (
+    assert report.checks["tensors"].failures == (
         "pooled_dense.bias: only in the source",
         "pooled_dense.weight: only in the source",
     )
 
 
-def test_the_report_says_what_was_not_measured(
+def test_verify_reports_what_was_not_measured(
     keras_preset: KerasPreset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     convert(keras_preset.folder, tmp_path / "albert_hub", to="albert_hub")
-    assert not verify(keras_preset.folder, tmp_path / "albert_hub").parts["engines"].not_measured
+    assert not verify(keras_preset.folder, tmp_path / "albert_hub").checks["engines"].not_measured
     (tmp_path / "preset").mkdir()
-    write_preset(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path / "preset")  # which has no dropout
+    write_preset(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path / "preset")  # no dropout
     convert(tmp_path / "preset", tmp_path / "transformers", to="transformers")
     report = verify(tmp_path / "preset", tmp_path / "transformers")
     assert report.passed
-    (unlike,) = report.parts["engines"].not_measured
-    assert unlike.startswith("rows that are all padding: finite, and ")
-    assert report.parts["texts"].not_measured == ("ids: neither side has a vocabulary",)
+    (padding,) = report.checks["engines"].not_measured
+    assert padding.startswith("rows that are all padding: finite, but ")
+    assert report.checks["texts"].not_measured == ("ids: neither side has a vocabulary",)
+    assert report.checks["texts"].summary == "on generated ids"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report = verify(tmp_path / "preset", tmp_path / "transformers")
     assert report.passed
-    assert report.parts["engines"].not_measured == ("KerasHub, which computes neither side here",)
+    assert report.checks["engines"].not_measured == ("KerasHub: it computes neither side",)
 
 
-def test_an_int8_preset_is_compared_after_its_scales(unpacked: Any, tmp_path: Path) -> None:
+def test_check_texts_says_which_ids_the_outputs_were_computed_with(keras_preset: KerasPreset, tmp_path: Path) -> None:
+    convert(keras_preset.folder, tmp_path / "target", to="albert_hub")
+    check = verify(keras_preset.folder, tmp_path / "target").checks["texts"]
+    assert (check.outcome, check.summary) == ("passed", "on 8 texts, all with the same ids")
+    settings = tmp_path / "target" / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "do_lower_case": True}))
+    check = verify(keras_preset.folder, tmp_path / "target").checks["texts"]
+    assert (check.outcome, check.summary) == ("failed", "on 8 texts, computed with the source's ids")
+    assert "of 8 texts become other ids, the first is 'ALBERT shares" in check.failures[0]
+    for name in ("spiece.model", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "target" / name).unlink()
+    check = verify(tmp_path / "target", keras_preset.folder).checks["texts"]
+    assert (check.summary, check.failures) == (
+        "on 8 texts, computed with the target's ids",
+        ("only the target has a vocabulary",),
+    )
+
+
+def test_verify_dequantizes_an_int8_preset(unpacked: Any, tmp_path: Path) -> None:
     source = unpacked("keras_hub_int8_classifier")
     convert(source, tmp_path / "albert_hub", to="albert_hub")
     report = verify(source, tmp_path / "albert_hub")
     assert report.passed, report
-    assert "after the source's were int8 divided by its scales" in report.parts["tensors"].figure
+    assert "after the source's values were int8 divided by its scales" in report.checks["tensors"].summary
 
 
-def test_the_command_names_what_is_wrong_and_exits_with_1(keras_preset: KerasPreset, tmp_path: Path) -> None:
+def test_verify_command_names_each_failure_and_exits_with_1(keras_preset: KerasPreset, tmp_path: Path) -> None:
     target = tmp_path / "target"
     convert(keras_preset.folder, target, to="albert_hub")
     tensors = load_file(target / "model.safetensors")
@@ -105,43 +124,43 @@ def test_the_command_names_what_is_wrong_and_exits_with_1(keras_preset: KerasPre
     (target / "config.json").write_text(json.dumps({**config, "activation": "gelu"}))
     result = CliRunner().invoke(app, ["verify", str(keras_preset.folder), str(target)])
     assert result.exit_code == 1
-    for part in ("configuration  failed", "tensors        failed", "reference      failed", "texts          failed"):
-        assert part in result.stdout
+    for line in ("configuration  failed", "tensors        failed", "reference      failed", "texts          failed"):
+        assert line in result.stdout
     text = " ".join(result.stdout.split())
     assert "activation: 'gelu_pytorch_tanh' in the source, 'gelu' in the target" in text
     assert f"{name}: 1 of 32 values differ, the first at [0, 5] of the source:" in text
-    assert "They differ." in text
+    assert "FAILED: source and target differ. Failed checks: configuration, tensors, reference, " in text
 
 
-def test_the_record_and_the_card_have_every_part(keras_preset: KerasPreset, tmp_path: Path) -> None:
+def test_record_and_card_have_every_check(keras_preset: KerasPreset, tmp_path: Path) -> None:
     target = tmp_path / "target"
     convert(keras_preset.folder, target, to="transformers")
     assert CliRunner().invoke(app, ["verify", str(keras_preset.folder), str(target)]).exit_code == 0
-    parts = json.loads((target / "conversion.json").read_text())["verification"]["parts"]
-    assert list(parts) == ["configuration", "tensors", "reference", "engines", "texts"]
-    assert {part["outcome"] for part in parts.values()} == {"passed"}
-    assert 0 < parts["reference"]["value"] < parts["reference"]["limit"] == 1e-12
-    assert 0 < parts["engines"]["value"] < parts["engines"]["limit"] == pytest.approx(5e-5)
+    checks = json.loads((target / "conversion.json").read_text())["verification"]["checks"]
+    assert list(checks) == ["configuration", "tensors", "reference", "engines", "texts"]
+    assert {check["outcome"] for check in checks.values()} == {"passed"}
+    assert 0 < checks["reference"]["value"] < checks["reference"]["limit"] == 1e-12
+    assert 0 < checks["engines"]["value"] < checks["engines"]["limit"] == pytest.approx(5e-5)
     card = (target / "README.md").read_text()
-    for name, part in parts.items():
-        assert f"| {name} | passed: {part['said']} |" in card
+    for name, check in checks.items():
+        assert f"| {name} | passed: {check['description']} |" in card
     assert "| tensors | passed: 73 tensors of 43,264 values, compared bit for bit |" in card
 
 
-# A digest of every tensor, in `conversion.json`.
+# The digests of all tensors in `conversion.json`.
 
 
 def _digests(folder: Path) -> dict[str, str]:
     return dict(json.loads((folder / "conversion.json").read_text())["target"]["tensors"])
 
 
-def test_the_same_weights_have_the_same_digests_in_every_layout(keras_preset: KerasPreset, tmp_path: Path) -> None:
+def test_digests_are_the_same_in_every_layout(keras_preset: KerasPreset, tmp_path: Path) -> None:
     for layout in ("keras", "albert_hub", "transformers"):
         convert(keras_preset.folder, tmp_path / layout, to=layout)  # type: ignore[arg-type]
     convert(tmp_path / "transformers", tmp_path / "sharded", to="keras", max_shard_size="40KB")
     digests = _digests(tmp_path / "albert_hub")
-    for other in ("keras", "transformers", "sharded"):
-        assert _digests(tmp_path / other) == digests
+    for folder in ("keras", "transformers", "sharded"):
+        assert _digests(tmp_path / folder) == digests
     tensors = load_file(tmp_path / "albert_hub" / "model.safetensors")
     assert set(tensors) == set(digests)
     for name, tensor in tensors.items():
@@ -152,8 +171,8 @@ def test_the_same_weights_have_the_same_digests_in_every_layout(keras_preset: Ke
     assert inspect(tmp_path / "half").dtype == "bfloat16"
 
 
-def test_the_digests_are_of_what_was_written(vocabulary: bytes, tmp_path: Path) -> None:
-    """In half precision, with a head, and with a pooler of zeros that only the target has."""
+def test_digests_are_of_the_written_values(vocabulary: bytes, tmp_path: Path) -> None:
+    """The target has half precision, a head, and a pooler of zeros that the source does not have."""
     head = Head(kind="masked_lm")
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, "bfloat16", head=head)
     weights = {name: weight for name, weight in checkpoint.weights.items() if name not in POOLER}

@@ -1,31 +1,45 @@
-"""Google's original release: a TensorFlow 1 checkpoint, `albert_config.json` and `30k-clean.model`. Read only.
+"""Google's original release: a TensorFlow 1 checkpoint, `albert_config.json` and `30k-clean.model`. It is only read.
 
-Source of the names: https://github.com/google-research/albert, modeling.py, run_pretraining.py and run_classifier.py.
+Source:
+    The names are those of https://github.com/google-research/albert, modeling.py, run_pretraining.py and
+    run_classifier.py.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from albert_hub_bridge.checkpoint import Checkpoint, DroppedTensor, TokenizerSpec, check_layers, match_weights
-from albert_hub_bridge.disk.json_files import read_json
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import Problem, SourceError, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, transposed
 from albert_hub_bridge.formats.sentencepiece import read_vocabulary
 from albert_hub_bridge.formats.tensor_bundle import read_bundle
 from albert_hub_bridge.layouts.configuration import Configuration, read_configuration
+from albert_hub_bridge.layouts.files import FileRow
+from albert_hub_bridge.layouts.layout import Layout, ReadOptions
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT
 from albert_hub_bridge.mapping.heads import Head, HeadKind
-from albert_hub_bridge.mapping.weights import head_rules, weight_rules
+from albert_hub_bridge.mapping.weights import WeightRule, head_rules, weight_rules
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 from albert_hub_bridge.text import first_few, one_line
 
 
 CONFIG, VOCABULARY, BEST = "albert_config.json", "30k-clean.model", "model.ckpt-best.index"
 
-# Google's names, rewritten to those of transformers' ALBERT, which began as a translation of them.
+# fmt: off
+FILES = (
+    FileRow((CONFIG,),                        "settings",  written=False, downloaded=False),
+    FileRow(("*.model",),                     "tokenizer", written=False, downloaded=False),
+    FileRow(("*.index", "*.data-*"),          "weights",   written=False, downloaded=False),
+    FileRow(("checkpoint", "*.meta", "*.vocab"), "record", written=False, downloaded=False),
+)
+# fmt: on
+
+# Google's names -> those of transformers' ALBERT, which began as a translation of them.
 _NAMES = (
     (r"^bert/", ""),
     (r"/transformer/group_(\d+)/inner_group_(\d+)/", r"/albert_layer_groups/\1/albert_layers/\2/"),
@@ -51,104 +65,106 @@ _NAMES = (
 _TRAINING = re.compile(r"(^(global_step|beta[12]_power)$)|(/(adam|lamb)_[mv](_\d+)?$)|(/Adam(_1)?$)")
 
 
-def read_google(folder: Path) -> Checkpoint:
+def is_release(source: SourceFolder) -> bool:
+    """Return whether a folder has the `albert_config.json` of a release, and no `config.json`."""
+    return CONFIG in source and "config.json" not in source
+
+
+def read_release(source: SourceFolder, options: ReadOptions) -> Checkpoint:
     """Read Google's release of an ALBERT, pretrained or a fine-tuned classifier.
 
     Args:
-        folder: That has `albert_config.json` and a checkpoint, `model.ckpt-best` or the only one.
+        source: A folder with `albert_config.json` and a checkpoint: `model.ckpt-best` or the only one.
+        options: Not used: the head is found by its tensors, and nothing is a pickle.
 
     Raises:
         SourceError: There is no checkpoint, or several.
         FileError, ConfigurationError, WeightsError, VocabularyError: The release is wrong; all problems are listed.
     """
-    configuration = read_config(folder)
-    file = _index(folder)
-    architecture = configuration.architecture
-    found, dropped = _read_variables(file)
-    check_layers(file, architecture, len(found))
-    head = _head(found)
-    expected = {rule.albert: rule for rule in weight_rules(architecture)}
+    configuration = read_release_configuration(source)
+    architecture, file = configuration.architecture, _find_index(source)
+    tensors, dropped = _read_variables(file)
+    for name in source.matching(f"{file.stem}.data-*"):
+        source.path(name)  # the bundle has read them
+    check_layers(file, architecture, len(tensors))
+    head = _find_head(tensors)
+    expected: dict[str, WeightRule] = {rule.albert: rule for rule in weight_rules(architecture)}
     expected |= {rule.albert: rule for rule in (head_rules(head.kind) if head is not None else ())}
     sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
-    weights = match_weights(file, found, expected, sizes, "albert")
-    text, notes = None, []
-    vocabularies = sorted(folder.glob("*.model"))
-    if len(vocabularies) == 1:
-        proto, vocabulary = read_vocabulary(vocabularies[0], architecture)
-        # Google's tokenization.py lower-cases, strips accents and replaces old quotes before SentencePiece.
-        text = TokenizerSpec(
-            proto,
-            vocabulary,
-            NAMED_NORMALIZATIONS["uncased"],
-            512,
-            normalization_from="Google's code",
-        )
-    else:
-        found_names = first_few([one_line(path.name, 80) for path in vocabularies], 5) or "none"
-        notes.append(f"Expected one SentencePiece model, such as {VOCABULARY}, found {found_names}: no tokenizer.")
+    weights = match_weights(file, tensors, expected, sizes, "albert")
+    tokenizer, notes = _read_tokenizer(source, configuration)
     return Checkpoint(
         layout="google",
-        folder=folder,
+        folder=source.folder,
         architecture=architecture,
         weights=weights,
         dtype=next(iter(weights.values())).dtype,
         head=head,
-        tokenizer=text,
+        tokenizer=tokenizer,
         dropped=dropped,
         ignored=configuration.ignored,
         notes=notes,
         weights_file=file,
+        source=source,
     )
 
 
-def read_config(folder: Path) -> Configuration:
+def read_release_configuration(source: SourceFolder) -> Configuration:
     """Read `albert_config.json`.
 
     Raises:
         ConfigurationError: The configuration is wrong; all problems are listed.
     """
-    keys = read_json(folder / CONFIG)
+    keys = source.json(CONFIG)
     if keys.get("hidden_act") == "gelu":  # Google's function of that name is the tanh form
         keys["hidden_act"] = "gelu_new"
-    return read_configuration(folder / CONFIG, ALBERT, keys)
+    return read_configuration(source.path(CONFIG), ALBERT, keys)
 
 
-def is_checkpoint_file(name: str) -> bool:
-    """Tell whether a file of that name is part of a release."""
-    return name in (CONFIG, "checkpoint") or re.search(r"\.(model|vocab|meta)\Z|\.ckpt|\.data-", name) is not None
-
-
-def _index(folder: Path) -> Path:
-    indices = sorted(folder.glob("*.index"))
-    if folder / BEST in indices:
-        return folder / BEST
+def _find_index(source: SourceFolder) -> Path:
+    indices = source.matching("*.index")
+    if BEST in indices:
+        return source.path(BEST)
     if len(indices) != 1:
-        found = first_few([one_line(path.name, 80) for path in indices], 5) or "none"
-        raise SourceError(f"{folder} has to have {BEST}, or one TensorFlow checkpoint of another name; found {found}.")
-    return indices[0]
+        found = first_few([one_line(name, 80) for name in indices], 5) or "none"
+        raise SourceError(
+            f"{source.folder} has to have {BEST}, or one TensorFlow checkpoint of another name; found {found}."
+        )
+    return source.path(indices[0])
+
+
+def _read_tokenizer(source: SourceFolder, configuration: Configuration) -> tuple[TokenizerSpec | None, list[str]]:
+    names = source.matching("*.model")
+    if len(names) != 1:
+        found = first_few([one_line(name, 80) for name in names], 5) or "none"
+        return None, [f"Expected one SentencePiece model, such as {VOCABULARY}, found {found}: no tokenizer."]
+    proto, vocabulary = read_vocabulary(source.path(names[0]), configuration.architecture)
+    # Google's tokenization.py lower-cases, strips accents and replaces old quotes before SentencePiece.
+    normalization = NAMED_NORMALIZATIONS["uncased"]
+    return TokenizerSpec(proto, vocabulary, normalization, 512, normalization_from="Google's code"), []
 
 
 def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTensor]]:
-    """Return the variables under transformers' names, and those of the optimizer."""
+    """Return the variables under transformers' names, and the dropped ones of the optimizer."""
     found: dict[str, LazyTensor] = {}
     dropped, twice = [], []
     for name, tensor in read_bundle(file).items():
         if _TRAINING.search(name):
             dropped.append(DroppedTensor(name, tensor.shape, "the optimizer's state"))
             continue
-        todays = name
+        current = name
         for pattern, replacement in _NAMES:
-            todays = re.sub(pattern, replacement, todays)
-        todays = todays.replace("/", ".")
-        if todays in found:
-            twice.append(Problem("twice", name, f"expected one variable that is {todays}, found another before"))
-        found[todays] = transposed(tensor) if name.endswith("/kernel") else tensor
+            current = re.sub(pattern, replacement, current)
+        current = current.replace("/", ".")
+        if current in found:
+            twice.append(Problem("twice", name, f"expected one variable that is {current}, found another before"))
+        found[current] = transposed(tensor) if name.endswith("/kernel") else tensor
     if twice:
         raise WeightsError(file, "weights", twice)
     return found, dropped
 
 
-def _head(found: dict[str, LazyTensor]) -> Head | None:
+def _find_head(found: Mapping[str, LazyTensor]) -> Head | None:
     kind: HeadKind | None = None
     if "sop_classifier.classifier.weight" in found:
         kind = "pretraining"
@@ -163,3 +179,6 @@ def _head(found: dict[str, LazyTensor]) -> Head | None:
     scores = found.get("classifier.weight", found.get("sop_classifier.classifier.weight"))
     count = scores.shape[0] if scores is not None and scores.shape else 2
     return Head(kind=kind, num_labels=count, layer_norm_epsilon=1e-12)
+
+
+RELEASE = Layout("google", FILES, is_release, read_release_configuration, read_release)

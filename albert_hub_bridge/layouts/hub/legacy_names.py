@@ -1,6 +1,6 @@
-"""Weights that transformers wrote for PyTorch, TensorFlow and Flax before safetensors, under its PyTorch names.
+"""Rename and transpose tensors of weights that transformers wrote for PyTorch, TensorFlow and Flax before safetensors.
 
-transformers 5 loads only the first of them. Sources of the formats: torch.save, Keras 2 and its `save_weights`, and
+transformers 5 loads only PyTorch's. Sources of the formats: torch.save, Keras 2 and its `save_weights`, and
 flax/serialization.py (msgpack with arrays as extension type 1).
 """
 
@@ -14,7 +14,7 @@ from albert_hub_bridge.errors import Problem
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, TiedPair, transposed
 
 
-# The last part of a name, then and today. PyTorch's files have the first two of them, in versions before 1.0.
+# Old last part of a name -> current one. PyTorch's files have the first two, from versions before 1.0.
 _LAYER_NORMS = {"gamma": "weight", "beta": "bias"}
 _LEAVES = _LAYER_NORMS | {"kernel": "weight", "scale": "weight", "embedding": "weight", "embeddings": "weight"}
 
@@ -22,45 +22,50 @@ _LEAVES = _LAYER_NORMS | {"kernel": "weight", "scale": "weight", "embedding": "w
 def rename_legacy_tensors(
     file: Path, found: Mapping[str, LazyTensor], oldest: bool
 ) -> tuple[dict[str, LazyTensor], list[DroppedTensor], list[TiedPair]]:
-    """Return a file's tensors under today's names and in PyTorch's layout, those that nobody uses, and copies.
+    """Return the tensors of a file under their current names and in PyTorch's layout.
 
-    Kernels of TensorFlow and Flax are transposed; `gamma` and `beta` are the first names of layer norms in all three.
-    TensorFlow's files have some tensors twice. The masked LM has two biases, `predictions.bias` and the decoder's: the
-    oldest versions add both, TensorFlow later only the decoder's, and PyTorch ties them.
+    Kernels of TensorFlow and Flax are transposed. `gamma` and `beta` are the first names of layer norms in all three
+    libraries. TensorFlow's files have some tensors twice. The masked LM has two biases, `predictions.bias` and the
+    decoder's. The oldest versions add both, later TensorFlow adds only the decoder's, and PyTorch ties them.
 
     Args:
         file: The file, for the message.
         found: Its tensors.
-        oldest: Whether a version of transformers wrote it that adds both biases: one before 2.5.
+        oldest: Whether transformers before 2.5 wrote it, which adds both biases.
+
+    Returns:
+        The renamed tensors, the unused ones, and pairs of tensors that became one and must have the same values.
     """
-    weights: dict[str, LazyTensor] = {}
+    tensors: dict[str, LazyTensor] = {}
     dropped, tied_pairs = [], []
-    # PyTorch's files all have some name with this end, and the others' have none: then nothing is taken for theirs.
-    of_others = not any(name.endswith(".weight") for name in found)
-    leaves = _LEAVES if of_others else _LAYER_NORMS
-    for name, weight in found.items():
-        if of_others and name.endswith("predictions/bias:0") and not oldest:
+    # PyTorch's files always have a name with this end, and files of TensorFlow and Flax never do.
+    is_pytorch = any(name.endswith(".weight") for name in found)
+    leaves = _LAYER_NORMS if is_pytorch else _LEAVES
+    for name, stored in found.items():
+        if not is_pytorch and name.endswith("predictions/bias:0") and not oldest:
             reason = "TensorFlow's ALBERT adds predictions/decoder/bias instead"
-            dropped.append(DroppedTensor(name, weight.shape, reason))
+            dropped.append(DroppedTensor(name, stored.shape, reason))
             continue
-        parts = name.split(".")
-        if of_others:
-            parts = name.removesuffix(":0").replace("/", ".").replace("_._", ".").split(".")
-            owners = [index for index, part in enumerate(parts) if part.startswith("tf_albert")]
-            parts = parts[owners[-1] + 1 :] if owners else parts
-        *path, leaf = parts
-        todays = ".".join([*path, leaves.get(leaf, leaf)])
-        tensor = transposed(weight) if of_others and leaf == "kernel" else weight
-        if todays in weights:
-            detail = f"expected the values of the other tensor that is {todays}, found others"
-            tied_pairs.append(TiedPair(Problem("contradiction", name, detail), weights[todays], tensor))
-        weights[todays] = tensor
-    both = (weights.get("predictions.bias"), weights.get("predictions.decoder.bias"))
-    if oldest and both[0] is not None and both[1] is not None and both[0].shape == both[1].shape:
-        weights["predictions.bias"] = _sum(both[0], both[1])
-        del weights["predictions.decoder.bias"]
-    return weights, dropped, tied_pairs
+        *path, leaf = name.split(".") if is_pytorch else _split_name(name)
+        current = ".".join([*path, leaves.get(leaf, leaf)])
+        tensor = transposed(stored) if not is_pytorch and leaf == "kernel" else stored
+        if current in tensors:
+            detail = f"expected the values of the other tensor that is {current}, found others"
+            tied_pairs.append(TiedPair(Problem("contradiction", name, detail), tensors[current], tensor))
+        tensors[current] = tensor
+    bias, decoder_bias = tensors.get("predictions.bias"), tensors.get("predictions.decoder.bias")
+    if oldest and bias is not None and decoder_bias is not None and bias.shape == decoder_bias.shape:
+        tensors["predictions.bias"] = _sum(bias, decoder_bias)
+        del tensors["predictions.decoder.bias"]
+    return tensors, dropped, tied_pairs
 
 
-def _sum(one: LazyTensor, other: LazyTensor) -> LazyTensor:
-    return LazyTensor(one.shape, one.dtype, lambda: one.load() + other.load())
+def _split_name(name: str) -> list[str]:
+    """Split a name of TensorFlow or Flax into its parts, without the names of the models that own the tensor."""
+    parts = name.removesuffix(":0").replace("/", ".").replace("_._", ".").split(".")
+    owners = [index for index, part in enumerate(parts) if part.startswith("tf_albert")]
+    return parts[owners[-1] + 1 :] if owners else parts
+
+
+def _sum(first: LazyTensor, second: LazyTensor) -> LazyTensor:
+    return LazyTensor(first.shape, first.dtype, lambda: first.load() + second.load())

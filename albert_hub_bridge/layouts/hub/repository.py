@@ -1,236 +1,178 @@
 """Hub repositories: `config.json`, `model.safetensors` and a tokenizer, in two layouts.
 
-*albert_hub* (`model_type: albert_hub`) is loaded by this package's classes, *transformers* (`model_type: albert`) by transformers
-alone. Source of the transformers layout: transformers/models/albert, and keras_hub/src/utils/transformers/convert_albert.py
-for what KerasHub's own importer needs: names that begin with `albert.`, a pooler, and `spiece.model`.
+This package's classes load *albert_hub* (`model_type: albert_hub`). transformers alone loads *transformers*
+(`model_type: albert`). KerasHub's own importer needs names that begin with `albert.`, a pooler, and `spiece.model`.
+
+Source:
+    transformers/models/albert, and keras_hub/src/utils/transformers/convert_albert.py.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.checkpoint import Checkpoint, DroppedTensor, Progress, check_layers, match_weights
-from albert_hub_bridge.disk.json_files import read_json, write_json
-from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
+from albert_hub_bridge.checkpoint import (
+    Checkpoint,
+    DroppedTensor,
+    Progress,
+    check_layers,
+    closed_on_failure,
+    match_weights,
+)
+from albert_hub_bridge.disk.durable import write_file
+from albert_hub_bridge.disk.source_folder import SourceFolder
+from albert_hub_bridge.disk.strict_json import write_json
+from albert_hub_bridge.errors import ConfigurationError, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, TiedPair, check_tied
 from albert_hub_bridge.layouts.configuration import Configuration, read_configuration
-from albert_hub_bridge.layouts.hub import sentence_transformers
+from albert_hub_bridge.layouts.files import FileRow
+from albert_hub_bridge.layouts.hub.files import CONFIG, FILES
+from albert_hub_bridge.layouts.hub.head import find_head, head_fields, read_head
 from albert_hub_bridge.layouts.hub.legacy_names import rename_legacy_tensors
-from albert_hub_bridge.layouts.hub.tokenizer import TEXT_FILES, RepositoryLayout, read_text, write_text
-from albert_hub_bridge.layouts.hub.weights import INDEX, SHARD, WEIGHTS, open_weights, plan_weights
+from albert_hub_bridge.layouts.hub.remote_code import TOKENIZER_AUTO_MAP, code_files, model_auto_map
+from albert_hub_bridge.layouts.hub.sentence_transformers import (
+    dropped_pooling,
+    write_sentence_transformers,
+)
+from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, RepositoryLayout, Spelling
+from albert_hub_bridge.layouts.hub.tied_tensors import check_decoder, drop_copies
+from albert_hub_bridge.layouts.hub.tokenizer import read_tokenizer, write_tokenizer
+from albert_hub_bridge.layouts.hub.weights import open_weights, plan_weights
+from albert_hub_bridge.layouts.layout import Layout, Pooling, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.weight_files import write_weights
 from albert_hub_bridge.mapping.axes import axis_sizes
-from albert_hub_bridge.mapping.configs import ALBERT, ALBERT_HUB, IgnoredKey, Renamed, write_keys
-from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, Head, HeadKind, kind_of_class
-from albert_hub_bridge.mapping.weights import ENCODERS, POOLER, Dialect, TorchDialect, head_rules, weight_rules
-from albert_hub_bridge.text import shown
+from albert_hub_bridge.mapping.configs import IgnoredKey, Renamed, write_keys
+from albert_hub_bridge.mapping.heads import HEADS, Head
+from albert_hub_bridge.mapping.weights import POOLER, TorchDialect, WeightRule, head_rules, weight_rules
 
 
-CONFIG = "config.json"
-SETTINGS = frozenset({CONFIG}) | TEXT_FILES | sentence_transformers.FILES
-
-# layout -> dialect of its weights, what the names begin with, table of its configuration
-_DIALECTS: dict[RepositoryLayout, TorchDialect] = {"albert_hub": "albert_hub", "transformers": "albert"}
-_PREFIXES = {layout: ENCODERS[dialect] for layout, dialect in _DIALECTS.items()}
-_TABLES = {"albert_hub": ALBERT_HUB, "transformers": ALBERT}
-_BARE = {"albert_hub": ("albert_hub", "AlbertHubModel"), "transformers": ("albert", "AlbertModel")}
-
-_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-# Names that are there twice: transformers ties them, and old versions saved both.
-_COPIES = {
-    "transformers": {"weight": "embeddings.word_embeddings.weight", "bias": "predictions.bias"},
-    "albert_hub": {"weight": "token_embedding.weight"},
-}
-_DECODERS = {"transformers": "predictions.decoder.", "albert_hub": "masked_lm_head.decoder."}
+# Keys of transformers' ALBERT, which no other architecture has. Before 2.5 there was no model_type.
+_KEYS_OF_ALBERT = {"inner_group_num", "num_hidden_groups"}
 
 
-def is_checkpoint_file(name: str) -> bool:
-    """Tell whether repositories have a file of that name."""
-    return name in {*SETTINGS, WEIGHTS, INDEX} or SHARD.fullmatch(name) is not None
+def is_repository(source: SourceFolder, layout: RepositoryLayout) -> bool:
+    """Return whether a folder has the `config.json` of a repository in this layout."""
+    if CONFIG not in source:
+        return False
+    keys = source.json(CONFIG)
+    if "model_type" in keys:
+        return bool(keys["model_type"] == SPELLINGS[layout].model_type)
+    return layout == "transformers" and set(keys) >= _KEYS_OF_ALBERT
 
 
-def read_repository(
-    folder: Path, layout: RepositoryLayout, drop_head: bool = False, allow_pickle: bool = False
-) -> Checkpoint:
-    """Read a repository. The weights stay on disk until they are asked for.
+def read_repository(source: SourceFolder, options: ReadOptions, layout: RepositoryLayout) -> Checkpoint:
+    """Read a repository. The weights stay on the disk until they are asked for.
 
     Args:
-        folder: A folder that has a `config.json` with the layout's `model_type`.
-        layout: `albert_hub` or `transformers`.
-        drop_head: Whether to leave out a head that `config.json` names and that has no weights, instead of refusing.
-        allow_pickle: Whether to read weights that are a pickle.
+        source: A folder that `is_repository`.
+        options: How to read it.
+        layout: The layout of the repository.
 
     Raises:
         ConfigurationError, WeightsError, VocabularyError: The repository is wrong; all problems are listed.
     """
-    configuration = read_config(folder, layout)
-    resources = ExitStack()
-    try:
-        file, found = open_weights(folder, resources, allow_pickle)
+    configuration = read_repository_configuration(source, layout)
+    with closed_on_failure() as resources:
+        file, tensors = open_weights(source, resources, options.allow_pickle)
         try:
-            return _read(folder, layout, configuration, file, found, resources, drop_head)
+            checkpoint = _read(source, options, layout, configuration, file, tensors)
         except (ConfigurationError, WeightsError):
-            if not drop_head:
-                raise
-            encoder = {name: weight for name, weight in found.items() if name.startswith(_PREFIXES[layout])}
-            if len(encoder) in (0, len(found)):
-                raise  # it is not the head that is wrong
-            checkpoint = _read(folder, layout, configuration, file, encoder, resources, drop_head)
-            head = [DroppedTensor(n, w.shape, "its head is dropped") for n, w in found.items() if n not in encoder]
-            return replace(checkpoint, dropped=[*checkpoint.dropped, *head])
-    except BaseException:
-        resources.close()
-        raise
+            prefix = SPELLINGS[layout].prefix
+            encoder = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            if not options.drop_head or len(encoder) in (0, len(tensors)):
+                raise  # not because of the head
+            checkpoint = _read(source, options, layout, configuration, file, encoder)
+            head = [
+                DroppedTensor(name, tensor.shape, "its head is dropped")
+                for name, tensor in tensors.items()
+                if name not in encoder
+            ]
+            checkpoint = replace(checkpoint, dropped=[*checkpoint.dropped, *head])
+        return replace(checkpoint, resources=resources)
 
 
-def _read(
-    folder: Path,
-    layout: RepositoryLayout,
-    configuration: Configuration,
-    file: Path,
-    found: dict[str, LazyTensor],
-    resources: ExitStack,
-    drop_head: bool,
-) -> Checkpoint:
-    architecture, dialect = configuration.architecture, _DIALECTS[layout]
-    unused: list[DroppedTensor] = []
-    tied_pairs: list[TiedPair] = []
-    keys = read_json(folder / CONFIG)
-    oldest = "model_type" not in keys
-    if layout == "transformers":
-        found, unused, tied_pairs = rename_legacy_tensors(file, found, oldest)
-    check_layers(file, architecture, len(found))
-    prefix = _PREFIXES[layout] if any(name.startswith(_PREFIXES[layout]) for name in found) else ""
-    found, dropped, tied = _without_copies(found, layout, prefix)
-    kind = _kind_of_head(folder / CONFIG, set(found), dialect, drop_head)
-    if kind in ("masked_lm", "pretraining") and keys.get("tie_word_embeddings") is False:
-        decoder = _DECODERS[layout] + "weight"
-        if decoder not in [tensor.name for tensor in dropped]:  # transformers would make one of random numbers
-            problem = Problem("missing", decoder, f"expected, for {CONFIG} says that nothing is tied; found none")
-            raise WeightsError(file, "weights", [problem])
-    head = _read_head(kind, configuration, folder / CONFIG) if kind is not None else None
-    if head is not None and oldest and file.suffix == ".bin":
-        head = replace(head, layer_norm_epsilon=1e-5)  # what torch's layer norm has where nothing else is said
-    poolers = {prefix + rule.name(dialect) for rule in weight_rules(architecture) if rule.albert_hub in POOLER}
-    rules = weight_rules(architecture, pooler=bool(poolers & set(found)))
-    expected = {prefix + rule.name(dialect): rule for rule in rules}
-    expected |= {rule.name(dialect): rule for rule in (head_rules(kind) if kind is not None else ())}
-    sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
-    weights = match_weights(file, found, expected, sizes, dialect)
-    check_tied(file, [*tied_pairs, *tied])
-    text, text_ignored, notes = read_text(folder, layout, architecture)
-    if not poolers & set(found):
-        notes.append("The source has no pooler.")
-    notes += sentence_transformers.dropped_settings(folder)
-    written = {r.field: key for key, r in _TABLES[layout].items() if isinstance(r, Renamed) and key in keys}
-    head_ignored = [
-        IgnoredKey(written[field], value, "belongs to a head, and there is none")
-        for field, value in configuration.head.items()
-        if head is None and field in written and value is not None
-    ]
-    return Checkpoint(
-        layout=layout,
-        folder=folder,
-        architecture=architecture,
-        weights=weights,
-        dtype=next(iter(weights.values())).dtype,
-        head=head,
-        tokenizer=text,
-        dropped=[*unused, *dropped],
-        ignored=[*configuration.ignored, *head_ignored, *text_ignored],
-        notes=notes,
-        weights_file=file,
-        resources=resources,
-    )
-
-
-def read_config(folder: Path, layout: RepositoryLayout) -> Configuration:
-    """Read what a repository's `config.json` says.
+def read_repository_configuration(source: SourceFolder, layout: RepositoryLayout) -> Configuration:
+    """Read the configuration from a repository's `config.json`.
 
     Raises:
         ConfigurationError: The configuration is wrong; all problems are listed.
     """
-    return read_configuration(folder / CONFIG, _TABLES[layout], read_json(folder / CONFIG))
+    return read_configuration(source.path(CONFIG), SPELLINGS[layout].table, source.json(CONFIG))
 
 
-def _without_copies(
-    found: dict[str, LazyTensor], layout: RepositoryLayout, prefix: str
-) -> tuple[dict[str, LazyTensor], list[DroppedTensor], list[TiedPair]]:
-    """Leave out buffers, and the masked LM's decoder, which has to be what it is tied to."""
-    kept, dropped, tied_pairs = dict(found), [], []
-    for leaf, tied in _COPIES[layout].items():
-        copy, original = _DECODERS[layout] + leaf, prefix + tied if leaf == "weight" else tied
-        if copy in kept and original in kept:
-            detail = f"expected the values of {original}, found others: an untied masked LM is not converted"
-            tied_pairs.append(TiedPair(Problem("not tied", copy, detail), kept[copy], kept[original]))
-            dropped.append(DroppedTensor(copy, kept.pop(copy).shape, f"a copy of {original}"))
-        elif copy.endswith("bias") and copy in kept:  # the oldest writers had no other
-            kept[original] = kept.pop(copy)
-    for name in [name for name in kept if layout == "transformers" and name.removeprefix(prefix) in _BUFFERS]:
-        reason = "a buffer, not a parameter: counts 0, 1, 2, ..."
-        dropped.append(DroppedTensor(name, kept.pop(name).shape, reason))
-    return kept, dropped, tied_pairs
+def _read(
+    source: SourceFolder,
+    options: ReadOptions,
+    layout: RepositoryLayout,
+    configuration: Configuration,
+    file: Path,
+    tensors: dict[str, LazyTensor],
+) -> Checkpoint:
+    spelling, keys, architecture = SPELLINGS[layout], source.json(CONFIG), configuration.architecture
+    is_oldest = "model_type" not in keys
+    unused: list[DroppedTensor] = []
+    renamed_twice: list[TiedPair] = []
+    if layout == "transformers":
+        tensors, unused, renamed_twice = rename_legacy_tensors(file, tensors, is_oldest)
+    check_layers(file, architecture, len(tensors))
+    prefix = spelling.prefix if any(name.startswith(spelling.prefix) for name in tensors) else ""
+    tensors, dropped, tied = drop_copies(tensors, spelling, prefix)
+    kind = find_head(source.path(CONFIG), keys, set(tensors), spelling.dialect, options.drop_head)
+    head = read_head(kind, configuration, source.path(CONFIG)) if kind is not None else None
+    if head is not None and keys.get("tie_word_embeddings") is False:
+        check_decoder(file, head, spelling, dropped)
+    if head is not None and is_oldest and file.suffix == ".bin":
+        head = replace(head, layer_norm_epsilon=1e-5)  # torch's default, which these versions used
+    expected = _expected_rules(configuration, head, set(tensors), spelling.dialect, prefix)
+    sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
+    weights = match_weights(file, tensors, expected, sizes, spelling.dialect)
+    check_tied(file, [*renamed_twice, *tied])
+    tokenizer, ignored, notes = read_tokenizer(source, layout, architecture)
+    if not set(weights) >= POOLER:
+        notes.append("The source has no pooler.")
+    return Checkpoint(
+        layout=layout,
+        folder=source.folder,
+        architecture=architecture,
+        weights=weights,
+        dtype=next(iter(weights.values())).dtype,
+        head=head,
+        tokenizer=tokenizer,
+        dropped=[*unused, *dropped],
+        ignored=[*configuration.ignored, *_ignored_head_keys(configuration, head, keys, spelling), *ignored],
+        notes=[*notes, *dropped_pooling(source)],
+        weights_file=file,
+        source=source,
+    )
 
 
-def _kind_of_head(file: Path, names: set[str], dialect: Dialect, drop_head: bool) -> HeadKind | None:
-    """Tell the head by its tensors, and by the class that `config.json` names where several have the same tensors.
-
-    Raises:
-        ConfigurationError: A class with a head is named, and there are no tensors of that head.
-    """
-    classes = read_json(file).get("architectures")
-    if classes is not None and (not isinstance(classes, list) or not all(isinstance(name, str) for name in classes)):
-        problem = Problem("refused value", "architectures", f"expected a list of classes, found {shown(classes)}")
-        raise ConfigurationError(file, "configuration", [problem])
-    named = kind_of_class(classes[0]) if classes else None
-    present = [kind for kind in HEADS if {rule.name(dialect) for rule in head_rules(kind)} & names]
-    if named is not None and named not in present:
-        if drop_head and not present:
-            return None
-        found = HEADS[present[0]].description if present else "none"
-        detail = f"expected the tensors of the head of {HEADS[named].name(dialect)}, found those of: {found}"
-        advice = "" if present else "Pass --drop-head (drop_head=True) to convert the encoder alone."
-        raise ConfigurationError(file, "configuration", [Problem("missing head", "architectures", detail)], advice)
-    if named in present and named not in ("masked_lm", "pretraining"):
-        return named
-    if "pretraining" in present and "masked_lm" in present:  # whichever is named, the tensors say what is there
-        sentence_order = {rule.name(dialect) for rule in head_rules("pretraining")[-2:]}
-        return "pretraining" if sentence_order & names else "masked_lm"
-    # Three heads are a "classifier": without a name it is the one that nearly all of them are.
-    return named if named is not None else next((kind for kind in present), None)
+def _expected_rules(
+    configuration: Configuration, head: Head | None, names: set[str], dialect: TorchDialect, prefix: str
+) -> dict[str, WeightRule]:
+    """Return the table's row of every tensor, by its name. Heads on tokens are often saved without a pooler."""
+    encoder = {prefix + rule.name(dialect): rule for rule in weight_rules(configuration.architecture)}
+    pooler = {name for name, rule in encoder.items() if rule.albert_hub in POOLER}
+    if not pooler & names:
+        encoder = {name: rule for name, rule in encoder.items() if name not in pooler}
+    return encoder | {rule.name(dialect): rule for rule in (head_rules(head.kind) if head is not None else ())}
 
 
-def _read_head(kind: HeadKind, configuration: Configuration, file: Path) -> Head:
-    """Read what the configuration says of the head."""
-    fields = configuration.head
-    epsilon = fields.get("masked_lm_layer_norm_epsilon", configuration.architecture.layer_norm_epsilon)
-    head = Head(kind=kind, dropout=fields["classifier_dropout"], layer_norm_epsilon=epsilon)
-    head = replace(head, problem_type=fields["problem_type"], activation=fields["classifier_activation"])
-    labels, count = fields["id2label"], fields["num_labels"]
-    if not any("label" in rule.torch_axes.split() for rule in head_rules(kind)):
-        labels, count = labels or None, count or None  # no labels are enough for it
-    if labels is not None:
-        named = {str(index) for index in labels} == {str(index) for index in range(len(labels))}
-        if not labels or not named or not all(isinstance(label, str | int) for label in labels.values()):
-            detail = f"expected a text for each of 0, 1, 2, ..., found {dict(labels)!r}"
-            raise ConfigurationError(file, "configuration", [Problem("refused value", "id2label", detail)])
-        if count is not None and count != len(labels):
-            problem = Problem("contradiction", "num_labels", f"expected {len(labels)}, as id2label has, found {count}")
-            raise ConfigurationError(file, "configuration", [problem])
-        by_index = {int(index): str(label) for index, label in labels.items()}
-        names = tuple(by_index[index] for index in range(len(by_index)))
-        head = replace(head, num_labels=len(names), labels=names)
-        if head.labels == replace(head, labels=None).label_names:
-            head = replace(head, labels=None)
-    elif count is not None:
-        if count == 0:
-            detail = f"expected at least 1, for a {HEADS[kind].description}, found 0"
-            raise ConfigurationError(file, "configuration", [Problem("refused value", "num_labels", detail)])
-        head = replace(head, num_labels=count)
-    return head
+def _ignored_head_keys(
+    configuration: Configuration, head: Head | None, keys: Mapping[str, Any], spelling: Spelling
+) -> list[IgnoredKey]:
+    """Return the keys of `config.json` that describe a head, if there is no head."""
+    if head is not None:
+        return []
+    written = {rule.field: key for key, rule in spelling.table.items() if isinstance(rule, Renamed) and key in keys}
+    return [
+        IgnoredKey(written[field], value, "belongs to a head, and there is none")
+        for field, value in configuration.head.items()
+        if field in written and value is not None
+    ]
 
 
 def write_repository(
@@ -239,57 +181,87 @@ def write_repository(
     layout: RepositoryLayout,
     progress: Progress | None = None,
     max_shard_bytes: int | None = None,
+    *,
+    include_code: bool = False,
+    sentence_transformers: Pooling | None = None,
 ) -> dict[Path, str]:
     """Write a checkpoint as a repository.
 
     Args:
-        checkpoint: What to write.
+        checkpoint: The checkpoint to write.
         folder: An existing, empty folder.
-        layout: `albert_hub` or `transformers`.
+        layout: The layout of the repository.
         progress: Called after every tensor.
-        max_shard_bytes: Size of the values in one file of weights; None for one file.
+        max_shard_bytes: The largest size of the values in one file of weights, in bytes; None for one file.
+        include_code: Whether the repository carries the Python files of its classes.
+        sentence_transformers: The pooling of a model for sentence-transformers; None for none.
 
     Returns:
-        The SHA-256 of every file of weights, as it was read back, in hexadecimal.
+        The SHA-256 of every file of weights, computed from what was read back, in hexadecimal.
 
     Raises:
         TargetError: One weight alone is larger than a shard may be.
         OSError: The system did not write a file, which it names.
     """
-    model_type, class_name = _BARE[layout]
-    dialect, head, architecture = _DIALECTS[layout], checkpoint.head, checkpoint.architecture
-    if head is not None:
-        class_name = HEADS[head.kind].name(dialect)
+    spelling, head = SPELLINGS[layout], checkpoint.head
+    config = _config(checkpoint, layout)
+    if include_code:
+        config["auto_map"] = model_auto_map(head.kind if head is not None else None)
+        for name, content in code_files().items():
+            write_file(folder / name, content)
+    if checkpoint.tokenizer is not None:
+        auto_map = TOKENIZER_AUTO_MAP if include_code else None
+        write_tokenizer(checkpoint.tokenizer, folder, layout, checkpoint.architecture, auto_map)
+    write_json(folder / CONFIG, config)
+    if sentence_transformers is not None:
+        write_sentence_transformers(folder, sentence_transformers, checkpoint.architecture.hidden_dim)
+    prefix = spelling.prefix if layout == "transformers" or head is not None else ""
+    plans = plan_weights(checkpoint, folder, spelling.dialect, prefix, max_shard_bytes)
+    return write_weights(checkpoint, plans, spelling.dialect, progress)
+
+
+def _config(checkpoint: Checkpoint, layout: RepositoryLayout) -> dict[str, Any]:
+    """Return the content of `config.json`."""
+    spelling, head, architecture = SPELLINGS[layout], checkpoint.head, checkpoint.architecture
+    class_name = HEADS[head.kind].name(spelling.dialect) if head is not None else spelling.bare_class
     fields = asdict(architecture)
     if layout == "transformers" and architecture.attention_dropout is None:
-        fields["attention_dropout"] = checkpoint.architecture.dropout
+        fields["attention_dropout"] = architecture.dropout
     if head is not None:
         fields |= head_fields(head)
-        if layout == "transformers" and head.dropout is None:  # transformers' ALBERT wants a number
-            fields["classifier_dropout"] = checkpoint.architecture.dropout
-    config: dict[str, Any] = {"architectures": [class_name], "model_type": model_type}
-    config |= write_keys(_TABLES[layout], fields) | {"dtype": checkpoint.dtype}
+        if layout == "transformers" and head.dropout is None:  # transformers' ALBERT needs a number
+            fields["classifier_dropout"] = architecture.dropout
+    config: dict[str, Any] = {"architectures": [class_name], "model_type": spelling.model_type}
+    config |= write_keys(spelling.table, fields) | {"dtype": checkpoint.dtype}
     if "id2label" in config:
         config["label2id"] = {label: int(index) for index, label in config["id2label"].items()}
     if checkpoint.tokenizer is not None:
         ids = checkpoint.tokenizer.vocabulary.special_ids
         config |= {"pad_token_id": ids["pad"], "bos_token_id": ids["cls"], "eos_token_id": ids["sep"]}
-        write_text(checkpoint.tokenizer, folder, layout, checkpoint.architecture)
-    write_json(folder / CONFIG, config)
-    prefix = _PREFIXES[layout] if layout == "transformers" or head is not None else ""
-    files = plan_weights(checkpoint, folder, dialect, prefix, max_shard_bytes)
-    return write_weights(checkpoint, files, dialect, progress)
+    return config
 
 
-def head_fields(head: Head) -> dict[str, Any]:
-    """Return what a configuration says of a head; a library's own default is not written."""
-    fields: dict[str, Any] = {"classifier_dropout": head.dropout}
-    if head.kind in ("masked_lm", "pretraining"):
-        fields["masked_lm_layer_norm_epsilon"] = head.layer_norm_epsilon
-    if head.activation is not None:
-        fields["classifier_activation"] = head.activation
-    if problem_type := head.problem_type or IMPLIED_PROBLEM_TYPES[head.activation]:
-        fields["problem_type"] = problem_type
-    if head.labels is not None or head.num_labels != 2:
-        fields["id2label"] = {str(index): label for index, label in enumerate(head.label_names)}
-    return fields
+def _layout(name: RepositoryLayout, files: tuple[FileRow, ...]) -> Layout:
+    def write(checkpoint: Checkpoint, folder: Path, options: WriteOptions) -> dict[Path, str]:
+        return write_repository(
+            checkpoint,
+            folder,
+            name,
+            options.progress,
+            options.max_shard_bytes,
+            include_code=options.include_code,
+            sentence_transformers=options.sentence_transformers,
+        )
+
+    return Layout(
+        name,
+        files,
+        detect=partial(is_repository, layout=name),
+        read_configuration=partial(read_repository_configuration, layout=name),
+        read=partial(read_repository, layout=name),
+        write=write,
+    )
+
+
+TRANSFORMERS_REPOSITORY = _layout("transformers", FILES)
+ALBERT_HUB_REPOSITORY = _layout("albert_hub", (*FILES, FileRow(tuple(code_files()), "code")))

@@ -1,32 +1,30 @@
-"""What makes a repository a model for sentence-transformers: an encoder, and how its states become one vector.
+"""The files of sentence-transformers: an encoder, and how its states become one vector.
 
-The files are those that `SentenceTransformer.save` writes since 5.4, beside the files that transformers reads.
-Source: sentence_transformers/base/model.py, base/modules/transformer.py and sentence_transformer/modules/pooling.py.
+This module writes what `SentenceTransformer.save` writes since 5.4, next to the files of transformers.
+
+Source:
+    sentence_transformers/base/model.py, base/modules/transformer.py and sentence_transformer/modules/pooling.py.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.disk.durable import write_file
-from albert_hub_bridge.disk.json_files import read_json, write_json
-from albert_hub_bridge.disk.regular_files import read_bytes
-from albert_hub_bridge.disk.strict_json import parse
+from albert_hub_bridge.disk.source_folder import SourceFolder
+from albert_hub_bridge.disk.strict_json import parse, write_json
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError
+from albert_hub_bridge.layouts.hub.files import MODULES, POOLING, POOLING_FILES, SENTENCE_TRANSFORMERS, TRANSFORMER
+from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.text import first_few
 
 
-Pooling = Literal["mean", "cls"]
-
-MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
-TRANSFORMER, POOLING = "sentence_bert_config.json", "1_Pooling/config.json"
-FILES = frozenset({MODULES, SETTINGS, TRANSFORMER, POOLING})
-
-_MOST_BYTES = 1 << 20  # of `modules.json`, which has some hundred
-_OLDEST_READER = "5.4.0"  # the first that knows these classes and keys; older ones say so to their user
+_MAX_MODULES_BYTES = 1 << 20  # `modules.json` has some hundred bytes
+_OLDEST_READER = "5.4.0"  # the first version that knows these classes and keys; older ones report that
 
 _CLASSES = {
     "": "sentence_transformers.base.modules.transformer.Transformer",
@@ -38,8 +36,8 @@ def encoder_of(checkpoint: Checkpoint, source: str | Path, drop_head: bool) -> C
     """Return what sentence-transformers loads of a checkpoint: the encoder.
 
     Args:
-        checkpoint: What was read.
-        source: Its name, for the message.
+        checkpoint: The checkpoint.
+        source: The name of the source, for the message.
         drop_head: Whether to leave out a head instead of refusing it.
 
     Raises:
@@ -54,17 +52,17 @@ def encoder_of(checkpoint: Checkpoint, source: str | Path, drop_head: bool) -> C
             f"{source} has a head ({checkpoint.head.description}), and sentence-transformers loads the encoder alone. "
             "Pass --drop-head (drop_head=True) to convert that."
         )
-    return checkpoint.without(checkpoint.head_rules, None, "sentence-transformers has no place for it")
+    return checkpoint.without(checkpoint.head_rules, None, "unsupported by sentence-transformers")
 
 
 def write_sentence_transformers(folder: Path, pooling: Pooling, hidden_dim: int) -> None:
-    """Write the files of a model for sentence-transformers beside those of a repository.
+    """Write the files of sentence-transformers into a repository.
 
     Args:
-        folder: Of the repository, which is not in its place yet.
-        pooling: What a text's vector is: the `mean` of the states of its tokens, `[CLS]` and `[SEP]` among them, or the
-            state of `[CLS]` alone. Padding does not count.
-        hidden_dim: Width of the states.
+        folder: The folder of the repository.
+        pooling: What the vector of a text is: the `mean` of the states of all its tokens, `[CLS]` and `[SEP]` too, or
+            the state of `[CLS]` alone (`cls`). Padding does not count.
+        hidden_dim: The width of the states.
     """
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": name}
@@ -83,38 +81,33 @@ def write_sentence_transformers(folder: Path, pooling: Pooling, hidden_dim: int)
         "prompts": {"document": "", "query": ""},
         "similarity_fn_name": "cosine",
     }
-    write_json(folder / SETTINGS, settings)
+    write_json(folder / SENTENCE_TRANSFORMERS, settings)
 
 
-def dropped_settings(folder: Path) -> list[str]:
-    """Say what of a repository's files for sentence-transformers is not carried over.
-
-    Returns:
-        A note, or none where there are no such files.
+def dropped_pooling(source: SourceFolder) -> list[str]:
+    """Return a note on the files of sentence-transformers, which are not converted; empty if there are none.
 
     Raises:
-        ConfigurationError: `modules.json` or the pooling's configuration cannot be read.
+        ConfigurationError: `modules.json` or the configuration of the pooling cannot be read.
     """
-    file = folder / MODULES
-    if not file.is_file():
+    if MODULES not in source:
         return []
+    present = [name for name in POOLING_FILES if name in source]  # this note is about all of them
     try:
-        modules = [str(module["type"]).rpartition(".")[2][:80] for module in parse(read_bytes(file, _MOST_BYTES))]
+        listed = parse(source.read(MODULES, _MAX_MODULES_BYTES))
+        modules = [str(module["type"]).rpartition(".")[2][:80] for module in listed]
     except (ValueError, TypeError, KeyError) as error:
         problem = Problem("unusable", MODULES, f"expected a list of modules with their type, found {error!r}")
-        raise ConfigurationError(file, "configuration", [problem]) from error
-    modes = ""
-    if (folder / POOLING).is_file():
-        config = read_json(folder / POOLING)
-        modes = f", pooling {_pooling_modes(config)}"
+        raise ConfigurationError(source.path(MODULES), "configuration", [problem]) from error
+    modes = f", pooling {_pooling_modes(source.json(POOLING))}" if POOLING in present else ""
     return [
         f"{MODULES} makes it a model for sentence-transformers ({first_few(modules, 10)}{modes[:200]}), and that is "
-        "not carried over. A repository becomes one with --sentence-transformers mean or cls."
+        "not converted. A repository becomes one with --sentence-transformers mean or cls."
     ]
 
 
-def _pooling_modes(config: dict[str, Any]) -> str:
-    """Return how states become one vector, as writers of all years say it: one mode, several, or a switch for each."""
+def _pooling_modes(config: Mapping[str, Any]) -> str:
+    """Return the modes of pooling. Versions of the library wrote one mode, a list, or a switch for each mode."""
     modes = config.get("pooling_mode") or [
         key.removeprefix("pooling_mode_") for key, value in config.items() if key.startswith("pooling_mode_") and value
     ]

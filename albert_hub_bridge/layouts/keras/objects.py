@@ -1,6 +1,6 @@
-"""Objects as Keras serializes them: which may be in a preset, and the files that have them.
+"""Serialized Keras objects: which ones may be in a preset, and how they are read and written.
 
-Keras imports whatever module an object names and calls what it finds there; here a name is only compared with a list.
+Keras imports the module that an object names. This package imports nothing: it compares the names with a list.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.disk.json_files import read_json
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import ConfigurationError, Problem
-from albert_hub_bridge.text import shown
+from albert_hub_bridge.text import short_repr
 
 
-# Class -> the module that has it. AlbertClassifier and AlbertPreprocessor are keras-nlp's names of before.
+# Class -> its module. AlbertClassifier and AlbertPreprocessor are names of keras-nlp.
 # fmt: off
 MODULES: Mapping[str, str] = {
     "AlbertBackbone":                   "albert_backbone",
@@ -40,59 +40,59 @@ _KNOWN = _OF_KERAS | {
     for name, module in MODULES.items()
 }
 _MARKS = {"module", "class_name", "registered_name"}
-# What stands beside the marks; `labels` is ours (`keras_task`), and the rest what older versions of Keras wrote.
-_BESIDE = {"config", "assets", "weights", "build_config", "labels"}
+# Other keys of an object. This package writes `labels` (see `task`), and older versions of Keras wrote the rest.
+_OTHER_KEYS = {"config", "assets", "weights", "build_config", "labels"}
 
-# Settings that make Keras read, or decode, something else than the preset's own files.
+# Settings that make Keras read or decode other data than the preset's own files, with the values that do not.
 _LITERAL = {"config_file": (None, "preprocessor.json", "tokenizer.json"), "proto": (None,)}
 
 
 def check_objects(file: Path, content: dict[str, Any]) -> None:
-    """See that a serialized object and all that is nested in it are ALBERT's.
+    """Refuse a serialized object that is not ALBERT's, or that has such an object nested in it.
 
     Raises:
-        ConfigurationError: An object of another class, module or registered name is in it, or one with a key that
-            nobody knows, or a setting points to another file. All are listed.
+        ConfigurationError: An object has another class, module or registered name, or an unknown key, or a setting
+            points to another file. All problems are listed.
     """
     problems = [problem for path, value in _objects(content, "") for problem in _wrong_object(path, value)]
     if problems:
-        advice = "Nothing is imported by its name in a file. Have KerasHub save the preset without objects of others."
+        advice = "Nothing is imported by its name in a file. Save the preset with KerasHub, without other objects."
         raise ConfigurationError(file, "configuration", problems, advice)
 
 
-def read_keras_config(file: Path, kind: str) -> dict[str, Any]:
-    """Read the configuration of the object that a file has.
+def read_keras_config(source: SourceFolder, name: str, kind: str) -> dict[str, Any]:
+    """Read the configuration of the object in a file.
 
     Args:
-        file: To read.
-        kind: With which the name of the object's class has to end: "Tokenizer", ...
+        source: The preset.
+        name: The name of the file.
+        kind: What the name of the object's class has to end with: "Tokenizer" or "Preprocessor".
 
     Raises:
-        FileError, ConfigurationError: As `read_json`, `check_objects` and `config_of`.
+        FileError, ConfigurationError: As `SourceFolder.json`, `check_objects` and `config_of`.
     """
-    content = read_json(file)
+    file, content = source.path(name), source.json(name)
     check_objects(file, content)
     return config_of(file, content, kind)
 
 
 def config_of(file: Path, content: Any, kind: str, path: str = "") -> dict[str, Any]:
-    """Return the configuration of an object that `check_objects` has seen.
+    """Return the configuration of an object that `check_objects` accepted.
 
     Args:
-        file: That has it, for the message.
+        file: The file of the object, for the message.
         content: The object.
-        kind: With which the name of its class has to end.
-        path: Of the object in the file.
+        kind: What the name of its class has to end with.
+        path: The place of the object in the file.
 
     Raises:
-        ConfigurationError: It is of another class, or is none, or has no configuration.
+        ConfigurationError: The object has another class, or no configuration, or is not an object.
     """
     name = content.get("class_name") if isinstance(content, dict) else None
     if not isinstance(name, str) or not name.endswith(kind):
-        detail = (
-            f"expected the {kind.lower()} of an ALBERT, found {shown(name if isinstance(content, dict) else content)}"
-        )
-        raise ConfigurationError(file, "configuration", [Problem("refused object", path or "class_name", detail)])
+        found = short_repr(name if isinstance(content, dict) else content)
+        detail = f"expected the {kind.lower()} of an ALBERT, found {found}"
+        raise ConfigurationError(file, "configuration", [Problem("unsupported object", path or "class_name", detail)])
     config = content.get("config")
     if not isinstance(config, dict):
         found = "none" if config is None else type(config).__name__
@@ -102,7 +102,7 @@ def config_of(file: Path, content: Any, kind: str, path: str = "") -> dict[str, 
 
 
 def _objects(value: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every JSON object with its path; `read_json` has seen to it that they do not nest deep."""
+    """Yield every JSON object with its path. `strict_json` limits the levels of nesting."""
     if isinstance(value, dict):
         yield path, value
         for key, inner in value.items():
@@ -116,28 +116,35 @@ def _wrong_object(path: str, value: dict[str, Any]) -> Iterator[Problem]:
     for key, allowed in _LITERAL.items():
         if value.get(key) not in allowed:
             expected = " or ".join(repr(each) for each in allowed)
-            yield Problem("refused value", _at(path, key), f"expected {expected}, found {shown(value[key])}")
+            yield Problem("unsupported value", _at(path, key), f"expected {expected}, found {short_repr(value[key])}")
     if not _MARKS & set(value):
         return
     triple = (value.get("module"), value.get("class_name"), value.get("registered_name"))
     if not all(each is None or isinstance(each, str) for each in triple) or triple not in _KNOWN:
-        detail = f"expected one of KerasHub's ALBERT or of Keras' dtype policies, found {' '.join(map(shown, triple))}"
-        yield Problem("refused object", path or "class_name", detail)
+        detail = (
+            f"expected one of KerasHub's ALBERT or of Keras' dtype policies, found {' '.join(map(short_repr, triple))}"
+        )
+        yield Problem("unsupported object", path or "class_name", detail)
     for key, inner in value.items():
-        if key not in _MARKS | _BESIDE:
-            yield Problem("unknown key", _at(path, key), f"expected a key that is known, found {shown(inner)}")
+        if key not in _MARKS | _OTHER_KEYS:
+            yield Problem("unknown key", _at(path, key), f"expected a known key, found {short_repr(inner)}")
 
 
 def _at(path: str, key: str) -> str:
-    """Name a key; a long one is cut, because each of its children has it in its own path."""
+    """Return the path of a key. A long key is cut, because the path of each of its children repeats it."""
     return f"{path}.{key[:80]}" if path else key[:80]
 
 
 def serialized(class_name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Lay out an object of KerasHub's ALBERT as Keras serializes it."""
+    """Return an object of KerasHub's ALBERT in Keras's serialized form."""
     return {
         "module": f"keras_hub.src.models.albert.{MODULES[class_name]}",
         "class_name": class_name,
         "config": config,
         "registered_name": f"keras_hub>{class_name}",
     }
+
+
+def policy(name: str) -> dict[str, Any]:
+    """Return a dtype policy in Keras's serialized form."""
+    return {"module": "keras", "class_name": "DTypePolicy", "config": {"name": name}, "registered_name": None}

@@ -1,1 +1,1 @@
-"""The engines: one module per library that computes a checkpoint."""
+"""Engines: one for each library that can compute a side of a verification."""

@@ -1,9 +1,9 @@
-"""The interface of an engine, which computes one side of a verification."""
+"""The interface of an engine, and the inputs that engines take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
@@ -11,55 +11,61 @@ from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
 
 
-Result = TypeVar("Result")
-
-
 class Engine(Protocol):
-    """One side of a verification."""
+    """A library that loaded a checkpoint, and computes with it in float32."""
 
-    name: str
+    name: str  # library and version
     is_keras_hub: bool
-    averages_padding: bool  # what a row attends to that is all padding: the average of its values, or zeros
+    averages_padding: bool  # a row that is all padding attends to the average of its values, instead of to zeros
 
     def __init__(self, checkpoint: Checkpoint) -> None: ...
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
-        """Return the ids of each text without special tokens, or None without a vocabulary."""
+        """Return the ids of each text, without special tokens; None if the checkpoint has no vocabulary."""
 
     def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
-        """Compute in float32 for KerasHub's three inputs.
+        """Compute the outputs.
 
         Args:
             inputs: `token_ids`, `segment_ids` and `padding_mask`, each (batch, seq).
-            with_head: Whether to compute the head too, where there is one.
+            with_head: Whether to compute the head, if there is one.
 
         Returns:
-            `sequence_output`; `pooled_output`, where there is a pooler; and `head_output`, where there is a head: its
-            scores, or what the classifier's activation makes of them.
+            `sequence_output` (batch, seq, hidden); `pooled_output` (batch, hidden) if there is a pooler; `head_output`
+            if there is a head, after the activation of a classifier.
         """
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """Compute what the embeddings give, and what each layer gives every time it runs.
+        """Compute the output of the embeddings, and of each run of a layer.
 
         Returns:
-            (1 + runs of layers, batch, seq, hidden), in float32.
+            (1 + runs of layers, batch, seq, hidden).
         """
 
     def use_epsilon(self, epsilon: float) -> bool:
-        """Give the masked-LM head's layer norm another epsilon; return whether that is possible."""
+        """Change the epsilon of the masked-LM head's layer norm. Return whether the library can do it."""
 
     def round_weights(self, dtype: str) -> None:
-        """Round all weights to another dtype, and go on in float32: what a target of that dtype computes."""
+        """Round all weights to a dtype, and keep computing in float32."""
 
 
 def pack(
-    ids: Sequence[Sequence[int]], special_ids: Mapping[str, int], num_segments: int, longest: int
+    ids: Sequence[Sequence[int]], special_ids: Mapping[str, int], num_segments: int, max_length: int
 ) -> dict[str, np.ndarray]:
-    """Pack ids as `[CLS] ids [SEP]`, padded to the longest, with the second half of every other row in segment 1.
+    """Pack ids as `[CLS] ids [SEP]`, and pad them to the length of the longest row.
 
-    Two segments, so that a swapped or lost segment embedding shows.
+    The second half of every other row is in segment 1, so that a wrong segment embedding changes the outputs.
+
+    Args:
+        ids: The ids of each row, without special tokens.
+        special_ids: The ids of `pad`, `cls` and `sep`.
+        num_segments: Number of segment ids.
+        max_length: Largest length of a row, special tokens included. Longer rows are truncated.
+
+    Returns:
+        `token_ids`, `segment_ids` and `padding_mask`, each (batch, seq), int32.
     """
-    rows = [[special_ids["cls"], *row[: max(longest - 2, 0)], special_ids["sep"]][:longest] for row in ids]
+    rows = [[special_ids["cls"], *row[: max(max_length - 2, 0)], special_ids["sep"]][:max_length] for row in ids]
     shape = (len(rows), max(map(len, rows)))
     token_ids = np.full(shape, special_ids["pad"], dtype=np.int32)
     segment_ids, padding_mask = np.zeros_like(token_ids), np.zeros_like(token_ids)
@@ -72,4 +78,5 @@ def pack(
 
 
 def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return float32 values that were rounded to a dtype."""
     return values.astype(DTYPES[dtype]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Compute with the real keras_hub."""
+"""The engine for keras_hub."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from albert_hub_bridge.verification.engines.common import rounded
 
 
 class KerasHubEngine:
-    """The real keras_hub."""
+    """keras_hub, for presets."""
 
     is_keras_hub = True
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for a GPU long after its import too
-        os.environ.setdefault("KERAS_BACKEND", "torch")  # the backend that is installed anyway; the user's choice wins
-        with silence_stderr():
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow also logs long after its import
+        os.environ.setdefault("KERAS_BACKEND", "torch")  # always installed; the user's choice wins
+        with _silent_stderr():
             import keras
             import keras_hub
 
-        # Keras 3 has two ways to attend. The one without dropout has no zeros for keys that are all masked.
+        # Keras attends in two ways. Without dropout, it does not return zeros if all keys are masked.
         self.averages_padding = checkpoint.architecture.dropout == 0
         self.name = f"keras_hub {keras_hub.__version__} (Keras {keras.__version__} on {keras.backend.backend()})"
         folder = str(checkpoint.folder)
@@ -42,36 +42,36 @@ class KerasHubEngine:
             self._task = task.from_preset(folder, dtype="float32", preprocessor=None)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
-        """Tokenize with keras_hub's AlbertTokenizer."""
+        """Tokenize with AlbertTokenizer."""
         if self._tokenizer is None:
             return None
         return [[int(index) for index in self._tokenizer(text)] for text in texts]
 
     def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
-        """Compute with keras_hub's AlbertBackbone, and with its task where there is one."""
+        """Compute with AlbertBackbone, and with the task if there is a head. See `Engine.compute`."""
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "You are using a softmax over axis")  # of a sequence of one token
+            warnings.filterwarnings("ignore", "You are using a softmax over axis")  # for sequences of one token
             outputs = {name: np.asarray(value) for name, value in self._backbone.predict(inputs, verbose=0).items()}
             if self._task is not None and with_head:
-                everywhere = np.broadcast_to(np.arange(inputs["token_ids"].shape[1]), inputs["token_ids"].shape)
-                positions = {"mask_positions": everywhere} if "MaskedLM" in type(self._task).__name__ else {}
+                all_positions = np.broadcast_to(np.arange(inputs["token_ids"].shape[1]), inputs["token_ids"].shape)
+                positions = {"mask_positions": all_positions} if "MaskedLM" in type(self._task).__name__ else {}
                 outputs["head_output"] = np.asarray(self._task.predict({**inputs, **positions}, verbose=0))
         return outputs
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """Compute with the graph of keras_hub's AlbertBackbone, in which a layer has a node for each of its runs."""
+        """Compute with the graph of AlbertBackbone: a layer has a node for each of its runs."""
         import keras
 
         backbone = self._backbone
         runs = [backbone.embeddings_projection.output]
         for group in backbone.transformer_layers:
-            nodes = zip(*(layer._inbound_nodes for layer in group), strict=True)  # one tuple for each run of the group
+            nodes = zip(*(layer._inbound_nodes for layer in group), strict=True)  # one tuple per run of the group
             runs += [node.outputs[0] for run in nodes for node in run]
         states = keras.Model(backbone.input, runs).predict(inputs, verbose=0)
         return np.stack([np.asarray(state) for state in states])
 
     def use_epsilon(self, epsilon: float) -> bool:
-        """Refuse: KerasHub's epsilon is part of its graph."""
+        """Return False: the epsilon is part of KerasHub's graph."""
         return False
 
     def round_weights(self, dtype: str) -> None:
@@ -82,8 +82,8 @@ class KerasHubEngine:
 
 
 @contextmanager
-def silence_stderr() -> Iterator[None]:
-    """Close the mouth of TensorFlow, which keras_hub imports where it finds it, and which logs past Python."""
+def _silent_stderr() -> Iterator[None]:
+    """Silence TensorFlow, which does not log through Python. keras_hub imports it if it is installed."""
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -1,77 +1,66 @@
-"""Choose the engine for a checkpoint."""
+"""Open the engine of a checkpoint."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
 
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.verification.engines.albert_hub import AlbertHubEngine
-from albert_hub_bridge.verification.engines.common import Engine, Result
+from albert_hub_bridge.verification.engines.common import Engine
 from albert_hub_bridge.verification.engines.keras_hub import KerasHubEngine
 from albert_hub_bridge.verification.engines.transformers import TransformersEngine
 
 
 def open_engine(checkpoint: Checkpoint, rounded: str | None = None) -> Engine:
-    """Open the library that a checkpoint's layout is meant for.
+    """Load a checkpoint with the library of its layout.
 
     Args:
-        checkpoint: What to load.
-        rounded: The dtype to round the weights to first, or None.
+        checkpoint: The checkpoint.
+        rounded: A dtype to round the weights to, or None.
+
+    Returns:
+        The engine. Its methods raise EngineError too.
 
     Raises:
-        EngineError: The library cannot load it; so do the methods of what is returned.
+        EngineError: The library cannot load the checkpoint.
     """
-    if checkpoint.layout in ("albert_hub", "transformers"):
-        kind: type[Engine] = TransformersEngine
-    elif (
-        checkpoint.layout == "keras" and importlib.util.find_spec("keras_hub") is not None and not checkpoint.quantized
-    ):
-        kind = KerasHubEngine
-    else:
-        kind = AlbertHubEngine
-    engine = GuardedEngine(kind, checkpoint)
+    with _engine_errors(checkpoint.folder):
+        engine = cast("Engine", _GuardedEngine(_engine_class(checkpoint)(checkpoint), checkpoint.folder))
     if rounded is not None:
         engine.round_weights(rounded)
+        engine.name += f", its weights rounded to {rounded}"
     return engine
 
 
-class GuardedEngine:
-    """Any engine, with whatever its library raises turned into an `EngineError` that names the folder."""
+def _engine_class(checkpoint: Checkpoint) -> type[Engine]:
+    if checkpoint.layout in ("albert_hub", "transformers"):
+        return TransformersEngine
+    # KerasHub computes quantized presets with quantized activations, which are not what a conversion has.
+    if checkpoint.layout == "keras" and not checkpoint.quantized and importlib.util.find_spec("keras_hub") is not None:
+        return KerasHubEngine
+    return AlbertHubEngine
 
-    def __init__(self, kind: type[Engine], checkpoint: Checkpoint) -> None:
-        self._folder = checkpoint.folder
-        self._engine = self._guard(kind, checkpoint)
-        self.name = self._engine.name
-        self.is_keras_hub, self.averages_padding = self._engine.is_keras_hub, self._engine.averages_padding
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
-        """Tokenize with the engine."""
-        return self._guard(self._engine.tokenize, texts)
+@contextmanager
+def _engine_errors(folder: Path) -> Iterator[None]:
+    """Raise EngineError instead of any exception of a library."""
+    try:
+        yield
+    except Exception as error:  # each library has exceptions of its own
+        raise EngineError(f"{folder} fails in its own library: {type(error).__name__}: {error}") from error
 
-    def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
-        """Compute with the engine."""
-        return self._guard(self._engine.compute, inputs, with_head)
 
-    def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """Compute with the engine."""
-        return self._guard(self._engine.hidden_states, inputs)
+class _GuardedEngine:
+    """An engine whose methods raise EngineError instead of any exception of its library."""
 
-    def use_epsilon(self, epsilon: float) -> bool:
-        """Change the engine's epsilon."""
-        return self._guard(self._engine.use_epsilon, epsilon)
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self._engine, self._folder = engine, folder
 
-    def round_weights(self, dtype: str) -> None:
-        """Round the engine's weights."""
-        self._guard(self._engine.round_weights, dtype)
-        self.name += f", its weights rounded to {dtype}"
-
-    def _guard(self, step: Callable[..., Result], *arguments: Any) -> Result:
-        try:
-            return step(*arguments)
-        except Exception as error:  # each library raises its own kinds
-            raise EngineError(f"{self._folder} fails in its own library: {type(error).__name__}: {error}") from error
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._engine, name)
+        return _engine_errors(self._folder)(value) if callable(value) else value

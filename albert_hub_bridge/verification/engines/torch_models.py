@@ -1,4 +1,4 @@
-"""Compute with models that have transformers' interface."""
+"""Compute with PyTorch models that have the interface of transformers."""
 
 from __future__ import annotations
 
@@ -10,26 +10,67 @@ from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.verification.engines.common import rounded
 
 
-def round_parameters(model: Any, dtype: str) -> None:
-    import torch
+class TorchEngine:
+    """The common part of the engines that compute with PyTorch.
 
-    for parameter in model.parameters():
-        parameter.data = torch.from_numpy(rounded(parameter.detach().numpy(), dtype))
+    Args:
+        encoder: A model without head.
+        model: The model with its head; the encoder if there is no head.
+        head: The head, or None.
+    """
+
+    is_keras_hub = averages_padding = False
+
+    def __init__(self, encoder: Any, model: Any, head: Head | None) -> None:
+        self._encoder, self._model, self._head = encoder, model, head
+
+    def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
+        """Compute the outputs. See `Engine.compute`."""
+        return compute_outputs(self._encoder, self._model, self._head if with_head else None, inputs)
+
+    def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Compute the output of each layer. See `Engine.hidden_states`."""
+        import torch
+
+        with torch.inference_mode():
+            return torch.stack(self._encoder(**_as_tensors(inputs), output_hidden_states=True).hidden_states).numpy()
+
+    def use_epsilon(self, epsilon: float) -> bool:
+        """Change the epsilon of the masked-LM head's layer norm."""
+        set_head_epsilon(self._model, epsilon)
+        return True
+
+    def round_weights(self, dtype: str) -> None:
+        """Round all weights to a dtype."""
+        import torch
+
+        for model in (self._encoder, self._model):
+            for parameter in model.parameters():
+                parameter.data = torch.from_numpy(rounded(parameter.detach().numpy(), dtype))
 
 
-def set_head_epsilon(model: Any, epsilon: float) -> bool:
-    """Change the epsilon of a masked LM of this package, or of transformers."""
+def set_head_epsilon(model: Any, epsilon: float) -> None:
+    """Change the epsilon of the layer norm in the head of a masked LM, of this package or of transformers."""
     if hasattr(model, "masked_lm_head"):
         model.masked_lm_head.intermediate_layer_norm.eps = epsilon
     else:
         model.predictions.LayerNorm.eps = epsilon
-    return True
 
 
 def compute_outputs(
-    encoder: Any, with_head: Any, head: Head | None, inputs: dict[str, np.ndarray]
+    encoder: Any, model: Any, head: Head | None, inputs: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Compute with models of transformers' interface."""
+    """Compute the outputs of an encoder, and of a model with a head if `head` is not None.
+
+    Args:
+        encoder: A model without head.
+        model: A model with this head.
+        head: The head, or None.
+        inputs: `token_ids`, `segment_ids` and `padding_mask`, each (batch, seq).
+
+    Returns:
+        As `Engine.compute`; with a pretraining head, also `sentence_order_output`.
+    """
     import torch
 
     tensors = _as_tensors(inputs)
@@ -39,32 +80,29 @@ def compute_outputs(
         if encoded.pooler_output is not None:
             outputs["pooled_output"] = encoded.pooler_output
         if head is not None:
-            if head.kind == "multiple_choice":  # each text as the only choice
+            if head.kind == "multiple_choice":  # each row is the only choice
                 tensors = {name: tensor.unsqueeze(1) for name, tensor in tensors.items()}
-            scores = with_head(**tensors)
-            if head.kind == "question_answering":
-                outputs["head_output"] = torch.stack((scores.start_logits, scores.end_logits), dim=-1)
-            elif head.kind == "pretraining":
-                outputs["head_output"] = scores.prediction_logits
-                outputs["sentence_order_output"] = scores.sop_logits
-            else:
-                outputs["head_output"] = scores.logits
-                if head.activation == "softmax":
-                    outputs["head_output"] = scores.logits.softmax(-1)
-                elif head.activation == "sigmoid":
-                    outputs["head_output"] = scores.logits.sigmoid()
+            outputs |= _head_outputs(head, model(**tensors))
     return {name: value.numpy() for name, value in outputs.items()}
 
 
-def compute_hidden_states(encoder: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
+def _head_outputs(head: Head, scores: Any) -> dict[str, Any]:
     import torch
 
-    with torch.inference_mode():
-        return torch.stack(encoder(**_as_tensors(inputs), output_hidden_states=True).hidden_states).numpy()
+    if head.kind == "question_answering":
+        return {"head_output": torch.stack((scores.start_logits, scores.end_logits), dim=-1)}
+    if head.kind == "pretraining":
+        return {"head_output": scores.prediction_logits, "sentence_order_output": scores.sop_logits}
+    logits = scores.logits
+    if head.activation == "softmax":
+        logits = logits.softmax(-1)
+    elif head.activation == "sigmoid":
+        logits = logits.sigmoid()
+    return {"head_output": logits}
 
 
 def _as_tensors(inputs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return KerasHub's inputs by transformers' names."""
+    """Return KerasHub's inputs as tensors, by transformers' names."""
     import torch
 
     names = {"token_ids": "input_ids", "segment_ids": "token_type_ids", "padding_mask": "attention_mask"}

@@ -171,7 +171,7 @@ def test_a_process_without_the_package_computes_the_same(
             assert torch.equal(tensors[key], value), (run, key)
 
 
-def test_the_text_rules_are_those_of_the_repository(loaded_elsewhere: tuple[Path, dict[str, Any]]) -> None:
+def test_the_tokenizer_normalizes_as_the_repository_does(loaded_elsewhere: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = loaded_elsewhere
     plain, ruled = (
         safetensors.torch.load_file(folder / f"{name}.safetensors") for name in ("encoder", "text_normalization")
@@ -179,10 +179,8 @@ def test_the_text_rules_are_those_of_the_repository(loaded_elsewhere: tuple[Path
     assert plain["in input_ids"].tolist() != ruled["in input_ids"].tolist()
 
 
-def test_what_needs_the_package_says_so(loaded_elsewhere: tuple[Path, dict[str, Any]]) -> None:
-    assert loaded_elsewhere[1]["from_preset"] == (
-        "from_preset needs albert-hub-bridge: pip install albert-hub-bridge"
-    )
+def test_from_preset_asks_for_the_package(loaded_elsewhere: tuple[Path, dict[str, Any]]) -> None:
+    assert loaded_elsewhere[1]["from_preset"] == ("from_preset needs albert-hub-bridge: pip install albert-hub-bridge")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -247,7 +245,7 @@ def test_with_the_package_its_own_model_is_used(
 # The files.
 
 
-def test_they_are_those_of_the_package_and_all_that_transformers_follows(
+def test_code_files_are_those_that_transformers_follows(
     repositories: dict[str, tuple[Path, str]],
 ) -> None:
     repository, _ = repositories["encoder"]
@@ -261,12 +259,12 @@ def test_they_are_those_of_the_package_and_all_that_transformers_follows(
 
 
 @pytest.mark.parametrize("file", sorted(MODEL.glob("*.py")), ids=lambda file: file.name)
-def test_they_import_nothing_but_what_the_card_names(file: Path) -> None:
+def test_code_files_import_only_what_the_card_names(file: Path) -> None:
     imported = set(dynamic_module_utils.get_imports(file))
     assert imported - set(sys.stdlib_module_names) <= CARD_NAMES | THEIRS
 
 
-def test_record_and_card_tell_of_the_code(vocabulary: bytes, tmp_path: Path) -> None:
+def test_record_and_card_mention_the_code(vocabulary: bytes, tmp_path: Path) -> None:
     folder = _repository(tmp_path / "coded", vocabulary, "masked_lm")
     record = json.loads((folder / "conversion.json").read_text())
     assert record["command"].endswith("--to albert_hub --include-code")
@@ -295,7 +293,7 @@ def test_a_repository_with_code_becomes_a_preset_again(vocabulary: bytes, tmp_pa
     convert(source, tmp_path / "coded", to="albert_hub", include_code=True)
     assert verify(source, tmp_path / "coded").passed
     report = convert(tmp_path / "coded", tmp_path / "back", to="keras")
-    said = "Code of a source is neither run nor carried over: architecture.py, configuration_albert_hub.py, "
+    said = "Code of a source is neither run nor converted: architecture.py, configuration_albert_hub.py, "
     assert any(note.startswith(said) for note in report.notes)
     assert {key.key for key in report.source.ignored} >= {"auto_map"}
     result = verify(source, tmp_path / "back")
@@ -307,7 +305,7 @@ def test_a_repository_with_code_becomes_a_preset_again(vocabulary: bytes, tmp_pa
 
 
 @pytest.mark.parametrize("layout", ["albert_hub", "transformers"])
-def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary: bytes, tmp_path: Path) -> None:
+def test_code_of_a_source_is_neither_run_nor_converted(layout: Any, vocabulary: bytes, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), source, layout)
@@ -320,8 +318,8 @@ def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary:
         file.write_text(json.dumps({**json.loads(file.read_text()), "auto_map": code}))
     report = convert(source, tmp_path / "target", to="albert_hub")
     reasons = [key.reason for key in report.source.ignored if key.key == "auto_map"]
-    assert reasons == ["names code, and that of a source is neither run nor carried over"] * 2
-    assert "Code of a source is neither run nor carried over: evil.py, modeling_albert_hub.py." in report.notes
+    assert reasons == ["names code of the source, which is neither run nor converted"] * 2
+    assert "Code of a source is neither run nor converted: evil.py, modeling_albert_hub.py." in report.notes
     assert not list((tmp_path / "target").glob("*.py"))
     assert "auto_map" not in (tmp_path / "target" / "config.json").read_text()
     assert verify(source, tmp_path / "target").passed
@@ -334,8 +332,10 @@ def test_code_of_others_is_neither_run_nor_carried_over(layout: Any, vocabulary:
 
 
 @pytest.mark.parametrize("to", ["keras", "transformers"])
-def test_layouts_that_need_no_code_take_none(to: Any, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=f"Code goes with the albert_hub layout only, and {to} was asked for"):
+def test_other_layouts_refuse_code(to: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        TargetError, match=f"Only the albert_hub layout can include code, and the target's layout is {to}"
+    ):
         convert(tmp_path / "sample", tmp_path / "target", to=to, include_code=True)
     arguments = ["convert", str(tmp_path / "sample"), str(tmp_path / "target"), "--to", to, "--include-code"]
     result = CliRunner().invoke(app, arguments)
@@ -344,7 +344,7 @@ def test_layouts_that_need_no_code_take_none(to: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_from_a_hub_it_loads_without_the_package(
+def test_a_repository_with_code_loads_from_a_hub(
     vocabulary: bytes, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = _repository(tmp_path / "albert", vocabulary, None)

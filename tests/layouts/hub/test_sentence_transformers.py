@@ -1,4 +1,4 @@
-"""Repositories as models for sentence-transformers: what its own `save` writes, and the vectors that it computes."""
+"""Repositories for sentence-transformers: the files that its `save` writes, and the vectors that it computes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from albert_hub_bridge import card, convert, inspect
 from albert_hub_bridge.checkpoint import Layout
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, SourceError, TargetError
+from albert_hub_bridge.layouts.hub.files import POOLING_FILES
 from albert_hub_bridge.layouts.hub.repository import write_repository
-from albert_hub_bridge.layouts.hub.sentence_transformers import FILES, Pooling
-from albert_hub_bridge.layouts.hub.tokenizer import RepositoryLayout
+from albert_hub_bridge.layouts.hub.spelling import RepositoryLayout
+from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests.conftest import TEXTS
@@ -55,7 +56,7 @@ def _pooled(folder: Path, pooling: Pooling) -> torch.Tensor:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_it_writes_what_the_library_saves_and_the_library_computes_the_same(
+def test_the_files_are_those_that_the_library_saves(
     layout: RepositoryLayout, pooling: Pooling, preset: Path, tmp_path: Path
 ) -> None:
     report = convert(preset, tmp_path / "ours", to=layout, sentence_transformers=pooling)
@@ -65,7 +66,7 @@ def test_it_writes_what_the_library_saves_and_the_library_computes_the_same(
     torch.testing.assert_close(found, _pooled(tmp_path / "ours", pooling), **CLOSE)
 
     model.save(str(tmp_path / "theirs"))
-    for name in FILES:
+    for name in POOLING_FILES:
         ours, theirs = (json.loads((tmp_path / who / name).read_text()) for who in ("ours", "theirs"))
         if "__version__" in theirs:  # ours is that of the oldest version that reads it
             assert ours.pop("__version__").keys() <= theirs.pop("__version__").keys()
@@ -75,21 +76,19 @@ def test_it_writes_what_the_library_saves_and_the_library_computes_the_same(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_repository_without_these_files_is_pooled_as_the_library_does_by_default(
-    layout: RepositoryLayout, preset: Path, tmp_path: Path
-) -> None:
+def test_default_pooling_without_the_files(layout: RepositoryLayout, preset: Path, tmp_path: Path) -> None:
     assert convert(preset, tmp_path / "plain", to=layout).sentence_transformers is None
-    assert not any((tmp_path / "plain" / name).exists() for name in FILES)
+    assert not any((tmp_path / "plain" / name).exists() for name in POOLING_FILES)
     model = sentence_transformers.SentenceTransformer(str(tmp_path / "plain"), device="cpu")
     found = model.encode(TEXTS, convert_to_tensor=True)
     torch.testing.assert_close(found, _pooled(tmp_path / "plain", "mean"), **CLOSE)
 
 
-def test_the_record_and_the_card_know_it(preset: Path, tmp_path: Path) -> None:
+def test_record_and_card_mention_the_pooling(preset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     convert(preset, folder, to="albert_hub", sentence_transformers="cls")
     record = json.loads((folder / "conversion.json").read_text())
-    assert set(record["target"]["files"]) >= FILES
+    assert set(record["target"]["files"]) >= set(POOLING_FILES)
     assert record["sentence_transformers"] == "cls"
     assert record["command"].endswith("--sentence-transformers cls")
     text = (folder / "README.md").read_text()
@@ -105,10 +104,10 @@ def test_the_record_and_the_card_know_it(preset: Path, tmp_path: Path) -> None:
     (folder / "1_Pooling" / "config.json").write_text("{}")
     assert "since then: {'1_Pooling/config.json': 'changed'}" in str(inspect(folder).made_by)
     convert(preset, folder, to="albert_hub", overwrite=True)
-    assert not any((folder / name).exists() for name in FILES)
+    assert not any((folder / name).exists() for name in POOLING_FILES)
 
 
-def test_it_travels_by_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> None:
+def test_a_pooled_repository_loads_from_a_hub(preset: Path, hub: HubServer, tmp_path: Path) -> None:
     convert(preset, tmp_path / "mine", to="transformers", sentence_transformers="mean")
     code = """
         from albert_hub_bridge import convert, push
@@ -118,13 +117,13 @@ def test_it_travels_by_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> 
     folders = {"folder": str(tmp_path / "mine"), "back": str(tmp_path / "back")}
     notes = run_client(code, client_environment(tmp_path / "home", hub), **folders)
     files = hub.files("user/mine")
-    assert {name: files.get(name) for name in FILES} == {
-        name: (tmp_path / "mine" / name).read_bytes() for name in FILES
+    assert {name: files.get(name) for name in POOLING_FILES} == {
+        name: (tmp_path / "mine" / name).read_bytes() for name in POOLING_FILES
     }
     assert "(Transformer, Pooling, pooling mean)" in str(notes)
 
 
-def test_with_its_code_it_needs_no_package(preset: Path, tmp_path: Path) -> None:
+def test_a_pooled_repository_with_code(preset: Path, tmp_path: Path) -> None:
     convert(preset, tmp_path / "mine", to="albert_hub", include_code=True, sentence_transformers="mean")
     example = 'SentenceTransformer("mine", trust_remote_code=True).encode('
     assert example in (tmp_path / "mine" / "README.md").read_text()
@@ -169,7 +168,7 @@ def _repository(folder: Path, head: Head | None = None, vocabulary: bool = True)
         ),
     ],
 )
-def test_what_cannot_be_such_a_model_is_refused(
+def test_presets_heads_and_missing_vocabularies_are_refused(
     head: Head | None,
     vocabulary: bool,
     to: Literal["keras", "transformers"],
@@ -183,7 +182,7 @@ def test_what_cannot_be_such_a_model_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_another_pooling_is_no_choice(preset: Path, tmp_path: Path) -> None:
+def test_an_unknown_pooling_is_refused(preset: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sentence_transformers must be one of None, mean, cls, not 'max'"):
         convert(preset, tmp_path / "target", to="transformers", sentence_transformers="max")  # type: ignore[arg-type]
     command = ["convert", str(preset), str(tmp_path / "target"), "--to", "keras", "--sentence-transformers", "mean"]
@@ -195,13 +194,13 @@ def test_another_pooling_is_no_choice(preset: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["pretraining", "sequence_classification"])
-def test_a_head_can_be_left_out(
+def test_a_head_is_dropped_on_request(
     kind: Literal["pretraining", "sequence_classification"], layout: RepositoryLayout, tmp_path: Path
 ) -> None:
     source = _repository(tmp_path / "source", Head(kind=kind))
     report = convert(source, tmp_path / "target", to=layout, sentence_transformers="mean", drop_head=True)
     assert report.head is None
-    assert {tensor.reason for tensor in report.dropped} == {"sentence-transformers has no place for it"}
+    assert {tensor.reason for tensor in report.dropped} == {"unsupported by sentence-transformers"}
     assert len(report.dropped) == (7 if kind == "pretraining" else 2)
     model = sentence_transformers.SentenceTransformer(str(tmp_path / "target"), device="cpu")
     found = model.encode(TEXTS, convert_to_tensor=True)
@@ -212,7 +211,7 @@ _OLD_POOLING = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, 
 
 
 @pytest.mark.parametrize("to", ["keras", "albert_hub", "transformers"])
-def test_what_is_lost_of_such_a_model_is_said(to: Layout, preset: Path, tmp_path: Path) -> None:
+def test_pooling_of_a_source_has_a_note(to: Layout, preset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     convert(preset, tmp_path / "ours", to="transformers", sentence_transformers="mean")
     model = sentence_transformers.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
@@ -220,7 +219,7 @@ def test_what_is_lost_of_such_a_model_is_said(to: Layout, preset: Path, tmp_path
     model.save(str(folder))
     report = convert(folder, tmp_path / "target", to=to)
     assert "a model for sentence-transformers (Transformer, Pooling, Normalize, pooling mean)" in str(report.notes)
-    assert "Files that are not carried over: 2_Normalize/config.json, README.md." in report.notes
+    assert "Files that were not converted: 2_Normalize/config.json, README.md." in report.notes
     assert not (tmp_path / "target" / "modules.json").exists()
 
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(_OLD_POOLING))

@@ -22,7 +22,8 @@ from albert_hub_bridge.errors import (
 )
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
 from albert_hub_bridge.layouts.keras.objects import serialized
-from albert_hub_bridge.layouts.keras.preset import read_preset, write_preset
+from albert_hub_bridge.layouts.keras.preset import write_preset
+from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import weight_rules
 from albert_hub_bridge.model.architecture import KERAS_FIELDS, Architecture
@@ -36,8 +37,8 @@ def preset(keras_preset: KerasPreset, tmp_path: Path) -> Path:
     return Path(shutil.copytree(keras_preset.folder, tmp_path / "preset"))
 
 
-def test_what_keras_hub_wrote_is_read(keras_preset: KerasPreset) -> None:
-    with read_preset(keras_preset.folder) as checkpoint:
+def test_a_preset_of_keras_hub_is_read(keras_preset: KerasPreset) -> None:
+    with read_checkpoint(keras_preset.folder) as checkpoint:
         assert checkpoint.architecture == keras_preset.architecture
         assert checkpoint.dtype == "float32"
         assert checkpoint.head is None
@@ -49,7 +50,7 @@ def test_what_keras_hub_wrote_is_read(keras_preset: KerasPreset) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_we_write_is_loaded_by_keras_hub_without_a_warning(
+def test_keras_hub_loads_a_written_preset_without_a_warning(
     dtype: str, vocabulary: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import keras_hub
@@ -76,7 +77,7 @@ def test_what_we_write_is_loaded_by_keras_hub_without_a_warning(
     assert [[int(index) for index in tokenizer(text)] for text in TEXTS] == processor.encode(TEXTS)
 
 
-def test_a_task_can_be_built_on_what_we_write(vocabulary: bytes, tmp_path: Path) -> None:
+def test_keras_hub_builds_a_task_on_a_written_preset(vocabulary: bytes, tmp_path: Path) -> None:
     import keras_hub
 
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path)
@@ -97,7 +98,7 @@ def test_packing_survives_the_round_trip(keras_preset: KerasPreset, vocabulary: 
         keras_preset.backbone, num_classes=2, preprocessor=preprocessor
     ).save_to_preset(str(tmp_path / "theirs"))
     (tmp_path / "ours").mkdir()
-    with read_preset(tmp_path / "theirs") as checkpoint:
+    with read_checkpoint(tmp_path / "theirs") as checkpoint:
         assert checkpoint.tokenizer is not None
         assert (checkpoint.tokenizer.sequence_length, checkpoint.tokenizer.truncate) == (24, "waterfall")
         assert checkpoint.head == Head(kind="sequence_classification", num_labels=2)
@@ -123,7 +124,7 @@ def test_every_spelling_of_a_float_policy_is_read(dtype: Any, preset: Path) -> N
             del config["config"]["dtype"]
 
     _edit(preset / "config.json", change)
-    with read_preset(preset) as checkpoint:
+    with read_checkpoint(preset) as checkpoint:
         assert checkpoint.dtype == "float32"
 
 
@@ -138,7 +139,7 @@ def test_all_problems_of_the_weights_are_listed_at_once(preset: Path) -> None:
         del file["layers/dense_1/vars/0"]
         file["layers/dense_1/vars/0"] = np.zeros((32, 32), np.float16)
     with pytest.raises(WeightsError) as error:
-        read_preset(preset)
+        read_checkpoint(preset)
     assert str(error.value).splitlines() == [
         f"5 problems in the weights of {preset / 'model.weights.h5'}",
         "  wrong shape   layers/dense/vars/0    expected (16, 32), found (16, 31)",
@@ -146,7 +147,7 @@ def test_all_problems_of_the_weights_are_listed_at_once(preset: Path) -> None:
         "  missing       layers/dense_1/vars/1  expected (32,), found none",
         "  unexpected    layers/extra/vars/0    expected no such tensor, found (3,)",
         "  mixed dtypes  layers/dense_1/vars/0  expected float32 as most have, found float16",
-        "Get the source once more, or have it saved once more.",
+        "Download the source again, or re-export it.",
     ]
 
 
@@ -191,7 +192,7 @@ def test_a_wrong_configuration_is_refused(
 ) -> None:
     _edit(preset / "config.json", change)
     with pytest.raises(kind, match=message) as error:
-        read_preset(preset)
+        read_checkpoint(preset)
     assert str(preset) in str(error.value)
 
 
@@ -208,7 +209,7 @@ def _object(name: str, config: dict[str, Any] | None) -> bytes:
         ("config.json", b"{", ConfigurationError, "not JSON"),
         ("config.json", b"\xff\xfe", ConfigurationError, "not JSON"),
         ("config.json", b"[]", ConfigurationError, "expected an object, found list"),
-        ("preprocessor.json", b"{}", ConfigurationError, r"refused object +class_name +expected the preprocessor"),
+        ("preprocessor.json", b"{}", ConfigurationError, r"unsupported object +class_name +expected the preprocessor"),
         ("preprocessor.json", _object(PREPROCESSOR, None), ConfigurationError, r"missing key +config"),
         ("preprocessor.json", _object(PREPROCESSOR, {"colour": 1}), ConfigurationError, r"unknown key +colour"),
         (
@@ -254,28 +255,28 @@ def test_a_broken_file_is_named(
 ) -> None:
     (preset / name).write_bytes(content)
     with pytest.raises(kind, match=message) as error:
-        read_preset(preset)
+        read_checkpoint(preset)
     assert str(preset / name) in str(error.value)
 
 
-def test_missing_weights_say_what_is_there_instead(preset: Path) -> None:
+def test_missing_weights_list_the_files_that_exist(preset: Path) -> None:
     (preset / "model.weights.h5").rename(preset / "model_00000.weights.h5")
     with pytest.raises(
         WeightsError, match=r"missing +model.weights.h5 +expected the weights, found model_00000.weights.h5"
     ):
-        read_preset(preset)
+        read_checkpoint(preset)
 
 
 def test_a_vocabulary_that_is_larger_than_the_embedding_is_refused(vocabulary: bytes, tmp_path: Path) -> None:
     small = Architecture(**{**asdict(SAMPLE_ARCHITECTURE), "vocabulary_size": 50})
     write_preset(random_checkpoint(small, vocabulary), tmp_path)
     with pytest.raises(VocabularyError, match="expected at most 50 pieces, the rows of the token embedding, found"):
-        read_preset(tmp_path)
+        read_checkpoint(tmp_path)
 
 
-def test_a_preset_without_a_vocabulary_is_read_and_said(tmp_path: Path) -> None:
+def test_a_preset_without_a_vocabulary_has_a_note(tmp_path: Path) -> None:
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE), tmp_path)
-    with read_preset(tmp_path) as checkpoint:
+    with read_checkpoint(tmp_path) as checkpoint:
         assert checkpoint.tokenizer is None
         assert "no tokenizer" in checkpoint.notes[0]
 
@@ -294,10 +295,10 @@ def test_the_same_checkpoint_gives_the_same_bytes(vocabulary: bytes, tmp_path: P
 def test_a_million_layers_are_refused_at_once(preset: Path) -> None:
     _edit(preset / "config.json", lambda c: c["config"].update(num_groups=4000, num_layers=4000))
     with pytest.raises(WeightsError, match="expected 8000 encoder layers, found 73 tensors"):
-        read_preset(preset)
+        read_checkpoint(preset)
     _edit(preset / "config.json", lambda c: c["config"].update(num_groups=10**9, num_layers=10**9))
     with pytest.raises(ConfigurationError, match=r"num_groups +expected at most 4096, found 1000000000"):
-        read_preset(preset)
+        read_checkpoint(preset)
 
 
 def test_values_in_another_file_are_refused(preset: Path, tmp_path: Path) -> None:
@@ -311,7 +312,7 @@ def test_values_in_another_file_are_refused(preset: Path, tmp_path: Path) -> Non
         layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "x", (32,))
         file.create_virtual_dataset("layers/dense/vars/1", layout)
     with pytest.raises(WeightsError) as error:
-        read_preset(preset)
+        read_checkpoint(preset)
     assert [(problem.kind, problem.where) for problem in error.value.problems] == [
         ("wrong storage", "layers/dense/vars/0"),
         ("wrong storage", "layers/dense/vars/1"),
@@ -327,19 +328,19 @@ def test_chunked_bfloat16_is_read(vocabulary: bytes, tmp_path: Path) -> None:
         values = file[name][()]
         del file[name]
         file.create_dataset(name, data=values, chunks=True).attrs["dtype"] = "bfloat16"
-    with read_preset(tmp_path) as found:
+    with read_checkpoint(tmp_path) as found:
         expected = checkpoint.weights["embeddings_projection.weight"].read()
         assert found.weights["embeddings_projection.weight"].read().tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("options", [{"chunks": True}, {"compression": "gzip"}, {"dtype": ">f4"}])
-def test_values_that_do_not_lie_in_one_run_are_read_all_the_same(options: dict[str, Any], preset: Path) -> None:
+def test_chunked_values_are_read(options: dict[str, Any], preset: Path) -> None:
     name = "layers/dense/vars/0"
     with h5py.File(preset / "model.weights.h5", "r+") as file:
         values = file[name][()]
         del file[name]
         file.create_dataset(name, data=values, **options)
-    with read_preset(preset) as checkpoint:
+    with read_checkpoint(preset) as checkpoint:
         found = checkpoint.weights["embeddings_projection.weight"].read()
         np.testing.assert_array_equal(found, values.T)
         assert found.dtype == np.dtype("float32")

@@ -1,4 +1,4 @@
-"""The control: the same tests on transformers' own ALBERT. Not part of the tests; name this file to run it."""
+"""The same tests on transformers' own ALBERT, for comparison. pytest runs this file only by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local Kaggle, tried by the real clients."""
+"""The local Kaggle works with the real clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = {"config.json": b"{}", "model.weights.h5": WEIGHTS, "assets/tokenizer/vo
 def kaggle() -> Iterator[KaggleServer]:
     with KaggleServer() as server:
         yield server
-    assert not server.requests("CONNECT"), "a client wanted to leave the machine"
+    assert not server.requests("CONNECT"), "a client tried to reach another host"
 
 
 @pytest.fixture
@@ -39,13 +39,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "folder"
 
 
-def test_upload_makes_a_model_then_versions(kaggle: KaggleServer, environment: dict[str, str], folder: Path) -> None:
+def test_upload_creates_a_model_then_versions(kaggle: KaggleServer, environment: dict[str, str], folder: Path) -> None:
     upload = (
         "import kagglehub; kagglehub.model_upload(handle, folder, 'Apache 2.0', notes); result = kagglehub.whoami()"
     )
     who = run_client(upload, environment, handle=HANDLE, folder=str(folder), notes="")
     assert who == {"username": "user"}
-    assert kaggle.models["user/albert"].private  # as kagglehub makes them
+    assert kaggle.models["user/albert"].private  # the default of kagglehub
     assert kaggle.files(HANDLE) == dict(sorted(FILES.items()))
     (folder / "config.json").write_text("{'new': 1}")
     run_client(upload, environment, handle=HANDLE, folder=str(folder), notes="better")
@@ -83,10 +83,10 @@ def test_download_by_version_latest_and_path(kaggle: KaggleServer, environment: 
     assert found[2:] == [{"config.json": 3}, every, every]
     gets = kaggle.requests("GET")
     assert all(get.storage and not get.authorized for get in gets)
-    assert len(gets) == 1 + 1 + 3  # what is in the cache was not asked for again
+    assert len(gets) == 1 + 1 + 3  # cached files are not requested again
 
 
-def test_many_files_come_as_a_bundle(kaggle: KaggleServer, environment: dict[str, str]) -> None:
+def test_many_files_are_downloaded_as_a_bundle(kaggle: KaggleServer, environment: dict[str, str]) -> None:
     files = {f"shards/{number}.bin": bytes([number]) * 1000 for number in range(30)}
     kaggle.add_model(HANDLE, files)
     count = run_client(
@@ -103,7 +103,7 @@ def test_many_files_come_as_a_bundle(kaggle: KaggleServer, environment: dict[str
     assert len(kaggle.requests("GET")) == 1
 
 
-def test_who_may_see_what(kaggle: KaggleServer, environment: dict[str, str], folder: Path) -> None:
+def test_permissions(kaggle: KaggleServer, environment: dict[str, str], folder: Path) -> None:
     kaggle.add_model("user/albert/keras/tiny", FILES, private=True)
     kaggle.add_model("other/secret/keras/tiny", FILES, private=True)
     look = """
@@ -136,7 +136,7 @@ def test_who_may_see_what(kaggle: KaggleServer, environment: dict[str, str], fol
 
 
 def test_faults_while_downloading(kaggle: KaggleServer, environment: dict[str, str]) -> None:
-    large = WEIGHTS * 12  # kagglehub keeps what has arrived in steps of 1 MB
+    large = WEIGHTS * 12  # kagglehub resumes in steps of 1 MB
     kaggle.add_model(HANDLE, {"model.weights.h5": large})
     kaggle.fail("GET", "model.weights.h5", "truncate")
     kaggle.fail("GET", "model.weights.h5", "corrupt", after=2)

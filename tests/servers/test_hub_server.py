@@ -1,6 +1,6 @@
-"""The local Hub, tried by the real clients: if they are content, our own code can be tested against it.
+"""The local Hub works with the real clients.
 
-keras_hub tries it in test_kaggle_server.py, together with Kaggle, because it takes long to start.
+The test with keras_hub is in test_kaggle_server.py, because it uses both hubs and keras_hub takes long to start.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def test_upload_folder_and_snapshot_download(hub: HubServer, environment: dict[s
     assert all(request.authorized for request in hub.requests("GET", "/resolve/"))
 
 
-def test_a_commit_with_the_wrong_parent_is_refused(hub: HubServer, environment: dict[str, str]) -> None:
+def test_commit_with_a_wrong_parent_is_refused(hub: HubServer, environment: dict[str, str]) -> None:
     parent = hub.add_repo("user/model", {"a.txt": "1", "old/b.txt": "2", "old/c.txt": "3", "d.txt": "4"})
     result = run_client(
         """
@@ -105,7 +105,7 @@ def test_a_commit_with_the_wrong_parent_is_refused(hub: HubServer, environment: 
         assert len(hub.commits("user/model", revision)) == 2
 
 
-def test_somebody_pushes_in_between(hub: HubServer, environment: dict[str, str]) -> None:
+def test_commit_after_another_commit_is_refused(hub: HubServer, environment: dict[str, str]) -> None:
     parent = hub.add_repo("user/model", {"a.txt": "1"})
     hub.fail("POST", "/commit/", lambda: hub.add_commit("user/model", {"a.txt": "theirs"}))
     status = run_client(
@@ -124,7 +124,7 @@ def test_somebody_pushes_in_between(hub: HubServer, environment: dict[str, str])
     assert hub.files("user/model") == {"a.txt": b"theirs"}
 
 
-def test_large_files_go_up_in_parts(environment: dict[str, str], tmp_path: Path) -> None:
+def test_large_files_are_uploaded_in_parts(environment: dict[str, str], tmp_path: Path) -> None:
     with HubServer(part_size=100_000) as hub:
         hub.add_repo("user/model", {})
         run_client(
@@ -138,7 +138,7 @@ def test_large_files_go_up_in_parts(environment: dict[str, str], tmp_path: Path)
         assert hub.files("user/model") == {"w.h5": WEIGHTS}
 
 
-def test_questions_about_a_repository(hub: HubServer, environment: dict[str, str]) -> None:
+def test_metadata_of_a_repository(hub: HubServer, environment: dict[str, str]) -> None:
     card = "---\nlicense: apache-2.0\npipeline_tag: feature-extraction\ntags: [albert]\n---\n# Hello\n"
     sha = hub.add_repo("user/model", {"README.md": card, **FILES})
     answers = run_client(
@@ -179,7 +179,7 @@ def test_questions_about_a_repository(hub: HubServer, environment: dict[str, str
     assert answers["commits"] == ["Upload x.txt with huggingface_hub", "initial commit"]
 
 
-def test_what_is_missing_or_forbidden_is_called_by_its_name(hub: HubServer, environment: dict[str, str]) -> None:
+def test_missing_and_forbidden_repositories_raise_the_real_errors(hub: HubServer, environment: dict[str, str]) -> None:
     hub.add_repo("user/private", {"a.txt": "1"}, private=True)
     hub.add_repo("other/private", {"a.txt": "1"}, private=True)
     hub.add_repo("other/gated", {"a.txt": "1"}, gated=True)
@@ -273,7 +273,7 @@ def test_card_problems() -> None:
 
 
 def test_faults_while_downloading(hub: HubServer, environment: dict[str, str]) -> None:
-    large = WEIGHTS * 100  # huggingface_hub keeps what has arrived in steps of 10 MB
+    large = WEIGHTS * 100  # huggingface_hub resumes in steps of 10 MB
     hub.add_repo("user/model", {**FILES, "model.safetensors": large})
     hub.fail("GET", "/storage/", "truncate")
     hub.fail("GET", "/resolve/.*config.json", 429, retry_after=0)
@@ -328,7 +328,7 @@ def test_faults_while_uploading(hub: HubServer, environment: dict[str, str], fol
     hub.fail("POST", "/commit/", "lose")
     kind, _, _ = run_client(upload, environment, folder=str(folder))
     assert kind == "RemoteProtocolError"
-    assert len(hub.commits("user/model")) == 2  # it was done; only the answer was lost
+    assert len(hub.commits("user/model")) == 2  # the commit exists; only the response was lost
     assert run_client(upload, environment, folder=str(folder)) is None
     assert len(hub.commits("user/model")) == 2
     assert hub.files("user/model")["model.safetensors"] == WEIGHTS

@@ -1,0 +1,55 @@
+"""What KerasHub's ALBERT cannot compute, and how a checkpoint is adapted to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.errors import Problem
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+from albert_hub_bridge.mapping.heads import HEADS, Head
+from albert_hub_bridge.mapping.weights import POOLER, head_rules, weight_rules
+from albert_hub_bridge.model.architecture import DEFAULTS, Architecture
+
+
+def unsupported_by_keras(architecture: Architecture, head: Head | None) -> list[Problem]:
+    """Return what KerasHub's ALBERT cannot compute."""
+    problems = [
+        Problem(
+            "unsupported value", name, f"expected {DEFAULTS[name]!r}, found {value!r}: KerasHub computes nothing else"
+        )
+        for name, value in architecture.differences_from_keras.items()
+    ]
+    if head is not None and not HEADS[head.kind].keras:
+        missing = "sentence-order head" if head.kind == "pretraining" else HEADS[head.kind].description
+        problems.append(Problem("unsupported", "head", f"KerasHub's ALBERT has no {missing}"))
+    return problems
+
+
+def with_heads_of_keras(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint without heads that KerasHub does not have.
+
+    Of a pretraining head, the masked LM stays.
+    """
+    head = checkpoint.head
+    if head is None or HEADS[head.kind].keras:
+        return checkpoint
+    kept = replace(head, kind="masked_lm") if head.kind == "pretraining" else None
+    kept_rules = head_rules("masked_lm") if kept is not None else ()
+    rules = [rule for rule in checkpoint.head_rules if rule not in kept_rules]
+    return checkpoint.without(rules, kept, "unsupported by KerasHub")
+
+
+def with_pooler(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with a pooler. One of zeros is added if it has none, because KerasHub needs one."""
+    if checkpoint.has_pooler:
+        return checkpoint
+    pooler = {
+        rule.albert_hub: LazyTensor(shape, checkpoint.dtype, partial(np.zeros, shape, DTYPES[checkpoint.dtype]))
+        for rule in weight_rules(checkpoint.architecture)
+        if rule.albert_hub in POOLER and (shape := rule.shape("albert_hub", checkpoint.sizes))
+    }
+    return replace(checkpoint, weights={**checkpoint.weights, **pooler})

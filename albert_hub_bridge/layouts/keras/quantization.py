@@ -1,0 +1,104 @@
+"""Quantized presets: int8 weights are dequantized to float32, as Keras computes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+
+
+def check_policy(file: Path, policy: Any) -> None:
+    """Refuse a dtype policy with weights that this package does not read. It reads floats and int8.
+
+    Raises:
+        ConfigurationError: The policy has another quantization, or is not a policy.
+    """
+    if policy is None or isinstance(policy, str):
+        return  # the weights have their own dtype
+    policies = [policy]
+    if isinstance(policy, dict) and policy.get("class_name") == "DTypePolicyMap":
+        config = policy.get("config")
+        table = config.get("policy_map") if isinstance(config, dict) else None
+        policies = list(table.values()) if isinstance(table, dict) else [None]
+    for each in policies:
+        name, config = (each.get("class_name"), each.get("config")) if isinstance(each, dict) else (each, None)
+        mode = config.get("mode") if isinstance(config, dict) else None
+        if name != "DTypePolicy" and (name, mode) != ("QuantizedDTypePolicy", "int8"):
+            detail = f"expected DTypePolicy, or QuantizedDTypePolicy of mode int8, found {name}"
+            detail += f" of mode {mode}" if mode is not None else ""
+            raise ConfigurationError(file, "configuration", [Problem("unsupported value", "dtype", detail)])
+
+
+def policy_name(policy: Any) -> str:
+    """Return the name of a serialized dtype policy; empty if it has none."""
+    if isinstance(policy, dict):
+        config = policy.get("config")
+        policy = config.get("name") if isinstance(config, dict) else None
+    return policy if isinstance(policy, str) else ""
+
+
+def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], bool]:
+    """Turn int8 kernels and embeddings into float32, as Keras does: the value divided by its scale.
+
+    Keras stores the scale after the layer's other variables: as `vars/1` of an embedding, and as `vars/2` of a dense
+    layer, after its bias. An embedding has one scale per row, and a dense layer one per output. Scales of an einsum
+    layer have leading axes of size 1.
+
+    Args:
+        file: The file of the weights, for the message.
+        tensors: Every dataset, by name.
+
+    Returns:
+        The tensors without the scales, and whether any was quantized. If so, biases and layer norms in half precision
+        become float32 too, which is exact, because a checkpoint has one dtype.
+
+    Raises:
+        WeightsError: A scale is missing or does not fit.
+
+    Source:
+        keras/src/layers/core/{dense,einsum_dense,embedding}.py, `_int8_call`.
+    """
+    result, problems = dict(tensors), []
+    for name, quantized in tensors.items():
+        if quantized.dtype != "int8" or not name.endswith("/vars/0"):
+            continue
+        layer = name.removesuffix("0")
+        is_embedding = layer.split("/")[-3].endswith("embedding")
+        scale = result.pop(layer + ("1" if is_embedding else "2"), None)
+        shape = () if scale is None else (*scale.shape, 1) if is_embedding else scale.shape[-len(quantized.shape) :]
+        if scale is None or scale.dtype not in DTYPES or not _fits(scale.shape, shape, quantized.shape):
+            found = "none" if scale is None else f"{scale.dtype} {scale.shape}"
+            detail = f"expected float32 scales beside it, one a row or output, found {found}"
+            problems.append(Problem("wrong scale", name, detail))
+            continue
+        result[name] = LazyTensor(quantized.shape, "float32", partial(_divide, quantized, scale, shape))
+    if problems:
+        raise WeightsError(file, "weights", problems)
+    if len(result) == len(tensors):
+        return result, False
+    halves = {name: tensor for name, tensor in result.items() if tensor.dtype in ("bfloat16", "float16")}
+    return result | {name: _as_float32(tensor) for name, tensor in halves.items()}, True
+
+
+def _as_float32(tensor: LazyTensor) -> LazyTensor:
+    return LazyTensor(tensor.shape, "float32", lambda: tensor.load().astype(np.float32))
+
+
+def _fits(stored: tuple[int, ...], scale: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Return whether a stored scale has no other values than the reshaped one, and that one broadcasts to a shape."""
+    try:
+        return prod(stored) == prod(scale) and np.broadcast_shapes(scale, shape) == shape
+    except ValueError:
+        return False
+
+
+def _divide(quantized: LazyTensor, scale: LazyTensor, shape: tuple[int, ...]) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):  # the writer refuses what a scale of zero leads to
+        return quantized.load().astype(np.float32) / scale.load().astype(np.float32).reshape(shape)

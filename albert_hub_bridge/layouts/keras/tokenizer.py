@@ -1,0 +1,103 @@
+"""The tokenizer and the preprocessor of a KerasHub preset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from albert_hub_bridge.checkpoint import TokenizerSpec
+from albert_hub_bridge.disk.durable import write_file
+from albert_hub_bridge.disk.source_folder import SourceFolder
+from albert_hub_bridge.disk.strict_json import write_json
+from albert_hub_bridge.errors import ConfigurationError, Problem
+from albert_hub_bridge.formats.sentencepiece import read_vocabulary
+from albert_hub_bridge.layouts.configuration import read_fields
+from albert_hub_bridge.layouts.keras.files import PREPROCESSOR, TASK, TOKENIZER, VOCABULARY
+from albert_hub_bridge.layouts.keras.objects import MODULES, config_of, policy, read_keras_config, serialized
+from albert_hub_bridge.layouts.keras.task import Task
+from albert_hub_bridge.mapping.configs import KERAS_TOKENIZER, IgnoredKey
+from albert_hub_bridge.mapping.configs import PREPROCESSOR as PREPROCESSOR_KEYS
+from albert_hub_bridge.mapping.heads import HEADS, Head
+from albert_hub_bridge.mapping.vocabulary import bake_normalization
+from albert_hub_bridge.model.architecture import Architecture
+from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization
+
+
+def read_tokenizer(
+    source: SourceFolder, architecture: Architecture, task: Task | None
+) -> tuple[TokenizerSpec | None, list[IgnoredKey], list[str]]:
+    """Read the tokenizer of a preset, if it has one.
+
+    Returns:
+        The tokenizer, the settings that are not converted, and notes for the report.
+
+    Raises:
+        FileError, ConfigurationError, VocabularyError: A file is wrong, or two files contradict each other.
+    """
+    if VOCABULARY not in source:
+        return None, [], [f"The preset has no {VOCABULARY}: the result has no tokenizer."]
+    proto, vocabulary = read_vocabulary(source.path(VOCABULARY), architecture)
+    if TOKENIZER in source:
+        read_fields(source.path(TOKENIZER), KERAS_TOKENIZER, read_keras_config(source, TOKENIZER, "Tokenizer"))
+    found = []
+    if PREPROCESSOR in source:
+        keys = read_keras_config(source, PREPROCESSOR, "Preprocessor")
+        found.append(_read_preprocessor(source.path(PREPROCESSOR), keys))
+    if task is not None and task.preprocessor is not None:
+        found.append(_read_preprocessor(task.file, task.preprocessor))
+    packing, ignored = found[0] if found else ({}, [])
+    problems = [
+        Problem("contradiction", key, f"expected {value!r} as {TASK} has, found {packing[key]!r}")
+        for key, value in (found[-1][0].items() if found else ())
+        if value != packing[key]
+    ]
+    if problems:
+        raise ConfigurationError(source.folder / PREPROCESSOR, "configuration", problems)
+    return TokenizerSpec(proto, vocabulary, TextNormalization(), **packing), ignored, []
+
+
+def _read_preprocessor(file: Path, keys: Mapping[str, Any]) -> tuple[dict[str, Any], list[IgnoredKey]]:
+    """Read how inputs are packed, and check the tokenizer that is nested in the preprocessor."""
+    fields, ignored = read_fields(file, PREPROCESSOR_KEYS, keys)
+    if (tokenizer := keys.get("tokenizer")) is not None:
+        read_fields(file, KERAS_TOKENIZER, config_of(file, tokenizer, "Tokenizer", "tokenizer"))
+    return fields, [key for key in ignored if key.key != "tokenizer"]  # it was read just now
+
+
+def write_tokenizer(tokenizer: TokenizerSpec, head: Head | None, folder: Path) -> dict[str, Any] | None:
+    """Write the tokenizer of a preset, and its preprocessor where it needs one.
+
+    Returns:
+        The preprocessor as a serialized object, or None if none was written.
+
+    Raises:
+        OSError: The system did not write a file, which it names.
+    """
+    config = {"name": "albert_tokenizer", "trainable": True, "dtype": policy("int32")}
+    config |= {"config_file": TOKENIZER, "proto": None, "sequence_length": None, "add_bos": False, "add_eos": False}
+    nested = serialized("AlbertTokenizer", config)
+    write_json(folder / TOKENIZER, nested)
+    (folder / VOCABULARY).parent.mkdir(parents=True)
+    write_file(folder / VOCABULARY, bake_normalization(tokenizer.proto, tokenizer.normalization))
+    # KerasHub has no `longest_first`; `round_robin` is the nearest.
+    truncate = "waterfall" if tokenizer.truncate == "waterfall" else "round_robin"
+    # Without preprocessor.json KerasHub makes a preprocessor with these defaults. A task needs the file.
+    if head is None and tokenizer.sequence_length in (None, 512) and truncate == "round_robin":
+        return None
+    task = HEADS[head.kind].keras if head is not None else "AlbertTextClassifier"
+    config = {
+        "name": MODULES[f"{task}Preprocessor"],
+        "trainable": True,
+        "dtype": policy("float32"),
+        "tokenizer": nested,
+        "config_file": PREPROCESSOR,
+        "sequence_length": tokenizer.sequence_length or 512,
+        "truncate": truncate,
+    }
+    if task == "AlbertMaskedLM":  # KerasHub's defaults
+        config |= {"mask_selection_rate": 0.15, "mask_selection_length": 96}
+        config |= {"mask_token_rate": 0.8, "random_token_rate": 0.1}
+    preprocessor = serialized(f"{task}Preprocessor", config)
+    write_json(folder / PREPROCESSOR, preprocessor)
+    return preprocessor

@@ -1,0 +1,84 @@
+"""The options of `convert`: one dataclass for the function, the command line and the recorded command."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from typing import Any, get_args
+
+import pytest
+
+from albert_hub_bridge import cli, convert
+from albert_hub_bridge.commands.options import ConvertOptions, Dtype
+from albert_hub_bridge.errors import TargetError
+from albert_hub_bridge.formats.lazy_tensors import DTYPES
+
+
+DEFAULTS = {field.name: field.default for field in fields(ConvertOptions)}
+
+
+@pytest.mark.parametrize("function", [convert, cli.convert])
+def test_function_and_command_line_have_every_field_and_its_default(function: Any) -> None:
+    parameters = list(inspect.signature(function).parameters.values())
+    options = [each for each in parameters if each.name in DEFAULTS]
+    assert [each.name for each in options] == list(DEFAULTS)
+    assert [each.default for each in options[1:]] == [*DEFAULTS.values()][1:]
+    assert options[0].default is inspect.Parameter.empty
+    others = [each.name for each in parameters if each.name not in DEFAULTS]
+    assert others[:3] == ["source", "target", "overwrite"]
+
+
+def test_dtypes_are_those_of_the_weights() -> None:
+    assert get_args(Dtype) == tuple(DTYPES)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"to": "keras"}, "--to keras"),
+        ({"to": "keras", "normalize": "keep", "dtype": None, "drop_head": False}, "--to keras"),
+        (
+            {
+                "to": "albert_hub",
+                "normalize": "uncased",
+                "dtype": "float16",
+                "max_shard_size": "2KB",
+                "include_code": True,
+                "drop_head": True,
+                "sentence_transformers": "cls",
+                "allow_pickle": True,
+            },
+            "--to albert_hub --normalize uncased --dtype float16 --max-shard-size 2KB --include-code --drop-head "
+            "--sentence-transformers cls --allow-pickle",
+        ),
+    ],
+)
+def test_command_gives_what_is_not_the_default(options: dict[str, Any], words: str) -> None:
+    assert ConvertOptions(**options).command("a", "b") == f"albert-hub-bridge convert a b {words}"
+
+
+def test_wrong_values_are_all_listed() -> None:
+    wrong: Any = {
+        "to": "onnx",
+        "normalize": "x",
+        "dtype": "int8",
+        "max_shard_size": "0",
+        "sentence_transformers": "max",
+    }
+    with pytest.raises(ValueError, match="to must be one of") as error:
+        ConvertOptions(**wrong)
+    assert str(error.value).splitlines() == [
+        "to must be one of keras, albert_hub, transformers, not 'onnx'.",
+        "normalize must be one of keep, none, uncased, not 'x'.",
+        "dtype must be one of None, float32, bfloat16, float16, not 'int8'.",
+        "sentence_transformers must be one of None, mean, cls, not 'max'.",
+        "A size is a number of bytes, or a text such as 200MB, not '0'.",
+    ]
+
+
+def test_unsupported_options_are_all_listed() -> None:
+    with pytest.raises(TargetError) as error:
+        ConvertOptions("keras", include_code=True, sentence_transformers="mean")
+    first, second = str(error.value).splitlines()
+    assert first.startswith("Only the albert_hub layout can include code, and the target's layout is keras: KerasHub")
+    assert second.startswith("sentence-transformers loads no KerasHub presets.")
