@@ -24,7 +24,7 @@ def sample(tmp_path: Path) -> Path:
     return tmp_path / "sample"
 
 
-def test_convert_inspect_and_verify_say_what_they_found(sample: Path, tmp_path: Path) -> None:
+def test_convert_inspect_and_verify_print_reports(sample: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     result = runner.invoke(app, ["convert", str(sample), str(target), "--to", "albert_hub"])
     assert result.exit_code == 0, result.output
@@ -39,7 +39,7 @@ def test_convert_inspect_and_verify_say_what_they_found(sample: Path, tmp_path: 
     assert "PASSED: source and target match." in result.stdout
 
 
-def test_reports_are_json_where_asked(sample: Path, tmp_path: Path) -> None:
+def test_json_reports(sample: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     for arguments in (
         ["convert", str(sample), str(target), "--to", "transformers", "--json"],
@@ -56,7 +56,7 @@ def test_reports_are_json_where_asked(sample: Path, tmp_path: Path) -> None:
     assert "does not exist" in json.loads(result.stdout)["error"]
 
 
-def test_a_difference_exits_with_1(sample: Path, tmp_path: Path) -> None:
+def test_difference_exits_with_1(sample: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     runner.invoke(app, ["convert", str(sample), str(target), "--to", "keras"])
     with h5py.File(target / "model.weights.h5", "r+") as file:
@@ -71,7 +71,7 @@ def test_a_difference_exits_with_1(sample: Path, tmp_path: Path) -> None:
     assert "embeddings_projection.bias" in result.stdout
 
 
-def test_wrong_input_exits_with_2_and_one_message(sample: Path, tmp_path: Path) -> None:
+def test_wrong_source_exits_with_2_and_one_message(sample: Path, tmp_path: Path) -> None:
     with h5py.File(sample / "model.weights.h5", "r+") as file:
         del file["layers/dense/vars/1"], file["layers/dense/vars/0"]
     target = tmp_path / "target"
@@ -101,7 +101,7 @@ def test_wrong_input_exits_with_2_and_one_message(sample: Path, tmp_path: Path) 
         ["verify", "SAMPLE", "SAMPLE", "--tolerance", "-1"],
     ],
 )
-def test_every_wrong_call_exits_with_2_and_no_traceback(arguments: list[str], sample: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_exit_with_2(arguments: list[str], sample: Path, tmp_path: Path) -> None:
     names = {"SAMPLE": str(sample), "TARGET": str(tmp_path / "target")}
     for name, path in names.items():
         arguments = [argument.replace(name, path) for argument in arguments]
@@ -112,7 +112,7 @@ def test_every_wrong_call_exits_with_2_and_no_traceback(arguments: list[str], sa
     assert not (tmp_path / "target").exists()
 
 
-def test_names_are_printed_as_they_are(sample: Path, tmp_path: Path) -> None:
+def test_names_with_markup_are_printed_verbatim(sample: Path, tmp_path: Path) -> None:
     odd = tmp_path / "a[red]b [_] :smile: back\\[bold]x"
     sample.rename(odd)
     texts = tmp_path / "texts.txt"
@@ -134,7 +134,7 @@ def test_names_are_printed_as_they_are(sample: Path, tmp_path: Path) -> None:
     assert "[nowhere] :smile:" in result.stderr
 
 
-def test_a_terminal_that_knows_only_ascii_is_no_obstacle(sample: Path, tmp_path: Path) -> None:
+def test_ascii_terminal(sample: Path, tmp_path: Path) -> None:
     target = tmp_path / "zürich"
     command = [sys.executable, "-m", "albert_hub_bridge", "convert", str(sample), str(target), "--to", "albert_hub"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -150,6 +150,6 @@ def test_texts_that_are_not_utf8_are_refused(sample: Path, tmp_path: Path) -> No
     assert "is not UTF-8" in result.stderr
 
 
-def test_the_version_is_said() -> None:
+def test_version() -> None:
     result = runner.invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"{__version__}\n")

@@ -1,4 +1,4 @@
-"""What the package is from outside: light to import, complete in its wheel, known to the Auto classes."""
+"""The package as a whole: its imports, its public names, its wheel, and its registration with the Auto classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _imported_after(code: str, *arguments: str) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def test_importing_it_is_light() -> None:
+def test_import_is_light() -> None:
     heavy = {"keras", "keras_hub", "tensorflow", "jax", "h5py", "ray", "kagglehub", "rich", "torch", "transformers"}
     assert not heavy & _imported_after("import albert_hub_bridge")
 
@@ -47,7 +47,7 @@ for source, to in (("sample", "transformers"), ("transformers", "albert_hub"), (
     assert not {"torch", "transformers", "keras", "keras_hub", "tensorflow"} & loaded
 
 
-# transformers imports itself in circles: our classes must never be needed before what they need is there.
+# transformers has circular imports: our classes must not be imported before the modules that they need.
 @pytest.mark.parametrize(
     "first",
     [
@@ -62,7 +62,7 @@ for source, to in (("sample", "transformers"), ("transformers", "albert_hub"), (
     ],
 )
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_the_auto_classes_know_us_whoever_is_imported_first(first: str, order: str) -> None:
+def test_auto_classes_are_registered_in_any_import_order(first: str, order: str) -> None:
     imports = f"import {first}\n"
     imports = imports + "import albert_hub_bridge\n" if order == "before" else "import albert_hub_bridge\n" + imports
     code = """
@@ -95,12 +95,12 @@ def test_every_public_name_can_be_imported_first(name: str) -> None:
     assert name in dir(albert_hub_bridge)
 
 
-def test_names_that_are_not_there_are_said() -> None:
+def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         albert_hub_bridge.nothing  # noqa: B018
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+def test_wheel_contains_the_package_only(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")

@@ -8,8 +8,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.commands.reports import Conversion
@@ -140,6 +138,8 @@ def write_record_files(folder: Path, record: ConversionRecord, location: str) ->
     Raises:
         ConfigurationError: No card can be made of the record.
     """
+    from jinja2 import TemplateError  # slow to import, and most commands render no card
+
     record = replace(record, picture=_update_picture(folder, record))
     with add_filename(folder / RECORD):
         before = (folder / RECORD).read_bytes()

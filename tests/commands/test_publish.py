@@ -1,31 +1,21 @@
-"""From a source to a hub and back, with the real clients; what is refused; and the card."""
+"""From a source to a hub and back, with the hubs' own clients; and what is not pushed."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from huggingface_hub import ModelCard
-from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from albert_hub_bridge import card, check, convert, inspect, push, verify
-from albert_hub_bridge.cli import app
+from albert_hub_bridge import convert, push, verify
 from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.errors import ConfigurationError, TargetError
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.mapping.heads import Head
-from albert_hub_bridge.mapping.weights import POOLER
-from albert_hub_bridge.provenance.model_card import BEGIN, END, render_card
-from albert_hub_bridge.provenance.picture import draw_parity
-from albert_hub_bridge.provenance.record import read_record
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests.servers.hub_server import HubServer
 from tests.servers.kaggle_server import KaggleServer
@@ -66,9 +56,7 @@ def _converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
     return folder
 
 
-def test_a_kaggle_preset_becomes_a_repository_that_transformers_loads(
-    preset: Path, hub: HubServer, tmp_path: Path
-) -> None:
+def test_kaggle_preset_becomes_a_repository_on_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> None:
     with KaggleServer() as kaggle:
         kaggle.add_model("keras/albert/keras/sample", _files(preset))
         environment = client_environment(tmp_path / "home", hub, kaggle)
@@ -112,9 +100,7 @@ def test_a_kaggle_preset_becomes_a_repository_that_transformers_loads(
     np.testing.assert_allclose(np.array(found[1]), expected, atol=1e-5, rtol=0)
 
 
-def test_a_repository_becomes_a_preset_that_kerashub_loads(
-    hub: HubServer, environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_repository_becomes_a_preset_on_the_hub(hub: HubServer, environment: dict[str, str], tmp_path: Path) -> None:
     head = Head(kind="sequence_classification", num_labels=3, labels=("a", "b", "c"))
     (tmp_path / "transformers").mkdir()
     checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=head)
@@ -143,7 +129,7 @@ def test_a_repository_becomes_a_preset_that_kerashub_loads(
     assert dict(zip("abc", found[0], strict=True)) == pytest.approx(theirs, abs=1e-5)
 
 
-def test_pushing_again_keeps_what_others_did_and_commits_only_what_is_new(
+def test_second_push_keeps_other_commits(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = _converted(preset, tmp_path / "albert")
@@ -160,7 +146,7 @@ def test_pushing_again_keeps_what_others_did_and_commits_only_what_is_new(
     assert hub.files("user/albert")["notes.txt"] == b"somebody else's"
 
 
-def test_somebody_elses_commit_is_noticed_and_not_overwritten(
+def test_concurrent_commit_is_not_overwritten(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = _converted(preset, tmp_path / "albert")
@@ -190,7 +176,7 @@ for _ in range(2):
 """
 
 
-# Who fails how while we push, and what is said of it. What the client tries again by itself ends well.
+# Which request fails how during a push, and the message. The client itself repeats some requests with success.
 # fmt: off
 HUGGING_FACE_FAULTS: tuple[tuple[str, str, str, Any, str], ...] = (
     ("broken",    "POST", "/commit/",          500,        "was not changed"),
@@ -237,7 +223,7 @@ def _push_all(environment: dict[str, str], folder: Path, targets: dict[str, str]
     assert again == ["good"] * len(targets)
 
 
-def test_a_hub_that_fails_leaves_no_half_and_the_next_try_finishes(
+def test_failed_push_to_hugging_face_can_be_repeated(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = _converted(preset, tmp_path / "albert")
@@ -253,7 +239,7 @@ def test_a_hub_that_fails_leaves_no_half_and_the_next_try_finishes(
         assert (len(commits), {name: sent[name] for name in expected}) == (1, expected), row[0]
 
 
-def test_kaggle_that_fails_leaves_no_half_and_the_next_try_finishes(preset: Path, tmp_path: Path) -> None:
+def test_failed_push_to_kaggle_can_be_repeated(preset: Path, tmp_path: Path) -> None:
     folder = _converted(preset, tmp_path / "keras", "keras")
     with KaggleServer() as kaggle:
         for name, method, path, how, _ in KAGGLE_FAULTS:
@@ -266,7 +252,7 @@ def test_kaggle_that_fails_leaves_no_half_and_the_next_try_finishes(preset: Path
             assert set(kaggle.files(handle)) == set(_files(folder))
 
 
-def test_a_preset_goes_to_kaggle(preset: Path, tmp_path: Path) -> None:
+def test_push_to_kaggle(preset: Path, tmp_path: Path) -> None:
     folder = _converted(preset, tmp_path / "keras", "keras")
     (folder / "private.txt").write_text("stays here")
     with KaggleServer() as kaggle:
@@ -281,7 +267,7 @@ def test_a_preset_goes_to_kaggle(preset: Path, tmp_path: Path) -> None:
 # What is refused before anything is sent.
 
 
-def test_only_what_was_verified_and_not_changed_is_pushed(preset: Path, tmp_path: Path) -> None:
+def test_unverified_or_changed_folder_is_not_pushed(preset: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigurationError, match=r"missing +conversion.json +expected the record of a conversion, found none"
     ):
@@ -299,23 +285,7 @@ def test_only_what_was_verified_and_not_changed_is_pushed(preset: Path, tmp_path
     assert not record_verification(tmp_path / "transformers", verify(preset, preset))
 
 
-def test_what_was_left_out_on_purpose_is_no_difference(tmp_path: Path) -> None:
-    (tmp_path / "transformers").mkdir()
-    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=Head(kind="pretraining"))
-    write_repository(checkpoint, tmp_path / "transformers", "transformers")
-    convert(tmp_path / "transformers", tmp_path / "keras", to="keras", drop_head=True)
-    report = verify(tmp_path / "transformers", tmp_path / "keras")
-    assert report.passed
-    assert "head_output" in report.max_abs_difference
-    assert "Left out of the target, as its conversion.json says: sentence_order_classifier.bias" in report.notes[0]
-    (tmp_path / "keras" / "conversion.json").unlink()  # then nobody says that it was on purpose
-    assert verify(tmp_path / "transformers", tmp_path / "keras").different_tensors == [
-        "sentence_order_classifier.bias",
-        "sentence_order_classifier.weight",
-    ]
-
-
-def test_what_does_not_agree_is_not_pushed(preset: Path, tmp_path: Path) -> None:
+def test_folder_that_differs_is_not_pushed(preset: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), seed=1), other)
@@ -326,159 +296,7 @@ def test_what_does_not_agree_is_not_pushed(preset: Path, tmp_path: Path) -> None
     assert "**No**" in (tmp_path / "transformers" / "README.md").read_text()
 
 
-# The card and the record.
-
-
-def test_the_card_says_what_was_done_and_nothing_that_was_not_measured(preset: Path, tmp_path: Path) -> None:
-    convert(preset, tmp_path / "transformers", to="transformers", dtype="bfloat16", normalize="uncased")
-    text = (tmp_path / "transformers" / "README.md").read_text()
-    assert "Not measured." in text
-    assert "The weights were converted from float32 to bfloat16, and rounded." in text
-    assert "not lower-cased" not in text
-    assert "its tokenizer does not apply" in text
-    metadata = yaml.safe_load(text.split("---")[1])
-    assert metadata == {
-        "library_name": "transformers",
-        "pipeline_tag": "feature-extraction",
-        "tags": ["albert", "albert-hub-bridge", "pytorch"],
-    }
-    assert str(tmp_path) not in text
-    assert str(tmp_path) not in (tmp_path / "transformers" / "conversion.json").read_text()
-    convert(preset, tmp_path / "albert_hub", to="albert_hub")
-    text = (tmp_path / "albert_hub" / "README.md").read_text()
-    assert "**Texts are not lower-cased.**" in text
-    assert "import albert_hub_bridge" in text
-
-
-def test_its_metadata_pass_the_hubs_own_check(
-    preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
-) -> None:
-    cards = []
-    for layout in ("keras", "albert_hub", "transformers"):
-        _converted(preset, tmp_path / layout, layout)
-        cards.append((tmp_path / layout / "README.md").read_text())
-        data = ModelCard(cards[-1]).data
-        assert data.library_name == ("keras-hub" if layout == "keras" else "transformers")
-        assert [result.metric_type for result in data.eval_results or []] == ["max_abs_difference"] * 2
-    run_client(
-        "from huggingface_hub import ModelCard\nfor card in cards: ModelCard(card).validate()", environment, cards=cards
-    )
-    assert len(hub.requests("POST", "/api/validate-yaml")) == 3
-
-
-def test_what_people_write_into_a_card_stays(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "transformers")
-    file = folder / "README.md"
-    file.write_text(file.read_text().replace(BEGIN, f"{BEGIN}\n## What I use it for\n\nCounting sheep."))
-    file.write_text(file.read_text().replace("# transformers", "# Something else"))
-    assert card(folder) == file
-    assert "Counting sheep." in file.read_text()
-    assert "# transformers" in file.read_text()
-    convert(preset, folder, to="transformers", overwrite=True)
-    text = file.read_text()
-    assert "## What I use it for\n\nCounting sheep." in text
-    assert text.index(BEGIN) < text.index("Counting sheep.") < text.index(END)
-    assert "Not measured." in text
-
-
-def test_a_card_shows_what_was_measured_of_every_layer(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "transformers")
-    record = json.loads((folder / "conversion.json").read_text())
-    layers = record["verification"]["layer_differences"]
-    # The embeddings, and 2 layers of each of 2 groups, both run twice; the last is what comes out.
-    assert len(layers) == 1 + SAMPLE_ARCHITECTURE.num_layers * SAMPLE_ARCHITECTURE.num_inner_repetitions
-    assert layers[-1] == record["verification"]["max_abs_difference"]["sequence_output"] <= 1e-5
-    picture = (folder / "parity.png").read_bytes()
-    assert picture == draw_parity(record["verification"])
-    assert record["picture"] == {"bytes": len(picture), "sha256": hashlib.sha256(picture).hexdigest()}
-    assert "](parity.png)" in (folder / "README.md").read_text()
-    # Only where it was measured, and only that which was.
-    convert(preset, tmp_path / "albert_hub", to="albert_hub")
-    assert "](parity.png)" not in (tmp_path / "albert_hub" / "README.md").read_text()
-    (folder / "parity.png").write_bytes(b"something else")
-    card(folder)
-    assert (folder / "parity.png").read_bytes() == picture
-    convert(preset, folder, to="transformers", overwrite=True)
-    assert not (folder / "parity.png").exists()
-
-
-def test_a_layer_that_is_wrong_shows_where(preset: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary())
-    name = "transformer_layers.1.0.feedforward_output_dense.bias"
-    weight = checkpoint.weights[name]
-    changed = replace(weight, load=lambda: 2 * weight.read())
-    write_preset(replace(checkpoint, weights={**checkpoint.weights, name: changed}), other)
-    layers = verify(preset, other).layer_differences
-    # Group 0 is right: the embeddings, and its 2 layers run twice.
-    assert max(layers[:5]) <= 1e-5
-    assert min(layers[5:]) > 1e-2
-
-
-def test_no_picture_without_matplotlib_and_of_what_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = {"layer_differences": [1e-6, 0.0], "tolerance": 1e-5}
-    assert (draw_parity(measured) or b"").startswith(b"\x89PNG")
-    assert draw_parity({**measured, "layer_differences": [1e-6, None]}) is None
-    assert draw_parity({**measured, "layer_differences": []}) is None
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert draw_parity(measured) is None
-
-
-@pytest.mark.parametrize("layout", ["keras", "transformers", "albert_hub"])
-def test_a_record_that_has_other_tensors_is_noticed(layout: str, preset: Path, tmp_path: Path) -> None:
-    """Whoever writes the checksum of a changed file into the record as well has still changed a tensor."""
-    convert(preset, tmp_path / "target", to=layout)  # type: ignore[arg-type]
-    assert check(tmp_path / "target").passed
-    file = tmp_path / "target" / "conversion.json"
-    record = json.loads(file.read_text())
-    name = "embeddings_projection.bias"
-    record["target"]["tensors"][name] = record["target"]["tensors"]["pooled_dense.bias"]
-    file.write_text(json.dumps(record))
-    report = check(tmp_path / "target")
-    assert (report.passed, report.changes, report.different_tensors) == (False, {}, [name])
-    result = runner.invoke(app, ["verify", str(tmp_path / "target")])
-    assert (result.exit_code, f"Changed tensors: {name}" in result.output) == (1, True)
-    record["target"]["tensors"] = [1]
-    file.write_text(json.dumps(record))
-    with pytest.raises(ConfigurationError, match=r"wrong type +target.tensors +expected dict\[str, str\], found \[1\]"):
-        check(tmp_path / "target")
-
-
-def test_a_folder_is_checked_by_its_own_record(preset: Path, tmp_path: Path) -> None:
-    def run(*options: str) -> tuple[int, str]:
-        result = runner.invoke(app, ["verify", str(folder), *options])
-        return result.exit_code, result.output
-
-    folder = _converted(preset, tmp_path / "transformers")
-    code, said = run()
-    tensors = check(folder).tensors
-    assert tensors == len(load_file(folder / "model.safetensors"))
-    assert (code, f"PASSED: all 6 files and {tensors} tensors are unchanged." in said) == (0, True)
-    (folder / "notes.txt").write_text("mine")
-    (folder / ".gitattributes").write_text("the hub's")
-    code, said = run()
-    assert (code, "not part of a preset or repository: notes.txt" in said) == (0, True)
-    (folder / "config.json").write_text("{}")
-    (folder / "spiece.model").unlink()
-    (folder / "task.json").write_text("{}")
-    (folder / "parity.png").write_bytes(b"not ours")
-    code, said = run("--json")
-    report = json.loads(said)
-    assert (code, report["passed"], report["files"]) == (1, False, 6)
-    names = {"config.json": "changed", "parity.png": "changed", "spiece.model": "missing"}
-    assert report["changes"] == {**names, "task.json": "new"}
-    assert report["others"] == ["notes.txt"]
-    code, said = run()
-    assert (code, "FAILED: 4 files and 0 tensors were changed since the conversion." in said) == (1, True)
-    assert check(folder).changes == report["changes"]
-    assert report["different_tensors"] == []  # nothing can be read any more
-    (folder / "conversion.json").unlink()
-    code, said = run()
-    assert (code, "expected the record of a conversion, found none" in said) == (2, True)
-
-
-def test_what_was_pushed_is_checked_where_it_is(
+def test_pushed_repository_is_checked_on_the_hub(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = _converted(preset, tmp_path / "transformers")
@@ -487,70 +305,3 @@ def test_what_was_pushed_is_checked_where_it_is(
     assert "parity.png" in hub.files("user/albert")
     hub.add_commit("user/albert", {"config.json": "{}", "notes.txt": "theirs"})
     assert run_client(COMMAND, environment, commands=commands[1:]) == [1]
-
-
-@pytest.mark.parametrize(
-    ("location", "layout", "expected"),
-    [
-        ("kaggle://user/albert/keras/a", "keras", 'AlbertBackbone.from_preset("kaggle://user/albert/keras/a")'),
-        (
-            "kaggle://user/albert/transformers/a",
-            "transformers",
-            'kagglehub.model_download("user/albert/transformers/a")',
-        ),
-        ("hf://user/a", "transformers", 'AutoModel.from_pretrained("user/a")'),
-        ("hf://user/a", "keras", 'AlbertBackbone.from_preset("hf://user/a")'),
-        ("a", "albert_hub", 'AutoModel.from_pretrained("a")'),
-    ],
-)
-def test_a_card_says_how_to_load_it_from_where_it_is(
-    location: str, layout: str, expected: str, preset: Path, tmp_path: Path
-) -> None:
-    convert(preset, tmp_path / "a", to=layout)  # type: ignore[arg-type]
-    record = read_record(tmp_path / "a")
-    assert record is not None
-    text = render_card(record, location)
-    assert expected in text
-    assert "\n# a\n" in text
-
-
-def test_a_card_says_that_kerashub_reads_only_what_it_computes_rightly(tmp_path: Path) -> None:
-    # fmt: off
-    for name, settings, head, reads in (
-        ("plain",     {},                     None,                                           True),
-        ("gelu",      {"activation": "gelu"}, None,                                           False),
-        ("no-pooler", {},                     Head(kind="token_classification", num_labels=2), False),
-    ):
-        # fmt: on
-        checkpoint = random_checkpoint(replace(SAMPLE_ARCHITECTURE, **settings), train_vocabulary(), head=head)
-        if head is not None:
-            encoder = {name: weight for name, weight in checkpoint.weights.items() if name not in POOLER}
-            checkpoint = replace(checkpoint, weights=encoder)
-        (tmp_path / name).mkdir()
-        write_repository(checkpoint, tmp_path / name, "albert_hub")
-        convert(tmp_path / name, tmp_path / f"{name}-transformers", to="transformers")
-        assert ("KerasHub reads" in (tmp_path / f"{name}-transformers" / "README.md").read_text()) is reads, name
-
-
-def test_a_folder_tells_where_it_comes_from_and_what_happened_since(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "transformers")
-    assert inspect(folder).made_by == "converted from sample, by albert-hub-bridge 0.1.0"
-    (folder / "tokenizer_config.json").write_text("{}")
-    assert "since then: {'tokenizer_config.json': 'changed'}" in str(inspect(folder).made_by)
-    record = json.loads((folder / "conversion.json").read_text())
-    for change, problem in (
-        ({"tool": None}, "wrong type +tool"),
-        ({"target": {"files": {"config.json": "abc"}}}, r"target\.files +expected dict\[str, FileDigest\], found"),
-        ({"target": {"files": {}}}, r"missing key +target\.tensors +expected dict\[str, str\], found none"),
-        ({"picture": {}}, r"missing key +picture\.sha256 +expected str, found none"),
-        ({"more": 1}, "unknown key +more +expected no such key, found 1"),
-        ({"head_kind": "tail"}, "wrong type +head_kind +expected one of masked_lm, .* or none, found 'tail'"),
-        ({"verification": {"passed": 1}}, r"wrong type +verification\.passed +expected bool, found 1"),
-        ({"verification": {}}, r"(?s)missing key +verification\.passed .*missing key +verification\.notes "),
-    ):
-        (folder / "conversion.json").write_text(json.dumps(record | change))
-        with pytest.raises(ConfigurationError, match=problem):
-            inspect(folder)
-    (folder / "conversion.json").write_text('{"tool": "another", "source": {}, "target": {}}')
-    with pytest.raises(ConfigurationError, match="not a record of albert-hub-bridge"):
-        inspect(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import zipfile
 from pathlib import Path
@@ -88,9 +89,7 @@ def test_every_file_of_every_layout_is_named(tmp_path: Path) -> None:
 def test_every_row_of_the_layouts_is_named() -> None:
     text = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
     for layout in ("keras", "hub"):
-        module = pytest.importorskip(
-            f"albert_hub_bridge.layouts.{layout}.files", reason="the layouts have no tables yet"
-        )
+        module = importlib.import_module(f"albert_hub_bridge.layouts.{layout}.files")
         assert not [name for row in module.FILES for name in row.names if f"`{name}`" not in text]
 
 

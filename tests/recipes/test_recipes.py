@@ -62,7 +62,7 @@ def test_entries_are_the_published_checkpoints() -> None:
         assert parameter_count(entry.architecture) == entry.parameters, entry.name
 
 
-def test_the_cards_are_what_checkpoints_toml_says() -> None:
+def test_planned_cards_are_up_to_date() -> None:
     assert {file.name: file.read_text(encoding="utf-8") for file in CARDS.iterdir()} == planned_cards()
     assert len(planned_cards()) == 8
     for name, text in planned_cards().items():
@@ -98,7 +98,7 @@ def _entry(architecture: Architecture, golden: GoldenNumbers | None = None) -> E
     )
 
 
-def test_a_recipe_converts_and_verifies_with_golden_numbers(keras_preset: KerasPreset, tmp_path: Path) -> None:
+def test_recipe_compares_golden_numbers(keras_preset: KerasPreset, tmp_path: Path) -> None:
     first = {name: values[:1].astype(int).tolist() for name, values in keras_preset.inputs.items()}
     golden = GoldenNumbers(
         source="https://keras.io",
@@ -115,7 +115,7 @@ def test_a_recipe_converts_and_verifies_with_golden_numbers(keras_preset: KerasP
         recipes.verify_entry(entry, keras_preset.folder, tmp_path / "transformers")
 
 
-def test_a_recipe_refuses_another_checkpoint(tmp_path: Path) -> None:
+def test_recipe_refuses_another_checkpoint(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     entry = _entry(Architecture(**{**asdict(SAMPLE_ARCHITECTURE), "num_layers": 8, "intermediate_dim": 60}))
     with pytest.raises(recipes.ConfigurationError, match=r"differs +num_layers +expected 8, found 4") as error:
@@ -127,7 +127,7 @@ def test_a_recipe_refuses_another_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["keras_to_hf", "hf_to_keras", "verify_parity"])
-def test_a_recipe_can_be_run(module: str, tmp_path: Path) -> None:
+def test_recipe_runs_as_a_module(module: str, tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", f"conversion.{module}", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -141,7 +141,7 @@ def test_a_recipe_can_be_run(module: str, tmp_path: Path) -> None:
     assert run("no-such-entry", str(tmp_path), *target).returncode == 2
 
 
-def test_the_base_model_goes_the_whole_way(tmp_path: Path) -> None:
+def test_recipe_converts_the_base_architecture(tmp_path: Path) -> None:
     """The recipe as it is run for a published checkpoint, with the real architecture and random weights."""
     name = "albert_base_en_uncased"
     with new_folder(tmp_path / "source", False, is_written_file) as draft:
@@ -179,9 +179,7 @@ for arguments in commands:
 """
 
 
-def test_the_recipe_pulls_converts_verifies_and_pushes(
-    hub: HubServer, keras_preset: KerasPreset, tmp_path: Path
-) -> None:
+def test_recipe_pulls_converts_verifies_and_pushes(hub: HubServer, keras_preset: KerasPreset, tmp_path: Path) -> None:
     """The whole way with the real clients: nothing is pushed in a dry run, and all entries go by one command."""
     files = {
         path.relative_to(keras_preset.folder).as_posix(): path.read_bytes()
@@ -237,7 +235,7 @@ def test_the_recipe_pulls_converts_verifies_and_pushes(
     assert "parity.png" in sent
 
 
-def test_a_recipe_without_a_network_says_so_once(hub: HubServer, tmp_path: Path) -> None:
+def test_recipe_without_network_prints_one_error(hub: HubServer, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "conversion.hf_to_keras", "all", "--output", str(tmp_path)]
     environment = client_environment(tmp_path / "home", hub)
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
@@ -247,7 +245,7 @@ def test_a_recipe_without_a_network_says_so_once(hub: HubServer, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_demo_shows_every_weight_identical(tmp_path: Path) -> None:
+def test_demo_finds_all_weights_identical(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", "from conversion.demo import main; main()"],
         capture_output=True,

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from albert_hub_bridge import card, convert, verify
+from albert_hub_bridge.commands.recording import record_verification
+from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.mapping.heads import Head
+from albert_hub_bridge.mapping.weights import POOLER
+from albert_hub_bridge.provenance.model_card import BEGIN, END, render_card
+from albert_hub_bridge.provenance.picture import draw_parity
+from albert_hub_bridge.provenance.record import read_record
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
+from tests.servers.hub_server import HubServer
+from tests.servers.local_server import run_client
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("preset") / "sample"
+    write_sample_preset(folder)
+    return folder
+
+
+def _converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
+    convert(preset, folder, to=to)  # type: ignore[arg-type]
+    assert record_verification(folder, verify(preset, folder))
+    return folder
+
+
+def test_card_of_an_unverified_folder(preset: Path, tmp_path: Path) -> None:
+    convert(preset, tmp_path / "transformers", to="transformers", dtype="bfloat16", normalize="uncased")
+    text = (tmp_path / "transformers" / "README.md").read_text()
+    assert "Not measured." in text
+    assert "The weights were converted from float32 to bfloat16, and rounded." in text
+    assert "not lower-cased" not in text
+    assert "its tokenizer does not apply" in text
+    metadata = yaml.safe_load(text.split("---")[1])
+    assert metadata == {
+        "library_name": "transformers",
+        "pipeline_tag": "feature-extraction",
+        "tags": ["albert", "albert-hub-bridge", "pytorch"],
+    }
+    assert str(tmp_path) not in text
+    assert str(tmp_path) not in (tmp_path / "transformers" / "conversion.json").read_text()
+    convert(preset, tmp_path / "albert_hub", to="albert_hub")
+    text = (tmp_path / "albert_hub" / "README.md").read_text()
+    assert "**Texts are not lower-cased.**" in text
+    assert "import albert_hub_bridge" in text
+
+
+def test_metadata_pass_the_check_of_the_hub(
+    preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    cards = []
+    for layout in ("keras", "albert_hub", "transformers"):
+        _converted(preset, tmp_path / layout, layout)
+        cards.append((tmp_path / layout / "README.md").read_text())
+        data = ModelCard(cards[-1]).data
+        assert data.library_name == ("keras-hub" if layout == "keras" else "transformers")
+        assert [result.metric_type for result in data.eval_results or []] == ["max_abs_difference"] * 2
+    run_client(
+        "from huggingface_hub import ModelCard\nfor card in cards: ModelCard(card).validate()", environment, cards=cards
+    )
+    assert len(hub.requests("POST", "/api/validate-yaml")) == 3
+
+
+def test_text_between_the_marks_stays(preset: Path, tmp_path: Path) -> None:
+    folder = _converted(preset, tmp_path / "transformers")
+    file = folder / "README.md"
+    file.write_text(file.read_text().replace(BEGIN, f"{BEGIN}\n## What I use it for\n\nCounting sheep."))
+    file.write_text(file.read_text().replace("# transformers", "# Something else"))
+    assert card(folder) == file
+    assert "Counting sheep." in file.read_text()
+    assert "# transformers" in file.read_text()
+    convert(preset, folder, to="transformers", overwrite=True)
+    text = file.read_text()
+    assert "## What I use it for\n\nCounting sheep." in text
+    assert text.index(BEGIN) < text.index("Counting sheep.") < text.index(END)
+    assert "Not measured." in text
+
+
+def test_card_shows_the_picture(preset: Path, tmp_path: Path) -> None:
+    folder = _converted(preset, tmp_path / "transformers")
+    record = json.loads((folder / "conversion.json").read_text())
+    layers = record["verification"]["layer_differences"]
+    # The embeddings, and 2 layers of each of 2 groups, both run twice; the last is what comes out.
+    assert len(layers) == 1 + SAMPLE_ARCHITECTURE.num_layers * SAMPLE_ARCHITECTURE.num_inner_repetitions
+    assert layers[-1] == record["verification"]["max_abs_difference"]["sequence_output"] <= 1e-5
+    picture = (folder / "parity.png").read_bytes()
+    assert picture == draw_parity(record["verification"])
+    assert record["picture"] == {"bytes": len(picture), "sha256": hashlib.sha256(picture).hexdigest()}
+    assert "](parity.png)" in (folder / "README.md").read_text()
+    # Only where it was measured, and only that which was.
+    convert(preset, tmp_path / "albert_hub", to="albert_hub")
+    assert "](parity.png)" not in (tmp_path / "albert_hub" / "README.md").read_text()
+    (folder / "parity.png").write_bytes(b"something else")
+    card(folder)
+    assert (folder / "parity.png").read_bytes() == picture
+    convert(preset, folder, to="transformers", overwrite=True)
+    assert not (folder / "parity.png").exists()
+
+
+def test_no_picture_without_matplotlib_or_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"layer_differences": [1e-6, 0.0], "tolerance": 1e-5}
+    assert (draw_parity(measured) or b"").startswith(b"\x89PNG")
+    assert draw_parity({**measured, "layer_differences": [1e-6, None]}) is None
+    assert draw_parity({**measured, "layer_differences": []}) is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert draw_parity(measured) is None
+
+
+@pytest.mark.parametrize(
+    ("location", "layout", "expected"),
+    [
+        ("kaggle://user/albert/keras/a", "keras", 'AlbertBackbone.from_preset("kaggle://user/albert/keras/a")'),
+        (
+            "kaggle://user/albert/transformers/a",
+            "transformers",
+            'kagglehub.model_download("user/albert/transformers/a")',
+        ),
+        ("hf://user/a", "transformers", 'AutoModel.from_pretrained("user/a")'),
+        ("hf://user/a", "keras", 'AlbertBackbone.from_preset("hf://user/a")'),
+        ("a", "albert_hub", 'AutoModel.from_pretrained("a")'),
+    ],
+)
+def test_card_shows_how_to_load_from_its_location(
+    location: str, layout: str, expected: str, preset: Path, tmp_path: Path
+) -> None:
+    convert(preset, tmp_path / "a", to=layout)  # type: ignore[arg-type]
+    record = read_record(tmp_path / "a")
+    assert record is not None
+    text = render_card(record, location)
+    assert expected in text
+    assert "\n# a\n" in text
+
+
+def test_card_mentions_kerashub_only_if_it_computes_the_same(tmp_path: Path) -> None:
+    # fmt: off
+    for name, settings, head, reads in (
+        ("plain",     {},                     None,                                           True),
+        ("gelu",      {"activation": "gelu"}, None,                                           False),
+        ("no-pooler", {},                     Head(kind="token_classification", num_labels=2), False),
+    ):
+        # fmt: on
+        checkpoint = random_checkpoint(replace(SAMPLE_ARCHITECTURE, **settings), train_vocabulary(), head=head)
+        if head is not None:
+            encoder = {name: weight for name, weight in checkpoint.weights.items() if name not in POOLER}
+            checkpoint = replace(checkpoint, weights=encoder)
+        (tmp_path / name).mkdir()
+        write_repository(checkpoint, tmp_path / name, "albert_hub")
+        convert(tmp_path / name, tmp_path / f"{name}-transformers", to="transformers")
+        assert ("KerasHub reads" in (tmp_path / f"{name}-transformers" / "README.md").read_text()) is reads, name

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from albert_hub_bridge import convert, inspect, verify
+from albert_hub_bridge.commands.recording import record_verification
+from albert_hub_bridge.errors import ConfigurationError
+from conversion.sample import write_sample_preset
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("preset") / "sample"
+    write_sample_preset(folder)
+    return folder
+
+
+def _converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
+    convert(preset, folder, to=to)  # type: ignore[arg-type]
+    assert record_verification(folder, verify(preset, folder))
+    return folder
+
+
+def test_record_is_shown_and_checked(preset: Path, tmp_path: Path) -> None:
+    folder = _converted(preset, tmp_path / "transformers")
+    assert inspect(folder).made_by == "converted from sample, by albert-hub-bridge 0.1.0"
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert "since then: {'tokenizer_config.json': 'changed'}" in str(inspect(folder).made_by)
+    record = json.loads((folder / "conversion.json").read_text())
+    for change, problem in (
+        ({"tool": None}, "wrong type +tool"),
+        ({"target": {"files": {"config.json": "abc"}}}, r"target\.files +expected dict\[str, FileDigest\], found"),
+        ({"target": {"files": {}}}, r"missing key +target\.tensors +expected dict\[str, str\], found none"),
+        ({"picture": {}}, r"missing key +picture\.sha256 +expected str, found none"),
+        ({"more": 1}, "unknown key +more +expected no such key, found 1"),
+        ({"head_kind": "tail"}, "wrong type +head_kind +expected one of masked_lm, .* or none, found 'tail'"),
+        ({"verification": {"passed": 1}}, r"wrong type +verification\.passed +expected bool, found 1"),
+        ({"verification": {}}, r"(?s)missing key +verification\.passed .*missing key +verification\.notes "),
+    ):
+        (folder / "conversion.json").write_text(json.dumps(record | change))
+        with pytest.raises(ConfigurationError, match=problem):
+            inspect(folder)
+    (folder / "conversion.json").write_text('{"tool": "another", "source": {}, "target": {}}')
+    with pytest.raises(ConfigurationError, match="not a record of albert-hub-bridge"):
+        inspect(folder)
