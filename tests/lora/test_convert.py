@@ -566,7 +566,7 @@ def test_convert_adapter_command_prints_a_report(unpacked: Source, tmp_path: Pat
     assert result.exit_code == 0, result.output
     assert "a LoRA adapter for a KerasHub preset" in result.stdout
     assert "8 layers, rank 4" in result.stdout
-    assert "2 tensors are not carried over" in result.stdout
+    assert "2 tensors that were not converted" in result.stdout
     assert runner.invoke(app, [*command, "--to", "keras", "--drop-head"]).exit_code == 2
     result = runner.invoke(app, [*command, "--to", "keras", "--drop-head", "--overwrite", "--json"])
     assert json.loads(result.stdout)["ranks"]["lora/12"] == 4
