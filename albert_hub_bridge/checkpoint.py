@@ -29,8 +29,8 @@ from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, Vocabulary
 
 
-Layout = Literal["keras", "albert_hub", "transformers"]
-SourceLayout = Literal["keras", "albert_hub", "transformers", "google"]
+LayoutName = Literal["keras", "albert_hub", "transformers"]
+SourceLayoutName = Literal["keras", "albert_hub", "transformers", "google"]
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
@@ -61,7 +61,7 @@ class TokenizerSpec:
     normalization: TextNormalization
     sequence_length: int | None = None
     truncate: str = "round_robin"
-    normalization_from: str = "KerasHub has no others"
+    normalization_from: str = "KerasHub applies only the vocabulary's own"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Checkpoint:
         source: The opened folder, which has the content of its JSON files; None if the checkpoint was not read.
     """
 
-    layout: SourceLayout
+    layout: SourceLayoutName
     folder: Path
     architecture: Architecture
     weights: Mapping[str, LazyTensor]

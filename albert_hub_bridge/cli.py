@@ -1,4 +1,4 @@
-"""The command `albert-hub-bridge`. It parses the command line, calls the verbs in `commands`, and prints their reports.
+"""The command `albert-hub-bridge`. It parses options, calls the functions in `commands`, and prints their reports.
 
 Exit codes: 0 success; 1 `verify` found a difference; 2 the input is wrong or the target cannot be written, and nothing
 was changed.
@@ -16,7 +16,7 @@ import typer
 
 from albert_hub_bridge import console
 from albert_hub_bridge._version import __version__
-from albert_hub_bridge.checkpoint import Layout
+from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.check import check
 from albert_hub_bridge.commands.convert import convert_with
@@ -75,7 +75,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 
 # The options of `convert`; `ConvertOptions` has their defaults.
 To = Annotated[
-    Layout,
+    LayoutName,
     typer.Option(
         help="Layout of the target. keras: a KerasHub preset. albert_hub: a repository for this package's classes. "
         "transformers: a repository for transformers alone."
@@ -161,7 +161,7 @@ def convert_adapter(
     target: Annotated[str, typer.Argument(help="File (keras) or folder (albert_hub, transformers) to make.")],
     base: Annotated[str, typer.Option(help="Folder of the model that the adapter is for, in any layout.")],
     to: Annotated[
-        Layout,
+        LayoutName,
         typer.Option(help="keras: a file for KerasHub. albert_hub, transformers: a folder for PEFT on that layout."),
     ],
     drop_head: Annotated[
@@ -205,7 +205,8 @@ def verify(
         Path | None, typer.Option(help="File with one text a line; built-in sample texts by default.", dir_okay=False)
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Largest absolute difference of outputs that passes.")
+        float,
+        typer.Option(min=0.0, help="Absolute tolerance for outputs on texts. Generated inputs use 5 times this value."),
     ] = 1e-5,
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import Layout
+from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED
 from albert_hub_bridge.provenance.model_card import between_marks, render_card
@@ -29,7 +29,7 @@ def planned_cards() -> dict[str, str]:
     """Render the card of every entry, by the name of its file. Text that a user wrote into a card stays."""
     cards = {}
     for entry in (*read_entries("keras").values(), *read_entries("transformers").values()):
-        to: Layout = "transformers" if entry.kind == "keras" else "keras"
+        to: LayoutName = "transformers" if entry.kind == "keras" else "keras"
         name = f"{entry.name}-{to}"
         file = CARDS / f"{name}.md"
         by_hand = between_marks(file.read_text(encoding="utf-8")) if file.is_file() else ""
@@ -37,7 +37,7 @@ def planned_cards() -> dict[str, str]:
     return cards
 
 
-def planned_record(entry: Entry, to: Layout, name: str) -> ConversionRecord:
+def planned_record(entry: Entry, to: LayoutName, name: str) -> ConversionRecord:
     """Return the record of an entry's conversion, as far as it is known before.
 
     Args:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import get_args
 
 from albert_hub_bridge import convert
-from albert_hub_bridge.checkpoint import Layout
+from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.errors import CheckpointError
 
 
@@ -39,7 +39,7 @@ def coverage_as_markdown() -> str:
                 (source / "tokenizer.json").unlink()  # it contains the vocabulary in a form that is not read
             if (source / "adapter").is_dir() or list(source.glob("*.lora.h5")):
                 continue  # an adapter and its base
-            cells = [_cell(source, Path(parent) / layout, layout) for layout in get_args(Layout)]
+            cells = [_cell(source, Path(parent) / layout, layout) for layout in get_args(LayoutName)]
         head = next((head for head, _ in cells if head), "encoder")
         alike.setdefault((head, *(words for _, words in cells)), []).append(f"`{archive.stem}`")
     lines = ["| what it is | to `keras` | to `albert_hub` | to `transformers` | written by |", "|---|---|---|---|---|"]
@@ -47,7 +47,7 @@ def coverage_as_markdown() -> str:
     return "\n".join(lines)
 
 
-def _cell(source: Path, target: Path, to: Layout) -> tuple[str | None, str]:
+def _cell(source: Path, target: Path, to: LayoutName) -> tuple[str | None, str]:
     """Return the head of a fixture, and the cell of the table for one layout."""
     try:
         report = convert(source, target, to=to, allow_pickle=True)

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from albert_hub_bridge import convert, inspect
-from albert_hub_bridge.checkpoint import Layout
+from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.commands.reports import Inspection
@@ -104,7 +104,7 @@ def run_recipe(
     name: str,
     source: Path | None,
     output: Path,
-    to: Layout,
+    to: LayoutName,
     *,
     hub: str | None,
     push: bool,
@@ -147,7 +147,7 @@ def run_recipe(
         console.print(f"  {', '.join(files)}")
 
 
-def convert_entry(entry: Entry, source: str | Path, target: Path, to: Layout, overwrite: bool) -> None:
+def convert_entry(entry: Entry, source: str | Path, target: Path, to: LayoutName, overwrite: bool) -> None:
     """Check the source, convert it, verify the result and record it in the target's card.
 
     Raises:

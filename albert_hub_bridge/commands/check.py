@@ -1,4 +1,4 @@
-"""The verb `verify FOLDER`: compare a converted folder with its own record."""
+"""The command `verify FOLDER`: compare a converted folder with its own record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb `convert`: convert a preset or repository to another layout."""
+"""The command `convert`: convert a preset or repository to another layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import Checkpoint, Layout, Progress
+from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, Progress
 from albert_hub_bridge.commands.notes import conversion_notes
 from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize
 from albert_hub_bridge.commands.recording import Digests, make_record, write_new_record
@@ -35,7 +35,7 @@ def convert(
     source: str | Path,
     target: str | Path,
     *,
-    to: Layout,
+    to: LayoutName,
     normalize: Normalize = "keep",
     dtype: Dtype | None = None,
     max_shard_size: int | str | None = None,
@@ -200,7 +200,7 @@ def _report(
     )
 
 
-def _count_changed_texts(source: Checkpoint, target: Checkpoint, to: Layout) -> int | None:
+def _count_changed_texts(source: Checkpoint, target: Checkpoint, to: LayoutName) -> int | None:
     """Return how many sample texts have other ids in the target than in the source; None without a vocabulary."""
     if source.tokenizer is None or target.tokenizer is None:
         return None

@@ -1,4 +1,4 @@
-"""The verb `inspect`: describe a preset or repository."""
+"""The command `inspect`: describe a preset or repository."""
 
 from __future__ import annotations
 

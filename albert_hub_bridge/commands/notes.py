@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from albert_hub_bridge.checkpoint import Checkpoint, Layout
+from albert_hub_bridge.checkpoint import Checkpoint, LayoutName
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
-def conversion_notes(source: Checkpoint, target: Checkpoint, to: Layout) -> list[str]:
+def conversion_notes(source: Checkpoint, target: Checkpoint, to: LayoutName) -> list[str]:
     """Return one note for each difference between what was read and what is written."""
     return [
         *_changed_dtype(source, target),
@@ -38,7 +38,7 @@ def _keras_notes(target: Checkpoint) -> Iterator[str]:
         yield f"KerasHub does not support problem_type {head.problem_type}."
 
 
-def _unused_pooler(target: Checkpoint, to: Layout) -> Iterator[str]:
+def _unused_pooler(target: Checkpoint, to: LayoutName) -> Iterator[str]:
     pooled = target.head is None or target.head.kind in ("pretraining", "sequence_classification", "multiple_choice")
     if to == "transformers" and target.head is not None and target.has_pooler and not pooled:
         yield (
@@ -47,7 +47,7 @@ def _unused_pooler(target: Checkpoint, to: Layout) -> Iterator[str]:
         )
 
 
-def _changed_epsilon(target: Checkpoint, to: Layout) -> Iterator[str]:
+def _changed_epsilon(target: Checkpoint, to: LayoutName) -> Iterator[str]:
     if (epsilon := target.head_epsilon) is None or to == "albert_hub":
         return
     library, forced = "transformers", target.architecture.layer_norm_epsilon

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from albert_hub_bridge.checkpoint import Layout
+from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.layouts.layout import Pooling
 
@@ -15,7 +15,7 @@ Normalize = Literal["keep", "none", "uncased"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
-    "to": get_args(Layout),
+    "to": get_args(LayoutName),
     "normalize": get_args(Normalize),
     "dtype": (None, *get_args(Dtype)),
     "sentence_transformers": (None, *get_args(Pooling)),
@@ -27,11 +27,12 @@ class ConvertOptions:
     """The options of `convert`, which documents them.
 
     Raises:
-        ValueError: A value is not one of the choices, or the size is none. All problems are listed.
+        ValueError: A value is not one of the choices, or `max_shard_size` is not a positive size. All problems are
+            listed.
         TargetError: The target's layout does not support an option. All problems are listed.
     """
 
-    to: Layout
+    to: LayoutName
     normalize: Normalize = "keep"
     dtype: Dtype | None = None
     max_shard_size: int | str | None = None

@@ -1,4 +1,4 @@
-"""Convert, verify and push in one go: the only module that combines verbs."""
+"""Convert, verify and push in one go: the only module that combines commands."""
 
 from __future__ import annotations
 

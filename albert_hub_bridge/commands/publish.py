@@ -1,4 +1,4 @@
-"""The verbs `card` and `push`: from a converted folder to a hub."""
+"""The commands `card` and `push`: from a converted folder to a hub."""
 
 from __future__ import annotations
 

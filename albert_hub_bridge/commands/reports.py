@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from albert_hub_bridge.checkpoint import DroppedTensor, Layout, SourceLayout
+from albert_hub_bridge.checkpoint import DroppedTensor, LayoutName, SourceLayoutName
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.model.architecture import Architecture
@@ -34,7 +34,7 @@ class Inspection:
     """
 
     source: str
-    layout: SourceLayout
+    layout: SourceLayoutName
     architecture: Architecture
     parameters: int
     tensors: int
@@ -73,7 +73,7 @@ class Conversion:
 
     source: Inspection
     target: str
-    layout: Layout
+    layout: LayoutName
     dtype: str
     head: str | None
     text_normalization: str | None

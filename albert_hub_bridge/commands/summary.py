@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from math import prod
 
-from albert_hub_bridge.checkpoint import Checkpoint, SourceLayout, TokenizerSpec
+from albert_hub_bridge.checkpoint import Checkpoint, SourceLayoutName, TokenizerSpec
 from albert_hub_bridge.commands.reports import Inspection
 from albert_hub_bridge.model.sentencepiece_unigram import AFTER, TextNormalization
 from albert_hub_bridge.provenance.record import VocabularySummary
 
 
-def summarize_vocabulary(tokenizer: TokenizerSpec, layout: SourceLayout) -> VocabularySummary:
+def summarize_vocabulary(tokenizer: TokenizerSpec, layout: SourceLayoutName) -> VocabularySummary:
     """Summarize a tokenizer.
 
     Args:

@@ -1,4 +1,4 @@
-"""The verb `verify SOURCE TARGET`: compare two folders, and write the result into the target's record and card."""
+"""The command `verify SOURCE TARGET`: compare two folders, and write the result into the target's record and card."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _LIST_SECONDS = 5  # for each file
 _COPIED_BYTES_PER_SECOND = 5_000_000  # at least
 # Datasets of more bytes than this are not copied. gzip makes a file of weights a tenth smaller, and one of zeros a
 # thousand times.
-_MAX_COPIED_BYTES, _MAX_COPIED_RATIO = 256 << 20, 16
+_MAX_COPIED_BYTES, _MAX_COPIED_RATIO = 128 << 20, 16
 
 
 class _Dataset(NamedTuple):

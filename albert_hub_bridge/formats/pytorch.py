@@ -36,7 +36,7 @@ def read_pytorch(file: Path, resources: ExitStack) -> dict[str, LazyTensor]:
         with ExitStack() as process:
             Sandbox("pytorch", [file], seconds, process, target=encode_path(target), **limits).answer(file)
     except SandboxError as error:
-        detail = f"expected a table of tensors, of which nothing else is unpickled, found: {error}"
+        detail = f"expected a state dict, which has only tensors, found: {error}"
         raise WeightsError(file, "weights", [Problem("not tensors", file.name, detail)]) from error
     return read_safetensors(target, resources)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayout
+from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayoutName
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.layouts.configuration import Configuration
 from albert_hub_bridge.layouts.files import FileRow
@@ -60,7 +60,7 @@ class Layout:
             the layout is only read.
     """
 
-    name: SourceLayout
+    name: SourceLayoutName
     files: tuple[FileRow, ...]
     detect: Callable[[SourceFolder], bool]
     read_configuration: Callable[[SourceFolder], Configuration]

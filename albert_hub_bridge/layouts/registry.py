@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayout, closed_on_failure
+from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayoutName, closed_on_failure
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.hubs.local_source import LocalSource
@@ -21,7 +21,7 @@ from albert_hub_bridge.text import first_few, one_line
 
 
 # A folder with the files of several libraries has the first of these layouts.
-LAYOUTS: Mapping[SourceLayout, Layout] = {
+LAYOUTS: Mapping[SourceLayoutName, Layout] = {
     layout.name: layout for layout in (PRESET, ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY, RELEASE)
 }
 _ROWS = tuple(dict.fromkeys(row for layout in LAYOUTS.values() for row in layout.files))
@@ -81,7 +81,7 @@ def open_source(folder: Path) -> SourceFolder:
     return SourceFolder(folder, _is_read, _NESTED)
 
 
-def detect_layout(folder: Path) -> SourceLayout:
+def detect_layout(folder: Path) -> SourceLayoutName:
     """Return the layout of a folder.
 
     Raises:
@@ -124,7 +124,7 @@ def read_checkpoint(folder: Path | SourceFolder, drop_head: bool = False, allow_
 def write_checkpoint(
     checkpoint: Checkpoint,
     folder: Path,
-    layout: SourceLayout,
+    layout: SourceLayoutName,
     progress: Progress | None = None,
     max_shard_bytes: int | None = None,
     *,
@@ -153,8 +153,14 @@ def write_checkpoint(
     """
     write = LAYOUTS[layout].write
     roles = {row.role for row in LAYOUTS[layout].files}
-    if write is None or (include_code and "code" not in roles) or (sentence_transformers and "pooling" not in roles):
-        raise ValueError(f"The {layout} layout cannot be written so.")
+    unsupported = {
+        "writing": write is None,
+        "include_code": include_code and "code" not in roles,
+        "sentence_transformers": sentence_transformers is not None and "pooling" not in roles,
+    }
+    if write is None or any(unsupported.values()):
+        found = ", ".join(name for name, is_unsupported in unsupported.items() if is_unsupported)
+        raise ValueError(f"The {layout} layout does not support {found}.")
     return write(checkpoint, folder, WriteOptions(progress, max_shard_bytes, include_code, sentence_transformers))
 
 

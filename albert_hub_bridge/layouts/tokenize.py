@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from albert_hub_bridge.checkpoint import SourceLayout, TokenizerSpec
+from albert_hub_bridge.checkpoint import SourceLayoutName, TokenizerSpec
 from albert_hub_bridge.mapping.vocabulary import bake_normalization
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, build_tokenizer, parse_vocabulary
 
 
-def tokenize(tokenizer: TokenizerSpec, layout: SourceLayout, texts: Sequence[str]) -> list[list[int]]:
+def tokenize(tokenizer: TokenizerSpec, layout: SourceLayoutName, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of each text, without special tokens.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from albert_hub_bridge.checkpoint import DroppedTensor, Layout
+from albert_hub_bridge.checkpoint import DroppedTensor, LayoutName
 from albert_hub_bridge.disk.atomic import check_target, check_target_file, new_file, new_folder
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, TargetError
@@ -29,7 +29,7 @@ from albert_hub_bridge.mapping.weights import TorchDialect
 from albert_hub_bridge.model.architecture import Architecture
 
 
-_DIALECTS: Mapping[Layout, TorchDialect] = {"albert_hub": "albert_hub", "transformers": "albert"}
+_DIALECTS: Mapping[LayoutName, TorchDialect] = {"albert_hub": "albert_hub", "transformers": "albert"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class AdapterConversion:
 
     source: str
     target: str
-    layout: Layout
+    layout: LayoutName
     layers: Sequence[str]
     ranks: Mapping[str, int]
     dropped: Sequence[DroppedTensor]
@@ -66,7 +66,7 @@ def convert_adapter(
     target: str | Path,
     *,
     base: str | Path,
-    to: Layout,
+    to: LayoutName,
     drop_head: bool = False,
     overwrite: bool = False,
     allow_pickle: bool = False,
@@ -98,8 +98,8 @@ def convert_adapter(
     Source:
         keras/src/layers/core/{dense,einsum_dense}.py, `enable_lora`; peft/tuners/lora/layer.py, `get_delta_weight`.
     """
-    if to not in get_args(Layout):
-        raise ValueError(f"to must be one of {', '.join(get_args(Layout))}, not {to!r}.")
+    if to not in get_args(LayoutName):
+        raise ValueError(f"to must be one of {', '.join(get_args(LayoutName))}, not {to!r}.")
     target_path = _check_target(target, to, overwrite)
     source_path = _check_source(source)
     if target_path.resolve() == source_path.resolve():
@@ -129,7 +129,7 @@ def convert_adapter(
     )
 
 
-def _check_target(target: str | Path, to: Layout, overwrite: bool) -> Path:
+def _check_target(target: str | Path, to: LayoutName, overwrite: bool) -> Path:
     path = Path(os.path.abspath(os.path.expanduser(target)))
     if to != "keras":
         check_target(path, overwrite, is_checkpoint_file, CONFIG)

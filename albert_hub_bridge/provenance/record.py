@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 
-from albert_hub_bridge.checkpoint import Layout, SourceLayout
+from albert_hub_bridge.checkpoint import LayoutName, SourceLayoutName
 from albert_hub_bridge.disk.strict_json import json_bytes, read_json
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.hubs.local_source import LocalSource
@@ -51,7 +51,7 @@ class SourceRecord:
 
     handle: str
     revision: str | None
-    layout: SourceLayout
+    layout: SourceLayoutName
     dtype: str | None
     files: dict[str, FileDigest]
 
@@ -68,7 +68,7 @@ class TargetRecord:
         tensors: SHA-256 of every tensor, by its name in the albert_hub layout (`digests.sha256_of_tensor`).
     """
 
-    layout: Layout
+    layout: LayoutName
     dtype: str | None
     files: dict[str, FileDigest]
     tensors: dict[str, str]

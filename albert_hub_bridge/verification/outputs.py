@@ -37,11 +37,11 @@ def check_outputs(source: Side, target: Side, limit: float) -> Check:
                     largest[name] = gap, row
     not_measured = []
     if not any(engine.is_keras_hub for engine in engines):
-        not_measured.append("KerasHub: it computes neither side")
+        not_measured.append("KerasHub: it was not used for either side")
     if padding_gap:
         not_measured.append(
-            f"rows that are all padding: finite, but {padding_gap:.1e} apart. Without dropout, KerasHub's attention "
-            "gives the average of their values, and that of other libraries gives zeros."
+            f"rows with only padding tokens: they differ by {padding_gap:.1e}, and all values are finite. With dropout "
+            "0, KerasHub's attention averages the values of such a row; other libraries return zeros."
         )
     value, row = max(largest.values(), key=lambda pair: (np.isnan(pair[0]), pair[0]))
     return Check(

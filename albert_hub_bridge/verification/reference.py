@@ -40,7 +40,7 @@ def check_reference(source: Checkpoint, target: Checkpoint) -> Check:
             largest = float(np.max([largest, gap]))  # unlike max(), keeps a NaN
             if not gap <= REFERENCE_TOLERANCE:
                 failures.append(f"{name} differs by {gap:.1e} from the reference on the {side}'s file")
-    summary = "of the largest value, between model and reference in float64"
+    summary = "relative to the largest value, between the model and the reference encoder in float64"
     return Check(summary=summary, value=largest, limit=REFERENCE_TOLERANCE, failures=tuple(failures))
 
 

@@ -2,7 +2,7 @@
 
 No check is enough alone:
 
-- A forward pass cannot see a key bias. It moves all scores of a query by the same amount, which softmax ignores.
+- A forward pass cannot detect a wrong key bias. It shifts all scores of a query equally, and softmax ignores that.
 - Equal tensors say nothing about settings, such as an epsilon.
 - A mistake in the weight table that is made in both directions cancels out when a file is read back. The reference
   encoder and the other libraries do not use the table.

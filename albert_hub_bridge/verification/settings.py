@@ -90,9 +90,12 @@ def _tokenizer_settings(
         index, pair = first
         pairs[f"piece {index}"] = pair
     same = _have_same_character_map(source_tokenizer, target_tokenizer)
-    pairs["normalization"] = "that of the source", "that of the source" if same else "another map"
+    pairs["normalization"] = (
+        "the source's character map",
+        "the source's character map" if same else "another character map",
+    )
     if (found := _contradiction_in_tokenizer_file(target, target_tokenizer)) is not None:
-        pairs[TOKENIZER] = f"as {VOCABULARY}", found
+        pairs[TOKENIZER] = f"the pieces of {VOCABULARY}", f"a {TOKENIZER} with {found}"
     return pairs
 
 

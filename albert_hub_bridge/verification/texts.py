@@ -53,7 +53,7 @@ def check_texts(source: Side, target: Side, texts: Sequence[str], tolerance: flo
     if vocabularies[0] != vocabularies[1]:
         failures.append(f"only the {'source' if vocabularies[0] else 'target'} has a vocabulary")
     if different:
-        failures.append(f"{len(different)} of {len(texts)} texts become other ids, the first is {different[0][0]!r}")
+        failures.append(f"{len(different)} of {len(texts)} texts have different ids, the first is {different[0][0]!r}")
     failures += [f"{name} differs by {gap:.1e}" for name, gap in gaps.items() if not gap <= tolerance]
     tokenizer = source.checkpoint.tokenizer or target.checkpoint.tokenizer
     return TextsCheck(

@@ -248,7 +248,7 @@ def test_all_values_that_are_not_finite_are_listed(value: float, dtype: str, sam
 def test_report_names_the_origin_of_the_text_normalization(sample: Path, tmp_path: Path) -> None:
     assert (
         convert(sample, tmp_path / "transformers", to="transformers").text_normalization_from
-        == "KerasHub has no others"
+        == "KerasHub applies only the vocabulary's own"
     )
     assert (
         convert(sample, tmp_path / "repaired", to="transformers", normalize="uncased").text_normalization_from

@@ -443,7 +443,7 @@ def test_verify_compares_masked_lms_with_one_epsilon(vocabulary: bytes, tmp_path
         report = verify(tmp_path / one, tmp_path / other)
         assert report.passed, report
         assert report.max_abs_difference["head_output"] < 1e-5
-        assert "as each layout's library has it; compared with 1e-05 on both sides." in report.notes[0]
+        assert "which the target's library requires; both sides were computed with 1e-05." in report.notes[0]
     report = verify(tmp_path / "albert_hub", tmp_path / "keras")
     assert report.passed
     assert not report.notes

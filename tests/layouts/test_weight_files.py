@@ -83,7 +83,7 @@ def test_a_weight_that_is_larger_than_a_shard_is_refused(albert_folder: Path, tm
 def test_sizes_are_bytes_or_powers_of_a_thousand() -> None:
     assert [parse_size(size) for size in (7, "7", "2KB", "1.5 mb", "3GB")] == [7, 7, 2000, 1_500_000, 3_000_000_000]
     for size in (0, -1, "0", "1TB", "many", "1e3", ""):
-        with pytest.raises(ValueError, match="number of bytes, or such as 200MB, not"):
+        with pytest.raises(ValueError, match="number of bytes, or a text such as 200MB, not"):
             parse_size(size)
 
 
@@ -164,7 +164,7 @@ def test_weights_are_rounded_to_the_nearest(to: Any, albert_folder: Path, tmp_pa
                 expected = before[f"albert.{rule.albert}"].to(getattr(torch, dtype)).float().numpy()
                 np.testing.assert_array_equal(checkpoint.read(rule, "albert").astype(np.float32), expected)
     report = convert(tmp_path / "bfloat16", tmp_path / "wide", to=to, dtype="float32")
-    assert [note for note in report.notes if note == "The weights were bfloat16, and are float32."]
+    assert [note for note in report.notes if note == "The weights were converted from bfloat16 to float32."]
 
 
 def test_a_value_that_does_not_fit_the_dtype_is_refused(albert_folder: Path, tmp_path: Path) -> None:
@@ -261,9 +261,9 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ({"evil": Evil()}, "a pickle that wants"),
-        (Evil(), "a pickle that wants"),
-        ({"a": 1}, "found: (something else than a table|a pickle that wants)"),
+        ({"evil": Evil()}, "a pickle that needs"),
+        (Evil(), "a pickle that needs"),
+        ({"a": 1}, "found: (something other than a table|a pickle that needs)"),
     ],
 )
 def test_only_tensors_are_unpickled(
@@ -272,7 +272,9 @@ def test_only_tensors_are_unpickled(
     monkeypatch.chdir(albert_folder)
     _as_bin(albert_folder)
     written_by(content, albert_folder / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match=rf"not tensors +pytorch_model.bin +expected a table of tensors.*{found}"):
+    with pytest.raises(
+        WeightsError, match=rf"not tensors +pytorch_model.bin +expected a state dict, which has only tensors.*{found}"
+    ):
         inspect(albert_folder, allow_pickle=True)
     with pytest.raises(WeightsError, match=r"a pickle +pytorch_model.bin .*\n.*--allow-pickle"):
         inspect(albert_folder)
@@ -300,9 +302,9 @@ def test_damaged_files_of_every_format_are_named(content: bytes, albert_folder: 
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"a": {"b": "text"}}, "found a text where an array should be, at 'a/b'"),
-        ({"a": msgpack.ExtType(2, b"")}, "an extension of type 2, which is not an array"),
-        ({"a": msgpack.ExtType(1, msgpack.packb(([2, 2], "float32", b"1234")))}, r"that has 4 bytes"),
+        ({"a": {"b": "text"}}, "where a map or an array should be, at 'a/b'"),
+        ({"a": msgpack.ExtType(2, b"")}, "an extension of type 2 at 'a', which is not an array"),
+        ({"a": msgpack.ExtType(1, msgpack.packb(([2, 2], "float32", b"1234")))}, r"in 4 bytes"),
     ],
 )
 def test_msgpack_that_is_not_a_tree_of_arrays_is_refused(tree: Any, message: str, albert_folder: Path) -> None:

@@ -78,13 +78,13 @@ def test_verify_reports_what_was_not_measured(
     report = verify(tmp_path / "preset", tmp_path / "transformers")
     assert report.passed
     (padding,) = report.checks["engines"].not_measured
-    assert padding.startswith("rows that are all padding: finite, but ")
+    assert padding.startswith("rows with only padding tokens: they differ by ")
     assert report.checks["texts"].not_measured == ("ids: neither side has a vocabulary",)
     assert report.checks["texts"].summary == "on generated ids"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report = verify(tmp_path / "preset", tmp_path / "transformers")
     assert report.passed
-    assert report.checks["engines"].not_measured == ("KerasHub: it computes neither side",)
+    assert report.checks["engines"].not_measured == ("KerasHub: it was not used for either side",)
 
 
 def test_check_texts_says_which_ids_the_outputs_were_computed_with(keras_preset: KerasPreset, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_check_texts_says_which_ids_the_outputs_were_computed_with(keras_preset:
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "do_lower_case": True}))
     check = verify(keras_preset.folder, tmp_path / "target").checks["texts"]
     assert (check.outcome, check.summary) == ("failed", "on 8 texts, computed with the source's ids")
-    assert "of 8 texts become other ids, the first is 'ALBERT shares" in check.failures[0]
+    assert "of 8 texts have different ids, the first is 'ALBERT shares" in check.failures[0]
     for name in ("spiece.model", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "target" / name).unlink()
     check = verify(tmp_path / "target", keras_preset.folder).checks["texts"]

@@ -33,7 +33,7 @@ def read(file: str, job: dict[str, Any]) -> dict[str, Any]:
         name = re.search(r"GLOBAL (\S+)|Unsupported (?:class|operand) (\S+)", str(error))
         raise ValueError(f"a pickle that needs {name[0] if name else 'more than tensors'}") from error
     if not isinstance(content, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
-        raise ValueError("something other than a table of tensors")
+        raise ValueError("something other than a dictionary of tensors")
     if odd := [str(name) for name, tensor in content.items() if tensor.layout != torch.strided or tensor.is_meta]:
         raise ValueError(f"sparse tensors, or tensors without values: {', '.join(odd[:5])}")
     if huge := [str(name) for name, tensor in content.items() if tensor.numel() * tensor.element_size() > 2 * size]:

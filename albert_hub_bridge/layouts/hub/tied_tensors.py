@@ -44,5 +44,5 @@ def check_decoder(file: Path, head: Head, spelling: Spelling, dropped: Sequence[
     """Refuse a masked LM that is not tied and has no decoder. transformers would give it random numbers."""
     decoder = f"{spelling.decoder}weight"
     if head.kind in ("masked_lm", "pretraining") and decoder not in [tensor.name for tensor in dropped]:
-        problem = Problem("missing", decoder, f"expected, for {CONFIG} says that nothing is tied; found none")
+        problem = Problem("missing", decoder, f"expected, because {CONFIG} says that nothing is tied; found none")
         raise WeightsError(file, "weights", [problem])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from albert_hub_bridge.checkpoint import SourceLayout, TokenizerSpec
+from albert_hub_bridge.checkpoint import SourceLayoutName, TokenizerSpec
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import write_json
@@ -69,7 +69,7 @@ class _FoundVocabulary(NamedTuple):
 
 
 def read_tokenizer(
-    source: SourceFolder, layout: SourceLayout, architecture: Architecture
+    source: SourceFolder, layout: SourceLayoutName, architecture: Architecture
 ) -> tuple[TokenizerSpec | None, list[IgnoredKey], list[str]]:
     """Read the tokenizer of a repository, if it has one.
 
@@ -152,7 +152,7 @@ def _read_fields(source: SourceFolder, settings: Mapping[str, Any]) -> tuple[dic
     return fields, ignored
 
 
-def _normalization(fields: Mapping[str, Any], layout: SourceLayout) -> TextNormalization:
+def _normalization(fields: Mapping[str, Any], layout: SourceLayoutName) -> TextNormalization:
     """Return what `tokenizer_config.json` says happens to a text before the vocabulary."""
     lower_case, strip_accents = fields["lower_case"], fields["strip_accents"]
     if layout == "albert_hub" or fields["replace_quotes"] is not None:  # this package wrote it: absent means no
@@ -164,7 +164,7 @@ def _normalization(fields: Mapping[str, Any], layout: SourceLayout) -> TextNorma
 def write_tokenizer(
     tokenizer: TokenizerSpec,
     folder: Path,
-    layout: SourceLayout,
+    layout: SourceLayoutName,
     architecture: Architecture,
     auto_map: Mapping[str, Any] | None = None,
 ) -> None:

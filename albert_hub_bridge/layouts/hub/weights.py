@@ -86,7 +86,7 @@ def _read_shards(source: SourceFolder, weights: str, read: Reader, resources: Ex
             detail = f"expected names such as {example}, of files beside the index, found another"
             problems.append(Problem("wrong name", shard, detail))
         elif shard not in source:
-            problems.append(Problem("missing", shard, f"expected, for {name} names it; found none"))
+            problems.append(Problem("missing", shard, f"expected the shard that {name} lists, found no such file"))
         else:
             found = read(source.path(shard), resources)
             # TensorFlow's index begins names with that of the model. Its shards do not.

@@ -54,7 +54,7 @@ class PresetWeights:
         self._weight_map = _read_weight_map(source) if name == INDEX else None
         shards = [name] if self._weight_map is None else sorted(set().union(*self._weight_map.values()))
         if missing := [shard for shard in shards if shard not in source]:
-            detail = f"expected, for {name} names it; found none"
+            detail = f"expected the shard that {name} lists, found no such file"
             raise WeightsError(self.file, "weights", [Problem("missing", shard, detail) for shard in missing])
         self._shards = [source.path(shard) for shard in shards]
         self._has_head = TASK_WEIGHTS in source
@@ -87,7 +87,7 @@ class PresetWeights:
             for name, tensor in self._files.datasets(file).items():
                 current = _current_name(name)
                 if current in tensors:
-                    detail = f"expected once, found in {file.name} and under that name before"
+                    detail = f"expected once, found again in {file.name}, perhaps under an older name"
                     problems.append(Problem("twice", name, detail))
                 tensors[current] = tensor
         if problems:

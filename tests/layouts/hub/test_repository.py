@@ -189,7 +189,7 @@ def test_a_wrong_configuration_is_refused(
         ("config.json", b"", FileError, "found 0 bytes"),
         ("config.json", b"{", ConfigurationError, "not JSON"),
         ("model.safetensors", b"short", WeightsError, "not safetensors"),
-        ("spiece.model", b"\x00", VocabularyError, "not a SentencePiece model"),
+        ("spiece.model", b"\x00", VocabularyError, "a number without an end"),
         ("tokenizer_config.json", b"[1]", ConfigurationError, "expected an object, found list"),
     ],
 )

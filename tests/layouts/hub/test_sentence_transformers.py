@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
 from albert_hub_bridge import card, convert, inspect
-from albert_hub_bridge.checkpoint import Layout
+from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, SourceError, TargetError
 from albert_hub_bridge.layouts.hub.files import POOLING_FILES
@@ -211,7 +211,7 @@ _OLD_POOLING = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, 
 
 
 @pytest.mark.parametrize("to", ["keras", "albert_hub", "transformers"])
-def test_pooling_of_a_source_has_a_note(to: Layout, preset: Path, tmp_path: Path) -> None:
+def test_pooling_of_a_source_has_a_note(to: LayoutName, preset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     convert(preset, tmp_path / "ours", to="transformers", sentence_transformers="mean")
     model = sentence_transformers.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
