@@ -160,7 +160,7 @@ def _identity(target: Path) -> tuple[int, int] | None:
 def _check_unchanged(target: Path, before: tuple[int, int] | None) -> None:
     if _identity(target) != before:
         raise TargetError(
-            f"Another process made, replaced or removed {target} while this one was at it. What is there now was left "
+            f"Another process made, replaced or removed {target} while this one ran. The current content was left "
             "alone. Look at it, and run the command again with another target, or with --overwrite (overwrite=True)."
         )
 
