@@ -19,6 +19,7 @@ _PUBLIC = {
     "commands.convert": ("convert",),
     "commands.inspect": ("inspect",),
     "commands.publish": ("card", "push"),
+    "errors": ("AlbertHubBridgeError",),
     "lora.convert": ("convert_adapter",),
     "model.configuration_albert_hub": ("AlbertHubConfig",),
     "model.modeling_albert_hub": (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # type checkers do not read the table; a test compares the tw
     from albert_hub_bridge.commands.convert import convert as convert
     from albert_hub_bridge.commands.inspect import inspect as inspect
     from albert_hub_bridge.commands.publish import card as card, push as push
+    from albert_hub_bridge.errors import AlbertHubBridgeError as AlbertHubBridgeError
     from albert_hub_bridge.lora.convert import convert_adapter as convert_adapter
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig as AlbertHubConfig
     from albert_hub_bridge.model.modeling_albert_hub import (

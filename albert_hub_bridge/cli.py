@@ -23,6 +23,7 @@ from albert_hub_bridge.commands.convert import convert_with
 from albert_hub_bridge.commands.inspect import inspect as inspect_source
 from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize, parse_size
 from albert_hub_bridge.commands.pipeline import convert_and_push
+from albert_hub_bridge.commands.recording import Recorded
 from albert_hub_bridge.commands.verify import verify_and_record
 from albert_hub_bridge.console import errors_as_messages
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
@@ -213,7 +214,7 @@ def verify(
 ) -> None:
     """Verify that two folders contain the same model; or check one folder against its `conversion.json`."""
     report: FilesCheck | Verification
-    recorded = False
+    recorded: Recorded = "no record"
     with errors_as_messages(as_json):
         if target is None:
             report = check(source)
@@ -223,8 +224,8 @@ def verify(
                     source, target, texts_file=texts, tolerance=tolerance, allow_pickle=allow_pickle
                 )
     console.print_report(report, as_json)
-    if recorded and not as_json:
-        console.print_recorded(str(target))
+    if target is not None and not as_json:
+        console.print_recorded(recorded, source, target)
     raise typer.Exit(0 if report.passed else 1)
 
 

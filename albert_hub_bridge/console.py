@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from albert_hub_bridge.commands.recording import Recorded
 from albert_hub_bridge.commands.reports import Conversion, Inspection
 from albert_hub_bridge.errors import AlbertHubBridgeError
 from albert_hub_bridge.hubs.published import PublishedPreset
@@ -176,9 +177,15 @@ def _vocabulary_facts(vocabulary: VocabularySummary) -> dict[str, str]:
     }
 
 
-def print_recorded(target: str) -> None:
-    """Print that a verification was recorded in its target."""
-    out.print(f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]")
+def print_recorded(recorded: Recorded, source: str, target: str) -> None:
+    """Print whether the target's record has the result, or why not. Without a record there is nothing to print."""
+    lines = {
+        "recorded": f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]",
+        "changed": f"[yellow]Not recorded:[/] {escape(target)} was changed since its conversion.",
+        "another source": f"[yellow]Not recorded:[/] {escape(source)} is not the source of {escape(target)}.",
+    }
+    if recorded in lines:
+        out.print(lines[recorded])
 
 
 def print_url(url: str, as_json: bool = False) -> None:

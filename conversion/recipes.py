@@ -18,6 +18,7 @@ from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.commands.reports import Inspection
 from albert_hub_bridge.errors import ConfigurationError, Problem
+from albert_hub_bridge.layouts.registry import pull
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.provenance.record import GoldenNumbers
 from albert_hub_bridge.verification.run import verify
@@ -190,7 +191,7 @@ def verify_entry(entry: Entry, source: str | Path, target: Path) -> None:
             console.print(f"  golden numbers of KerasHub: {difference:.1e} from {folder}")
         golden = replace(golden, max_abs_difference=differences[str(target)])
         passed = passed and max(differences.values()) <= GOLDEN_TOLERANCE
-    record_verification(target, report, golden)
+    record_verification(target, report, pull(source).folder, golden)
     if not passed:
         console.print("  FAILED")
         raise typer.Exit(1)

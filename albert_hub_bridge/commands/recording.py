@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
@@ -18,7 +18,7 @@ from albert_hub_bridge.disk.durable import add_filename, write_file
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
-from albert_hub_bridge.provenance.integrity import changed_files
+from albert_hub_bridge.provenance.integrity import changed_files, is_source_of
 from albert_hub_bridge.provenance.model_card import render_card, written_by_hand
 from albert_hub_bridge.provenance.picture import draw_parity
 from albert_hub_bridge.provenance.record import (
@@ -104,24 +104,35 @@ def write_new_record(folder: Path, record: ConversionRecord, location: str, by_h
     write_file(folder / CARD, render_card(record, location, by_hand).encode())
 
 
-def record_verification(folder: Path, report: Verification, golden: GoldenNumbers | None = None) -> bool:
+Recorded = Literal["recorded", "no record", "changed", "another source"]
+
+
+def record_verification(
+    folder: Path, report: Verification, source: Path, golden: GoldenNumbers | None = None
+) -> Recorded:
     """Write the result of `verify` into a converted folder's record and card.
 
     Args:
         folder: The target of the conversion.
         report: What `verify` measured.
+        source: The folder that was compared with it.
         golden: Published numbers and the folder's difference from them.
 
     Returns:
-        Whether it was written. A folder without a record, or changed since its conversion, is left as it is.
+        Whether the result was written, or why not: the folder has no record, or was changed since its conversion, or
+        `source` is not the source of its conversion.
     """
     record = read_record(folder)
-    if record is None or changed_files(folder, record):
-        return False
+    if record is None:
+        return "no record"
+    if changed_files(folder, record):
+        return "changed"
+    if source.resolve() == folder.resolve() or not is_source_of(source, record):
+        return "another source"
     verification = {key: value for key, value in report.as_dict().items() if key not in ("source", "target")}
     record = replace(record, verification=verification, golden=golden, picture=None)
     write_record_files(folder, record, folder.resolve().name)
-    return True
+    return "recorded"
 
 
 def write_record_files(folder: Path, record: ConversionRecord, location: str) -> ConversionRecord:

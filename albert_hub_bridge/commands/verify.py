@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from albert_hub_bridge.commands.recording import record_verification
+from albert_hub_bridge.commands.recording import Recorded, record_verification
 from albert_hub_bridge.errors import AlbertHubBridgeError
+from albert_hub_bridge.layouts.registry import pull
 from albert_hub_bridge.verification.report import Verification
 from albert_hub_bridge.verification.run import verify
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
@@ -18,7 +19,7 @@ def verify_and_record(
     texts_file: Path | None = None,
     tolerance: float = 1e-5,
     allow_pickle: bool = False,
-) -> tuple[Verification, bool]:
+) -> tuple[Verification, Recorded]:
     """Compare two folders as `albert_hub_bridge.verify` does, and record the result in the target.
 
     Args:
@@ -29,14 +30,14 @@ def verify_and_record(
         allow_pickle: As for `verify`.
 
     Returns:
-        The report, and whether it was recorded: a folder without a record, or changed since, is left as it is.
+        The report, and whether it was recorded, or why not. See `record_verification`.
 
     Raises:
         AlbertHubBridgeError: As `verify`; or the file of texts does not exist, is empty or is not UTF-8.
     """
     texts = SAMPLE_TEXTS if texts_file is None else _read_texts(texts_file)
     report = verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle)
-    return report, record_verification(Path(target), report)
+    return report, record_verification(Path(target), report, pull(source).folder)
 
 
 def _read_texts(file: Path) -> list[str]:

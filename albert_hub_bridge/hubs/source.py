@@ -28,7 +28,8 @@ def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]
     Args:
         source: One of: a folder; the name of a preset that KerasHub publishes;
             `kaggle://org/model/keras/name[/version]`; `hf://user/repo[@revision]`; `modelscope://user/repo`; or
-            `user/repo`, which means Hugging Face if no such folder exists.
+            `user/repo`, which means Hugging Face if no such folder exists. A `Path`, and a text that can only be a
+            path (`./name`, `/name`, `~/name`, `name/`, or with a backslash), is always a folder.
         needed: Selects the needed files from the names of all files of a repository.
 
     Raises:
@@ -38,6 +39,8 @@ def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]
     if path.is_dir():
         return LocalSource(path, str(source))
     handle = str(source)
+    if _is_path(source) and not path.exists():
+        raise SourceError(f"The folder {source} does not exist. A model on a hub is hf://user/repo, without a path.")
     if handle in PUBLISHED_PRESETS:
         handle = f"kaggle://{PUBLISHED_PRESETS[handle].kaggle}"
     elif "://" not in handle and not path.exists() and _REPO_ID.fullmatch(handle.partition("@")[0]):
@@ -53,3 +56,10 @@ def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]
         f"The folder {source} does not exist. {source} is also neither a preset that KerasHub publishes nor a model on "
         "a hub (hf://user/repo, kaggle://org/model/keras/name, modelscope://user/repo)."
     )
+
+
+def _is_path(source: str | Path) -> bool:
+    """Return whether a source can only be a folder, so that a missing folder is never looked up on a hub."""
+    if isinstance(source, Path):
+        return True
+    return source.startswith((".", "/", "~")) or source.endswith("/") or "\\" in source

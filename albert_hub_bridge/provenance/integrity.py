@@ -38,6 +38,10 @@ class FilesCheck:
     different_tensors: Sequence[str]
     others: Sequence[str]
 
+    def __bool__(self) -> bool:
+        """Return whether the folder is unchanged, so that `assert check(...)` cannot succeed on a changed folder."""
+        return self.passed
+
     @property
     def passed(self) -> bool:
         """Whether every file and tensor is unchanged, and no file was added that libraries would read."""
@@ -66,6 +70,12 @@ def changed_files(folder: Path, record: ConversionRecord, names: Iterable[str] |
         name: "changed" for name in found if name in recorded and found[name]["sha256"] != recorded[name].sha256
     }
     return dict(sorted(changes.items()))
+
+
+def is_source_of(folder: Path, record: ConversionRecord) -> bool:
+    """Return whether a folder has all recorded files of the conversion's source, with the same digests."""
+    found = file_list(folder)
+    return all(name in found and found[name]["sha256"] == digest.sha256 for name, digest in record.source.files.items())
 
 
 def check_files(folder: Path) -> FilesCheck | None:

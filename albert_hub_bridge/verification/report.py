@@ -101,6 +101,10 @@ class Verification:
         """The names of the checks that failed."""
         return [name for name, check in self.checks.items() if check.outcome == "failed"]
 
+    def __bool__(self) -> bool:
+        """Return whether the verification passed, so that `assert verify(...)` cannot succeed on a failure."""
+        return self.passed
+
     @property
     def passed(self) -> bool:
         """Whether no check failed."""

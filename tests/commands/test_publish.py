@@ -52,7 +52,7 @@ with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
 
 def _converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
     convert(preset, folder, to=to)  # type: ignore[arg-type]
-    assert record_verification(folder, verify(preset, folder))
+    assert record_verification(folder, verify(preset, folder), preset) == "recorded"
     return folder
 
 
@@ -282,7 +282,7 @@ def test_unverified_or_changed_folder_is_not_pushed(preset: Path, tmp_path: Path
     (tmp_path / "transformers" / "spiece.model").unlink()
     with pytest.raises(TargetError, match=r"config.json \(changed\), spiece.model \(missing\)"):
         push(tmp_path / "transformers", "hf://user/albert")
-    assert not record_verification(tmp_path / "transformers", verify(preset, preset))
+    assert record_verification(tmp_path / "transformers", verify(preset, preset), preset) == "changed"
 
 
 def test_folder_that_differs_is_not_pushed(preset: Path, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_folder_that_differs_is_not_pushed(preset: Path, tmp_path: Path) -> None
     other.mkdir()
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), seed=1), other)
     convert(preset, tmp_path / "transformers", to="transformers")
-    record_verification(tmp_path / "transformers", verify(other, tmp_path / "transformers"))
+    record_verification(tmp_path / "transformers", verify(other, tmp_path / "transformers"), preset)
     with pytest.raises(TargetError, match="differs from its source"):
         push(tmp_path / "transformers", "hf://user/albert")
     assert "**No**" in (tmp_path / "transformers" / "README.md").read_text()

@@ -20,7 +20,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
     convert(preset, folder, to=to)  # type: ignore[arg-type]
-    assert record_verification(folder, verify(preset, folder))
+    assert record_verification(folder, verify(preset, folder), preset) == "recorded"
     return folder
 
 

@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from albert_hub_bridge import convert, verify
-from albert_hub_bridge.errors import EngineError
+from albert_hub_bridge import convert, inspect, push, verify
+from albert_hub_bridge.cli import app
+from albert_hub_bridge.commands.verify import verify_and_record
+from albert_hub_bridge.errors import EngineError, SourceError, TargetError
+from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.mapping.heads import Head
@@ -219,3 +223,36 @@ def test_wrong_layer_is_located(preset: Path, tmp_path: Path) -> None:
     # Group 0 is right: the embeddings, and its 2 layers run twice.
     assert max(layers[:5]) <= 1e-5
     assert min(layers[5:]) > 1e-2
+
+
+def test_only_a_comparison_with_the_recorded_source_is_recorded(preset: Path, tmp_path: Path) -> None:
+    target, other = tmp_path / "target", tmp_path / "other"
+    convert(preset, target, to="transformers")
+    convert(preset, other, to="albert_hub")
+    before = (target / "conversion.json").read_bytes()
+    for source in (target, other):  # both equal the target in every number
+        report, recorded = verify_and_record(source, target)
+        assert (report.passed, recorded) == (True, "another source")
+    assert (target / "conversion.json").read_bytes() == before
+    with pytest.raises(TargetError, match="was not compared with its source"):
+        push(target, "hf://user/albert")
+    result = CliRunner().invoke(app, ["verify", str(other), str(target)])
+    assert f"Not recorded: {other} is not the source of {target}." in result.stdout.replace("\n", "")
+    shutil.copytree(preset, tmp_path / "moved")
+    assert verify_and_record(tmp_path / "moved", target)[1] == "recorded"
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED_PRESETS, "albert/albert-base-v2", "user/repo"])
+def test_folder_named_like_a_published_model_is_never_looked_up_on_a_hub(
+    name: str, preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(preset, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    convert(name, "target", to="transformers")
+    report = verify(name, "target")
+    assert report
+    assert "keras_hub" in report.source_engine
+    shutil.rmtree(name)
+    for missing in (Path(name), f"./{name}", f"~/{name}", f"{name}/", f"..\\{name}"):
+        with pytest.raises(SourceError, match="does not exist"):
+            inspect(missing)

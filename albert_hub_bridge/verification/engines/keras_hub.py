@@ -31,7 +31,8 @@ class KerasHubEngine:
         # Keras attends in two ways. Without dropout, it does not return zeros if all keys are masked.
         self.averages_padding = checkpoint.architecture.dropout == 0
         self.name = f"keras_hub {keras_hub.__version__} (Keras {keras.__version__} on {keras.backend.backend()})"
-        folder = str(checkpoint.folder)
+        # Absolute: KerasHub takes a bare name for a published preset, and downloads that.
+        folder = os.path.abspath(checkpoint.folder)
         self._backbone = keras_hub.models.AlbertBackbone.from_preset(folder, dtype="float32")
         self._tokenizer: Any = None
         if checkpoint.tokenizer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,8 @@ class TransformersEngine(TorchEngine):
         import torch
         import transformers
 
-        folder, head = checkpoint.folder, checkpoint.head
+        # Absolute: transformers takes `user/repo` for a repository on the Hub.
+        folder, head = os.path.abspath(checkpoint.folder), checkpoint.head
         options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
         pooler = {} if checkpoint.has_pooler else {"add_pooling_layer": False}
         with _quiet(transformers):
