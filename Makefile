@@ -14,7 +14,7 @@ test: check
 
 # A process for each core.
 check: lint docs
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 15
 
 # The pages in docs/ become site/, and a warning is an error.
 docs: $(VENV)/.installed-test
