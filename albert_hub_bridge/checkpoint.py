@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import (
     DTYPES,
@@ -82,7 +81,6 @@ class Checkpoint:
         notes: Notes for the report.
         weights_file: The file of the weights, or the index of its shards.
         quantized: Whether the source computes with integers. The weights are their values.
-        source: The opened folder, which has the content of its JSON files; None if the checkpoint was not read.
     """
 
     layout: SourceLayoutName
@@ -97,7 +95,6 @@ class Checkpoint:
     notes: Sequence[str] = ()
     weights_file: Path | None = None
     quantized: bool = False
-    source: SourceFolder | None = field(default=None, repr=False, compare=False)
     resources: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     @property

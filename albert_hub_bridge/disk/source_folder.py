@@ -15,6 +15,9 @@ from albert_hub_bridge.disk.strict_json import MAX_JSON_BYTES, read_json
 from albert_hub_bridge.errors import FileError, Problem
 
 
+_KEPT = "config.json"
+
+
 class SourceFolder:
     """A preset, repository, release or adapter on this machine, opened for reading.
 
@@ -39,6 +42,7 @@ class SourceFolder:
         # A subfolder may be a link, which a listing does not follow, so nested names are looked up one by one.
         self._nested = [name for name in nested if os.path.lexists(folder / name)]
         _check_kinds(folder, [*sorted(filter(is_read, {*self._top, *self._subfolders, *others})), *self._nested])
+        self._own = {*self._top, *self._nested}
         self._asked: set[str] = set()
         self._parsed: dict[str, dict[str, Any]] = {}
 
@@ -54,7 +58,7 @@ class SourceFolder:
     def __contains__(self, name: str) -> bool:
         """Return whether the folder has a file of that name."""
         self._asked.add(name)
-        return name in self._top or name in self._nested
+        return name in self._own
 
     def path(self, name: str) -> Path:
         """Return the path of a file, for a library that opens it."""
@@ -70,7 +74,9 @@ class SourceFolder:
         return read_bytes(self.path(name), max_bytes)
 
     def json(self, name: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-        """Read a JSON object, or return it again without reading the file.
+        """Read a JSON object. `config.json` is needed several times, and is read and parsed once.
+
+        Other files are needed once. They are not kept, because an index or a tokenizer can be large.
 
         Returns:
             A new dictionary in each call. The values in it are shared, and must not be changed.
@@ -78,9 +84,12 @@ class SourceFolder:
         Raises:
             FileError, ConfigurationError: As `read_json`.
         """
-        if name not in self._parsed:
-            self._parsed[name] = read_json(self.path(name), max_bytes)
-        return dict(self._parsed[name])
+        if name in self._parsed:
+            return dict(self._parsed[name])
+        content = read_json(self.path(name), max_bytes)
+        if name == _KEPT:
+            self._parsed[name] = content
+        return dict(content)
 
     @property
     def unread(self) -> list[str]:

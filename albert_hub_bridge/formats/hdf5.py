@@ -7,7 +7,9 @@ separate process when the first of them is read.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -106,11 +108,16 @@ class Hdf5Files:
             raise WeightsError(file, "weights", [Problem("too large", names, detail)])
         folder = self._resources.enter_context(TemporaryDirectory(prefix="albert-hub-bridge-"))
         target = Path(folder) / "values"
+        if shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, "No space left on device for a copy of values", str(target))
         options: dict[str, Any] = {"names": list(locations), "target": encode_path(target)}
         seconds = _LIST_SECONDS + size / _COPIED_BYTES_PER_SECOND
         try:
             with ExitStack() as process:
-                Sandbox("hdf5", [file], seconds, process, written=size, **options).answer(file)
+                answer = Sandbox("hdf5", [file], seconds, process, written=size, **options).answer(file)
+            again = {str(name): (str(dtype), tuple(map(int, shape))) for name, dtype, shape, _ in answer["datasets"]}
+            if any(again.get(name) != (dtype, shape) for name, (dtype, shape, _) in datasets.items()):
+                raise SandboxError("other datasets than before: the file was changed")
             if (found := target.stat().st_size) != size:
                 raise SandboxError(f"{found:,} bytes of values instead of {size:,}")
         except (SandboxError, FileNotFoundError) as error:

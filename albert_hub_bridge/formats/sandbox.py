@@ -53,7 +53,7 @@ class Sandbox:
         **options: Any,
     ) -> None:
         self._files, self._seconds = list(files), _START_SECONDS + seconds * len(files)
-        self._answers: list[bytes] | None = None
+        self._answers: list[bytes] = []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HDF5_")}
         environment |= {"HDF5_PLUGIN_PRELOAD": "::"}  # no plugins
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each thread reserves memory
@@ -73,31 +73,36 @@ class Sandbox:
             self._in.close()
 
     def answer(self, file: Path) -> dict[str, Any]:
-        """Return what the task says about one of the files; the first call waits until the process ends.
+        """Return what the task says about one of the files, as soon as it says it.
 
         Raises:
             SandboxError: The task failed, or the process crashed or was ended, before the answer or during it.
         """
-        if self._answers is None:
-            self._answers = self._read_answers().splitlines()
         number = self._files.index(file)
+        while len(self._answers) <= number:
+            self._answers.append(self._read_answer())
         try:
             answer = json.loads(self._answers[number])
-        except (IndexError, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise SandboxError(_NO_ANSWER) from error
         if not isinstance(answer, dict) or "failed" in answer:
             raise SandboxError(str(answer["failed"]) if isinstance(answer, dict) else _NO_ANSWER)
         return answer
 
-    def _read_answers(self) -> bytes:
+    def _read_answer(self) -> bytes:
+        if self._out.closed:  # the process has ended
+            return b""
         timer = threading.Timer(self._seconds, self._process.kill)
         timer.daemon = True
         timer.start()
+        answer = b""
         try:
-            return self._out.read(_MAX_ANSWER_BYTES)
+            answer = self._out.readline(_MAX_ANSWER_BYTES)
         finally:
             timer.cancel()
-            self.end()
+            if not answer.endswith(b"\n") or len(self._answers) == len(self._files) - 1:
+                self.end()
+        return answer
 
     def end(self) -> None:
         """End the process, if it has not ended."""

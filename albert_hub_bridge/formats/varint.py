@@ -22,6 +22,8 @@ def read_varint(content: bytes, position: int) -> tuple[int, int]:
     Source:
         https://protobuf.dev/programming-guides/encoding/#varints.
     """
+    if position < len(content) and (byte := content[position]) < 0x80:  # most are one byte
+        return byte, position + 1
     value = 0
     for index, byte in enumerate(content[position : position + _MAX_BYTES]):
         value |= (byte & 0x7F) << 7 * index

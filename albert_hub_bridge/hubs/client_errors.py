@@ -92,3 +92,11 @@ def as_source_errors(handle: str, hub: str, errors: ClientErrors) -> Iterator[No
 def missing_client(handle: str, package: str) -> SourceError:
     """Return the exception for a client that is not installed."""
     return SourceError(f"{handle} is downloaded with {package}, which is not installed: pip install {package}")
+
+
+def broken_client(handle: str, package: str, error: Exception) -> SourceError:
+    """Return the exception for a client that is installed and cannot be imported."""
+    return SourceError(
+        f"{handle} needs {package}, which cannot be imported ({type(error).__name__}: {error}). Install it again: "
+        f"pip install --force-reinstall {package}"
+    )

@@ -15,6 +15,7 @@ from albert_hub_bridge.hubs.client_errors import (
     DAMAGED,
     ClientErrors,
     as_source_errors,
+    broken_client,
     describe,
     missing_client,
     requests_errors,
@@ -59,9 +60,13 @@ def pull_from_kaggle(name: str, needed: Callable[[Iterable[str]], list[str]]) ->
         raise SourceError(f"{handle} should be kaggle://org/model/keras/name or kaggle://org/model/keras/name/version.")
     try:
         import kagglehub
+
+        client_errors = _pull_errors()
     except ImportError as error:
         raise missing_client(handle, "kagglehub") from error
-    with as_source_errors(handle, "Kaggle", _pull_errors()), _progress_on_stderr():
+    except Exception as error:
+        raise broken_client(handle, "kagglehub", error) from error
+    with as_source_errors(handle, "Kaggle", client_errors), _progress_on_stderr():
         folder = Path(kagglehub.model_download(name))
     version = folder.name if folder.name.isdigit() else name.rsplit("/", maxsplit=1)[-1]
     return LocalSource(folder, f"kaggle://{'/'.join(name.split('/')[:4])}", version)

@@ -10,6 +10,7 @@ from albert_hub_bridge.hubs.client_errors import (
     DAMAGED,
     ClientErrors,
     as_source_errors,
+    broken_client,
     missing_client,
     requests_errors,
     status_advice,
@@ -23,7 +24,7 @@ def _pull_errors() -> ClientErrors:
     statuses = status_advice("modelscope login")
     return ClientErrors(
         by_class=(
-            ((errors.FileIntegrityError, errors.FileDownloadError), DAMAGED),
+            ((errors.FileIntegrityError, errors.FileDownloadError, errors.CorruptedCacheException), DAMAGED),
             ((errors.NotLoginException, errors.NotExistError), statuses[404]),
             *requests_errors(),
         ),
@@ -45,9 +46,13 @@ def pull_from_modelscope(name: str, needed: Callable[[Iterable[str]], list[str]]
     try:
         from modelscope.hub.api import HubApi
         from modelscope.hub.snapshot_download import snapshot_download
+
+        client_errors = _pull_errors()
     except ImportError as error:
         raise missing_client(handle, "modelscope") from error
-    with as_source_errors(handle, "ModelScope", _pull_errors()):
+    except Exception as error:
+        raise broken_client(handle, "modelscope", error) from error
+    with as_source_errors(handle, "ModelScope", client_errors):
         model_id, _, revision = name.partition("@")
         revision = revision or "master"
         names = needed(file["Path"] for file in HubApi().get_model_files(model_id, revision=revision, recursive=True))

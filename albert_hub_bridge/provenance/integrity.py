@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.disk.checksums import sha256_of
-from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import CheckpointError, SourceError
 from albert_hub_bridge.layouts.registry import open_source, read_checkpoint
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
@@ -98,7 +97,7 @@ def check_files(folder: Path) -> FilesCheck | None:
     expected = {*recorded, *changes, RECORD, CARD, ".gitattributes"}  # hubs add .gitattributes to every download
     others = [name for name in source.names if name not in expected and name.split("/")[0] not in (".git", ".cache")]
     tensors = record.target.tensors
-    different = _different_tensors(source, tensors, has_changes=bool(changes))
+    different = _different_tensors(folder, tensors, has_changes=bool(changes))
     return FilesCheck(str(folder), record.made_by, len(recorded), len(tensors), changes, different, others)
 
 
@@ -109,9 +108,9 @@ def _changed_picture(folder: Path, picture: FileDigest) -> dict[str, str]:
     return {} if sha256_of(file) == picture.sha256 else {PICTURE: "changed"}
 
 
-def _different_tensors(source: SourceFolder, recorded: Mapping[str, str], has_changes: bool) -> list[str]:
+def _different_tensors(folder: Path, recorded: Mapping[str, str], has_changes: bool) -> list[str]:
     try:
-        with read_checkpoint(source) as checkpoint:
+        with read_checkpoint(folder) as checkpoint:  # checks the files again, after the time of hashing
             found = tensor_list(checkpoint)
     except (CheckpointError, SourceError):
         if not has_changes:

@@ -48,12 +48,15 @@ def test_names_that_were_not_asked_for_are_unread(folder: Path) -> None:
     assert source.unread == []
 
 
-def test_json_is_parsed_once_and_cannot_be_changed_by_a_caller(folder: Path) -> None:
-    (folder / "b.json").write_text('{"a": 1}')
+def test_config_json_is_parsed_once_and_cannot_be_changed_by_a_caller(folder: Path) -> None:
+    (folder / "config.json").write_text('{"a": 1}')
     source = SourceFolder(folder, lambda _: False)
-    source.json("b.json")["a"] = 2
-    (folder / "b.json").unlink()
+    source.json("config.json")["a"] = 2
+    (folder / "config.json").unlink()
+    assert source.json("config.json") == {"a": 1}
+    (folder / "b.json").write_text('{"a": 1}')
     assert source.json("b.json") == {"a": 1}
+    assert source._parsed.keys() == {"config.json"}  # a large file is not kept in memory
 
 
 def test_json_that_is_refused_is_refused_again(folder: Path) -> None:

@@ -89,3 +89,12 @@ def test_a_file_is_refused_wherever_it_is_cut_off(tmp_path: Path) -> None:
             file.write_bytes(whole[:size])
             with pytest.raises(WeightsError, match="truncated at"):
                 read_flax(file, resources)
+
+
+def test_msgpack_in_pure_python_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "flax_model.msgpack"
+    file.write_bytes(msgpack.packb({"a": {"b": flax_array(np.arange(6, dtype=np.float32).reshape(2, 3))}}))
+    monkeypatch.setenv("MSGPACK_PUREPYTHON", "1")
+    with ExitStack() as resources:
+        (tensor,) = read_flax(file, resources).values()
+        assert tensor.load().tolist() == [[0, 1, 2], [3, 4, 5]]

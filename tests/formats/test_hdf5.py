@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -101,3 +103,37 @@ def test_damage_in_a_chunk_is_refused_and_leaves_nothing(tmp_path: Path, tempora
             ):
                 found["x"].load()
     assert not any(temporary.iterdir())
+
+
+def test_an_answer_that_is_read_late_is_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "many.h5"
+    with h5py.File(file, "w") as h5:
+        for number in range(1500):  # an answer that does not fit into a pipe
+            h5[f"layers/a_dataset_with_a_long_name_{number}"] = np.float32(number)
+    monkeypatch.setattr(hdf5, "_LIST_SECONDS", 2)
+    with ExitStack() as resources:
+        files = Hdf5Files([file], resources)
+        time.sleep(4)
+        assert len(files.datasets(file)) == 1500
+
+
+def test_a_file_that_is_replaced_before_its_values_are_copied_is_refused(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.h5", tmp_path / "other.h5"
+    for path, dtype in ((file, ">f4"), (other, ">i4")):
+        with h5py.File(path, "w") as h5:
+            h5["a"] = np.ones(4, dtype)
+    with ExitStack() as resources:
+        tensor = read_datasets(file, resources)["a"]
+        other.replace(file)
+        with pytest.raises(WeightsError, match="other datasets than before: the file was changed"):
+            tensor.load()
+
+
+def test_a_full_disk_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.h5"
+    with h5py.File(file, "w") as h5:
+        h5["a"] = np.ones(4, ">f4")
+    full = SimpleNamespace(total=1 << 20, used=1 << 20, free=0)
+    monkeypatch.setattr("albert_hub_bridge.formats.hdf5.shutil.disk_usage", lambda _: full)
+    with ExitStack() as resources, pytest.raises(OSError, match="No space left on device"):
+        read_datasets(file, resources)["a"].load()

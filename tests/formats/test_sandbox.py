@@ -34,7 +34,15 @@ def test_answers_belong_to_their_files(file: Path) -> None:
         assert sandbox.answer(file)["arrays"][0][:3] == ["a", "float32", [8]]
         with pytest.raises(SandboxError, match="where a map or an array should be"):
             sandbox.answer(damaged)
-        assert sandbox._process.returncode is not None
+    assert sandbox._process.returncode is not None
+
+
+def test_an_answer_does_not_wait_for_later_files(file: Path) -> None:
+    os.mkfifo(pipe := file.with_name("pipe"))
+    began = time.perf_counter()
+    with ExitStack() as resources:
+        assert Sandbox("flax", [file, pipe], 60, resources).answer(file)["arrays"]
+    assert time.perf_counter() - began < 30
 
 
 def test_a_task_that_hangs_is_ended(file: Path) -> None:
@@ -91,7 +99,7 @@ def test_a_keyboard_interrupt_ends_a_process_that_is_waited_for(file: Path, monk
     os.mkfifo(pipe := file.with_name("pipe"))
     with ExitStack() as resources:
         sandbox = Sandbox("flax", [pipe], 600, resources)
-        pipe_end = SimpleNamespace(read=interrupt, close=sandbox._out.close)
+        pipe_end = SimpleNamespace(readline=interrupt, close=sandbox._out.close, closed=False)
         monkeypatch.setattr(sandbox, "_out", pipe_end)
         with pytest.raises(KeyboardInterrupt):
             sandbox.answer(pipe)

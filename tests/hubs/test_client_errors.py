@@ -16,6 +16,7 @@ from modelscope.hub import errors as modelscope_errors
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.hubs import huggingface, kaggle, modelscope
 from albert_hub_bridge.hubs.client_errors import DAMAGED, UNREACHABLE, ClientErrors, as_source_errors
+from albert_hub_bridge.hubs.source import pull_source
 
 
 # httpx or httpx2, the HTTP library of huggingface_hub.
@@ -72,3 +73,16 @@ def test_as_source_errors_describes_the_exception_and_keeps_source_errors() -> N
         raise ValueError("two\nlines")
     with pytest.raises(SourceError, match=r"^own$"), as_source_errors("a", "B", ClientErrors()):
         raise SourceError("own")
+
+
+def test_client_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> ClientErrors:
+        raise RuntimeError("an old version of requests")
+
+    for hub, package, name in (
+        ("modelscope", "modelscope", "user/repo"),
+        ("kaggle", "kagglehub", "org/model/keras/name"),
+    ):
+        monkeypatch.setattr(f"albert_hub_bridge.hubs.{hub}._pull_errors", broken)
+        with pytest.raises(SourceError, match=rf"{package}, which cannot be imported \(RuntimeError: an old version"):
+            pull_source(f"{hub}://{name}", list)

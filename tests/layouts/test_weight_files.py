@@ -142,9 +142,7 @@ def test_a_dataset_in_two_shards_is_refused(preset: Path, tmp_path: Path) -> Non
     convert(preset, tmp_path / "shards", to="keras", max_shard_size="40KB")
     with h5py.File(tmp_path / "shards" / "model_00001.weights.h5", "a") as shard:
         shard["layers/reversible_embedding/vars/0"] = np.zeros((400, 16), np.float32)
-    with pytest.raises(
-        WeightsError, match=r"twice +layers/reversible_embedding/vars/0 .*found again in model_0000"
-    ):
+    with pytest.raises(WeightsError, match=r"twice +layers/reversible_embedding/vars/0 .*found again in model_0000"):
         inspect(tmp_path / "shards")
 
 

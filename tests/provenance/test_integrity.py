@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
@@ -10,7 +11,8 @@ from typer.testing import CliRunner
 from albert_hub_bridge import check, convert, verify
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.commands.recording import record_verification
-from albert_hub_bridge.errors import ConfigurationError
+from albert_hub_bridge.errors import ConfigurationError, FileError
+from albert_hub_bridge.provenance import integrity
 from conversion.sample import write_sample_preset
 
 
@@ -48,6 +50,24 @@ def test_forged_record_is_noticed(layout: str, preset: Path, tmp_path: Path) -> 
     file.write_text(json.dumps(record))
     with pytest.raises(ConfigurationError, match=r"wrong type +target.tensors +expected dict\[str, str\], found \[1\]"):
         check(tmp_path / "target")
+
+
+def test_file_that_becomes_a_link_after_hashing_is_refused(
+    preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, outside = tmp_path / "target", tmp_path / "outside"
+    convert(preset, target, to="transformers")
+    hashed = integrity.changed_files
+
+    def hash_and_replace(*arguments: Any) -> dict[str, str]:
+        changes = hashed(*arguments)
+        (target / "model.safetensors").rename(outside)
+        (target / "model.safetensors").symlink_to(outside)
+        return changes
+
+    monkeypatch.setattr(integrity, "changed_files", hash_and_replace)
+    with pytest.raises(FileError, match=r"a link to .*outside, outside of it"):
+        check(target)
 
 
 def test_changed_files_are_listed(preset: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class _Tree:
             max_str_len=_MAX_NAME_LENGTH,
             max_array_len=_MAX_RANK,
             max_bin_len=0,
-            max_map_len=0,
+            max_map_len=0 if method == "unpack" else _MAX_NAMES,  # msgpack in pure Python checks headers too
             max_ext_len=0,
         )
         unpacker.feed(self._peek(_MAX_VALUE_BYTES))
@@ -115,6 +115,8 @@ class _Tree:
         except msgpack.OutOfData as error:
             self._skip(_MAX_VALUE_BYTES)
             raise ValueError(f"a name, shape or dtype of more than {_MAX_VALUE_BYTES} bytes") from error
+        except ValueError as error:
+            raise ValueError(f"{error}, at byte {self.position:,} ({self._peek(1).hex() or 'the end'})") from error
         self.position += unpacker.tell()
         return value
 

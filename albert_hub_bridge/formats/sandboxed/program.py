@@ -40,7 +40,9 @@ def main() -> None:
         for file in job["files"]:
             # A thread of C ends the process when the time is over, also while a library holds the interpreter's lock.
             faulthandler.dump_traceback_later(job["seconds"], exit=True)
-            _print_answer(out, task.read, decode_path(file), job)
+            answer = _answer(task.read, decode_path(file), job)
+            faulthandler.cancel_dump_traceback_later()  # the parent may not be reading yet
+            _print(out, answer)
     except Exception as error:
         _print(out, {"failed": _reason(error)})
     os._exit(0)  # the parent waits for the end, and the libraries take long to clean up
@@ -51,11 +53,11 @@ def decode_path(name: str) -> str:
     return os.fsdecode(bytes.fromhex(name))
 
 
-def _print_answer(out: TextIO, read: Callable[[str, Any], Any], file: str, job: Any) -> None:
+def _answer(read: Callable[[str, Any], Any], file: str, job: Any) -> Any:
     try:
-        _print(out, read(file, job))
+        return read(file, job)
     except Exception as error:  # libraries raise exceptions of any kind on damaged files
-        _print(out, {"failed": _reason(error)})
+        return {"failed": _reason(error)}
 
 
 def _print(out: TextIO, answer: Any) -> None:

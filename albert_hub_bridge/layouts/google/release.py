@@ -105,7 +105,6 @@ def read_release(source: SourceFolder, options: ReadOptions) -> Checkpoint:
         ignored=configuration.ignored,
         notes=notes,
         weights_file=file,
-        source=source,
     )
 
 

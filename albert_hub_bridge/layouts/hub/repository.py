@@ -146,7 +146,6 @@ def _read(
         ignored=[*configuration.ignored, *_ignored_head_keys(configuration, head, keys, spelling), *ignored],
         notes=[*notes, *dropped_pooling(source)],
         weights_file=file,
-        source=source,
     )
 
 

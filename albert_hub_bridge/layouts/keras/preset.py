@@ -86,7 +86,6 @@ def read_preset(source: SourceFolder, options: ReadOptions) -> Checkpoint:
             notes=[*notes, *tensors.notes],
             weights_file=files.file,
             quantized=is_quantized,
-            source=source,
             resources=resources,
         )
 
