@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albert_hub_bridge import AlbertHubConfig
+from albert_hub_bridge import AlbertHubConfig, convert, verify
+from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.model.architecture import Architecture
-from conversion.sample import SAMPLE_ARCHITECTURE, train_vocabulary
+from conversion.sample import SAMPLE_ARCHITECTURE, train_vocabulary, write_sample_preset
 from tests.servers.hub_server import HubServer
 from tests.servers.local_server import client_environment
 
@@ -53,6 +54,21 @@ def albert_arguments(architecture: Architecture) -> dict[str, Any]:
     ours = AlbertHubConfig(**asdict(architecture))
     aliases = {name: getattr(ours, name) for name in AlbertHubConfig.attribute_map}
     return {**aliases, "attention_probs_dropout_prob": architecture.dropout}
+
+
+def converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
+    """Convert a preset, verify the result, and record that in its `conversion.json`. Return the folder."""
+    convert(preset, folder, to=to)  # type: ignore[arg-type]
+    assert record_verification(folder, verify(preset, folder), preset) == "recorded"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample preset of `conversion/`. Modules that need another one define their own `preset`."""
+    folder = tmp_path_factory.mktemp("preset") / "sample"
+    write_sample_preset(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,9 @@ class WriteOptions:
     sentence_transformers: Pooling | None = None
 
 
+DEFAULT_WRITING = WriteOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """One kind of folder that holds an ALBERT.

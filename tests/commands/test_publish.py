@@ -16,20 +16,14 @@ from albert_hub_bridge.errors import ConfigurationError, TargetError
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.mapping.heads import Head
-from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
+from tests.conftest import converted
 from tests.servers.hub_server import HubServer
 from tests.servers.kaggle_server import KaggleServer
 from tests.servers.local_server import client_environment, run_client
 
 
 runner = CliRunner()
-
-
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("preset") / "sample"
-    write_sample_preset(folder)
-    return folder
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -48,12 +42,6 @@ with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         except SystemExit as stop:
             result.append(stop.code)
 """
-
-
-def _converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
-    convert(preset, folder, to=to)  # type: ignore[arg-type]
-    assert record_verification(folder, verify(preset, folder), preset) == "recorded"
-    return folder
 
 
 def test_kaggle_preset_becomes_a_repository_on_the_hub(preset: Path, hub: HubServer, tmp_path: Path) -> None:
@@ -132,7 +120,7 @@ def test_repository_becomes_a_preset_on_the_hub(hub: HubServer, environment: dic
 def test_second_push_keeps_other_commits(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = _converted(preset, tmp_path / "albert")
+    folder = converted(preset, tmp_path / "albert")
     once = ["push", str(folder), "hf://user/albert", "--private", "--message", "First"]
     assert run_client(COMMAND, environment, commands=[once, once]) == [0, 0]
     assert hub.repos["user/albert"].private
@@ -149,7 +137,7 @@ def test_second_push_keeps_other_commits(
 def test_concurrent_commit_is_not_overwritten(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = _converted(preset, tmp_path / "albert")
+    folder = converted(preset, tmp_path / "albert")
     hub.add_repo("user/albert", {"config.json": "{}"})
     hub.fail("POST", "/preupload/", lambda: hub.add_commit("user/albert", {"config.json": '{"theirs": 1}'}))
     found = run_client(_PUSH, environment, folder=str(folder))
@@ -226,7 +214,7 @@ def _push_all(environment: dict[str, str], folder: Path, targets: dict[str, str]
 def test_failed_push_to_hugging_face_can_be_repeated(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = _converted(preset, tmp_path / "albert")
+    folder = converted(preset, tmp_path / "albert")
     for name, method, path, how, _ in HUGGING_FACE_FAULTS:
         body = f'"{name}"' if path == "/api/repos/create" else ""
         hub.fail(method, path if body else f"user/{name}.*{path}|{path}user/{name}/", how, retry_after=0, body=body)
@@ -240,7 +228,7 @@ def test_failed_push_to_hugging_face_can_be_repeated(
 
 
 def test_failed_push_to_kaggle_can_be_repeated(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "keras", "keras")
+    folder = converted(preset, tmp_path / "keras", "keras")
     with KaggleServer() as kaggle:
         for name, method, path, how, _ in KAGGLE_FAULTS:
             kaggle.fail(method, path, how, retry_after=0, body=f'"{name}"' if method == "POST" else "")
@@ -253,7 +241,7 @@ def test_failed_push_to_kaggle_can_be_repeated(preset: Path, tmp_path: Path) -> 
 
 
 def test_push_to_kaggle(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "keras", "keras")
+    folder = converted(preset, tmp_path / "keras", "keras")
     (folder / "private.txt").write_text("stays here")
     with KaggleServer() as kaggle:
         environment = client_environment(tmp_path / "home", kaggle)
@@ -299,7 +287,7 @@ def test_folder_that_differs_is_not_pushed(preset: Path, tmp_path: Path) -> None
 def test_pushed_repository_is_checked_on_the_hub(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    folder = _converted(preset, tmp_path / "transformers")
+    folder = converted(preset, tmp_path / "transformers")
     commands = [["push", str(folder), "hf://user/albert"], ["verify", "hf://user/albert"]]
     assert run_client(COMMAND, environment, commands=commands) == [0, 0]
     assert "parity.png" in hub.files("user/albert")

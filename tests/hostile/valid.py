@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.keras.preset import write_preset
+from albert_hub_bridge.layouts.layout import WriteOptions
 from albert_hub_bridge.lora.adapter import Adapter
 from albert_hub_bridge.lora.factors import Factors, lora_layers
 from albert_hub_bridge.lora.keras_file import write_keras_adapter
@@ -66,7 +67,7 @@ def write_all(parent: Path, proto: bytes) -> dict[str, Path]:
     (made["text"] / "spiece.model").unlink()
     (made["text"] / "added_tokens.json").write_text('{"[MASK]": 4}')
     (made["text"] / "special_tokens_map.json").write_text('{"mask_token": "[MASK]"}')
-    write_repository(bare, new("transformers_shards"), "transformers", max_shard_bytes=3000)
+    write_repository(bare, new("transformers_shards"), "transformers", WriteOptions(max_shard_bytes=3000))
     write_repository(random_checkpoint(ARCHITECTURE, head=Head(kind="masked_lm")), new("masked_lm"), "transformers")
     for name, write in (("pickle", write_pickle), ("flax", write_flax), ("tensorflow", write_tensorflow)):
         write_repository(bare, new(name), "transformers")

@@ -8,28 +8,14 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from albert_hub_bridge import check, convert, verify
+from albert_hub_bridge import check, convert
 from albert_hub_bridge.cli import app
-from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.errors import ConfigurationError, FileError
 from albert_hub_bridge.provenance import integrity
-from conversion.sample import write_sample_preset
+from tests.conftest import converted
 
 
 runner = CliRunner()
-
-
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("preset") / "sample"
-    write_sample_preset(folder)
-    return folder
-
-
-def _converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
-    convert(preset, folder, to=to)  # type: ignore[arg-type]
-    assert record_verification(folder, verify(preset, folder), preset) == "recorded"
-    return folder
 
 
 @pytest.mark.parametrize("layout", ["keras", "transformers", "albert_hub"])
@@ -75,7 +61,7 @@ def test_changed_files_are_listed(preset: Path, tmp_path: Path) -> None:
         result = runner.invoke(app, ["verify", str(folder), *options])
         return result.exit_code, result.output
 
-    folder = _converted(preset, tmp_path / "transformers")
+    folder = converted(preset, tmp_path / "transformers")
     code, said = run()
     tensors = check(folder).tensors
     assert tensors == len(load_file(folder / "model.safetensors"))

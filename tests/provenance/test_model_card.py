@@ -9,30 +9,17 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from albert_hub_bridge import card, convert, verify
-from albert_hub_bridge.commands.recording import record_verification
+from albert_hub_bridge import card, convert
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import POOLER
 from albert_hub_bridge.provenance.model_card import BEGIN, END, render_card
 from albert_hub_bridge.provenance.picture import draw_parity
 from albert_hub_bridge.provenance.record import read_record
-from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
+from tests.conftest import converted
 from tests.servers.hub_server import HubServer
 from tests.servers.local_server import run_client
-
-
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("preset") / "sample"
-    write_sample_preset(folder)
-    return folder
-
-
-def _converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
-    convert(preset, folder, to=to)  # type: ignore[arg-type]
-    assert record_verification(folder, verify(preset, folder), preset) == "recorded"
-    return folder
 
 
 def test_card_of_an_unverified_folder(preset: Path, tmp_path: Path) -> None:
@@ -61,7 +48,7 @@ def test_metadata_pass_the_check_of_the_hub(
 ) -> None:
     cards = []
     for layout in ("keras", "albert_hub", "transformers"):
-        _converted(preset, tmp_path / layout, layout)
+        converted(preset, tmp_path / layout, layout)
         cards.append((tmp_path / layout / "README.md").read_text())
         data = ModelCard(cards[-1]).data
         assert data.library_name == ("keras-hub" if layout == "keras" else "transformers")
@@ -73,7 +60,7 @@ def test_metadata_pass_the_check_of_the_hub(
 
 
 def test_text_between_the_marks_stays(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "transformers")
+    folder = converted(preset, tmp_path / "transformers")
     file = folder / "README.md"
     file.write_text(file.read_text().replace(BEGIN, f"{BEGIN}\n## What I use it for\n\nCounting sheep."))
     file.write_text(file.read_text().replace("# transformers", "# Something else"))
@@ -88,7 +75,7 @@ def test_text_between_the_marks_stays(preset: Path, tmp_path: Path) -> None:
 
 
 def test_card_shows_the_picture(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "transformers")
+    folder = converted(preset, tmp_path / "transformers")
     record = json.loads((folder / "conversion.json").read_text())
     layers = record["verification"]["layer_differences"]
     # The embeddings, and 2 layers of each of 2 groups, both run twice; the last is what comes out.

@@ -5,27 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from albert_hub_bridge import convert, inspect, verify
-from albert_hub_bridge.commands.recording import record_verification
+from albert_hub_bridge import inspect
 from albert_hub_bridge.errors import ConfigurationError
-from conversion.sample import write_sample_preset
-
-
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("preset") / "sample"
-    write_sample_preset(folder)
-    return folder
-
-
-def _converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
-    convert(preset, folder, to=to)  # type: ignore[arg-type]
-    assert record_verification(folder, verify(preset, folder), preset) == "recorded"
-    return folder
+from tests.conftest import converted
 
 
 def test_record_is_shown_and_checked(preset: Path, tmp_path: Path) -> None:
-    folder = _converted(preset, tmp_path / "transformers")
+    folder = converted(preset, tmp_path / "transformers")
     assert inspect(folder).made_by == "converted from sample, by albert-hub-bridge 0.1.0"
     (folder / "tokenizer_config.json").write_text("{}")
     assert "since then: {'tokenizer_config.json': 'changed'}" in str(inspect(folder).made_by)

@@ -33,13 +33,6 @@ def sample(tmp_path: Path) -> Path:
     return tmp_path / "sample"
 
 
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("preset") / "sample"
-    write_sample_preset(folder)
-    return folder
-
-
 def _change(folder: Path, name: str, change: Any) -> None:
     from safetensors.torch import load_file, save_file
 

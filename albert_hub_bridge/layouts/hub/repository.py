@@ -18,7 +18,6 @@ from typing import Any
 from albert_hub_bridge.checkpoint import (
     Checkpoint,
     DroppedTensor,
-    Progress,
     check_layers,
     closed_on_failure,
     match_weights,
@@ -42,7 +41,7 @@ from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, RepositoryLayout, 
 from albert_hub_bridge.layouts.hub.tied_tensors import check_decoder, drop_copies
 from albert_hub_bridge.layouts.hub.tokenizer import read_tokenizer, write_tokenizer
 from albert_hub_bridge.layouts.hub.weights import open_weights, plan_weights
-from albert_hub_bridge.layouts.layout import Layout, Pooling, ReadOptions, WriteOptions
+from albert_hub_bridge.layouts.layout import DEFAULT_WRITING, Layout, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.weight_files import write_weights
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import IgnoredKey, Renamed, write_keys
@@ -178,11 +177,7 @@ def write_repository(
     checkpoint: Checkpoint,
     folder: Path,
     layout: RepositoryLayout,
-    progress: Progress | None = None,
-    max_shard_bytes: int | None = None,
-    *,
-    include_code: bool = False,
-    sentence_transformers: Pooling | None = None,
+    options: WriteOptions = DEFAULT_WRITING,
 ) -> dict[Path, str]:
     """Write a checkpoint as a repository.
 
@@ -190,10 +185,7 @@ def write_repository(
         checkpoint: The checkpoint to write.
         folder: An existing, empty folder.
         layout: The layout of the repository.
-        progress: Called after every tensor.
-        max_shard_bytes: The largest size of the values in one file of weights, in bytes; None for one file.
-        include_code: Whether the repository carries the Python files of its classes.
-        sentence_transformers: The pooling of a model for sentence-transformers; None for none.
+        options: How it is written.
 
     Returns:
         The SHA-256 of every file of weights, computed from what was read back, in hexadecimal.
@@ -204,19 +196,19 @@ def write_repository(
     """
     spelling, head = SPELLINGS[layout], checkpoint.head
     config = _config(checkpoint, layout)
-    if include_code:
+    if options.include_code:
         config["auto_map"] = model_auto_map(head.kind if head is not None else None)
         for name, content in code_files().items():
             write_file(folder / name, content)
     if checkpoint.tokenizer is not None:
-        auto_map = TOKENIZER_AUTO_MAP if include_code else None
+        auto_map = TOKENIZER_AUTO_MAP if options.include_code else None
         write_tokenizer(checkpoint.tokenizer, folder, layout, checkpoint.architecture, auto_map)
     write_json(folder / CONFIG, config)
-    if sentence_transformers is not None:
-        write_sentence_transformers(folder, sentence_transformers, checkpoint.architecture.hidden_dim)
+    if options.sentence_transformers is not None:
+        write_sentence_transformers(folder, options.sentence_transformers, checkpoint.architecture.hidden_dim)
     prefix = spelling.prefix if layout == "transformers" or head is not None else ""
-    plans = plan_weights(checkpoint, folder, spelling.dialect, prefix, max_shard_bytes)
-    return write_weights(checkpoint, plans, spelling.dialect, progress)
+    plans = plan_weights(checkpoint, folder, spelling.dialect, prefix, options.max_shard_bytes)
+    return write_weights(checkpoint, plans, spelling.dialect, options.progress)
 
 
 def _config(checkpoint: Checkpoint, layout: RepositoryLayout) -> dict[str, Any]:
@@ -242,15 +234,7 @@ def _config(checkpoint: Checkpoint, layout: RepositoryLayout) -> dict[str, Any]:
 
 def _layout(name: RepositoryLayout, files: tuple[FileRow, ...]) -> Layout:
     def write(checkpoint: Checkpoint, folder: Path, options: WriteOptions) -> dict[Path, str]:
-        return write_repository(
-            checkpoint,
-            folder,
-            name,
-            options.progress,
-            options.max_shard_bytes,
-            include_code=options.include_code,
-            sentence_transformers=options.sentence_transformers,
-        )
+        return write_repository(checkpoint, folder, name, options)
 
     return Layout(
         name,

@@ -22,7 +22,7 @@ from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.hub.spelling import RepositoryLayout
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import Head
-from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 from tests.conftest import TEXTS
 from tests.layouts.hub.test_remote_code import ELSEWHERE
 from tests.servers.hub_server import HubServer
@@ -33,13 +33,6 @@ sentence_transformers: Any = pytest.importorskip("sentence_transformers")
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 LAYOUTS: tuple[RepositoryLayout, ...] = ("albert_hub", "transformers")
-
-
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("preset") / "sample"
-    write_sample_preset(folder)
-    return folder
 
 
 def _pooled(folder: Path, pooling: Pooling) -> torch.Tensor:
