@@ -9,20 +9,24 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from albert_hub_bridge import console
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.choices import DTYPE_NAMES, choose
 from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.check import check
 from albert_hub_bridge.commands.convert import convert_with
 from albert_hub_bridge.commands.inspect import inspect as inspect_source
-from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize, parse_size
+from albert_hub_bridge.commands.options import CHOICES, ConvertOptions, Dtype, Normalize, parse_size
 from albert_hub_bridge.commands.pipeline import convert_and_push
+from albert_hub_bridge.commands.publish import PushOptions
 from albert_hub_bridge.commands.recording import Recorded
 from albert_hub_bridge.commands.verify import verify_and_record
 from albert_hub_bridge.console import errors_as_messages
@@ -36,8 +40,9 @@ from albert_hub_bridge.verification.report import Verification
 app = typer.Typer(
     help="Convert ALBERT between KerasHub presets and Hugging Face repositories, and verify that nothing changed.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # its tables cut the names of options in narrow terminals
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -45,6 +50,30 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         console.out.print(__version__)
         raise typer.Exit
+
+
+class _Command(TyperCommand):
+    """A command that the list of commands describes in a whole sentence, in narrow terminals too."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """Return the first paragraph of the help, of any length."""
+        return " ".join((self.help or "").partition("\n\n")[0].split())
+
+
+_command = partial(app.command, cls=_Command)
+
+
+def _choice(name: str, **settings: Any) -> Any:
+    """Return an option that takes one of the `CHOICES` of that name, as `choose` does."""
+    choices = [choice for choice in CHOICES[name] if choice is not None]
+
+    def parse(value: str) -> str:
+        try:
+            return choose("it", value, choices, DTYPE_NAMES)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return typer.Option(parser=parse, metavar="|".join(choices), autocompletion=lambda: choices, **settings)
 
 
 def _check_size(size: str | None) -> str | None:
@@ -56,12 +85,18 @@ def _check_size(size: str | None) -> str | None:
     return size
 
 
+def _complete_source(incomplete: str) -> list[str]:
+    """Complete the name of a published preset. The shell itself completes folders."""
+    return [name for name in PUBLISHED_PRESETS if incomplete and name.startswith(incomplete)]
+
+
 # What several commands take.
 Source = Annotated[
     str,
     typer.Argument(
         help="Folder of a KerasHub preset or a Hub repository; name of a published preset; or kaggle://..., hf://..., "
-        "modelscope://..."
+        "modelscope://...",
+        autocompletion=_complete_source,
     ),
 ]
 Folder = Annotated[str, typer.Argument(help="Folder that convert made.")]
@@ -77,21 +112,27 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 # The options of `convert`; `ConvertOptions` has their defaults.
 To = Annotated[
     LayoutName,
-    typer.Option(
+    _choice(
+        "to",
         help="Layout of the target. keras: a KerasHub preset. albert_hub: a repository for this package's classes. "
-        "transformers: a repository for transformers alone."
+        "transformers: a repository for transformers alone.",
     ),
 ]
 NormalizeOption = Annotated[
     Normalize,
-    typer.Option(
+    _choice(
+        "normalize",
         help="Text normalization before the vocabulary's own. keep: the same as in the source. none: nothing. "
-        "uncased: lower-case, strip accents, replace old quotes."
+        "uncased: lower-case, strip accents, replace old quotes.",
     ),
 ]
 DtypeOption = Annotated[
     Dtype | None,
-    typer.Option(help="Dtype of the target's weights; that of the source by default.", show_default=False),
+    _choice(
+        "dtype",
+        help="Dtype of the target's weights, or fp32, bf16, fp16; that of the source by default.",
+        show_default=False,
+    ),
 ]
 MaxShardSize = Annotated[
     str | None,
@@ -112,12 +153,19 @@ DropHead = Annotated[
 ]
 SentenceTransformers = Annotated[
     Pooling | None,
-    typer.Option(
+    _choice(
+        "sentence_transformers",
         help="Also make the repository a model for sentence-transformers. mean: the vector of a text is the mean of "
         "its tokens' states. cls: the state of its first token.",
         show_default=False,
     ),
 ]
+
+# How to push; `PushOptions` has their defaults.
+Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
+Revision = Annotated[str | None, typer.Option(help="Branch to commit to.", metavar="BRANCH")]
+CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")]
+Message = Annotated[str | None, typer.Option(help="Message of the commit.", metavar="TEXT")]
 
 
 @app.callback()
@@ -129,7 +177,7 @@ def main_options(
     """Take the options that belong to no command. Their callbacks do the work."""
 
 
-@app.command()
+@_command()
 def convert(
     source: Source,
     target: Annotated[str, typer.Argument(help="Folder to make; or hf://user/repo, to convert, verify and push.")],
@@ -142,6 +190,10 @@ def convert(
     sentence_transformers: SentenceTransformers = ConvertOptions.sentence_transformers,
     allow_pickle: AllowPickle = ConvertOptions.allow_pickle,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing preset or repository.")] = False,
+    private: Private = False,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    message: Message = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert a preset or repository to another layout."""
@@ -149,21 +201,26 @@ def convert(
         options = ConvertOptions(
             to, normalize, dtype, max_shard_size, include_code, drop_head, sentence_transformers, allow_pickle
         )
+        push_options = PushOptions(private or None, revision, create_pr, message)
         if "://" in target:
-            console.print_url(convert_and_push(options, source, target, progress=progress), as_json)
+            url = convert_and_push(options, source, target, push_options, progress=progress)
+            console.print_url(url, as_json)
             return
+        push_options.check_unused(target)
         report = convert_with(options, source, target, overwrite=overwrite, progress=progress)
     console.print_report(report, as_json)
+    if not as_json:
+        console.print_next_command("verify", source, target, *(["--allow-pickle"] if allow_pickle else []))
 
 
-@app.command()
+@_command()
 def convert_adapter(
     source: Annotated[str, typer.Argument(help="KerasHub's file NAME.lora.h5, or the folder of a PEFT adapter.")],
     target: Annotated[str, typer.Argument(help="File (keras) or folder (albert_hub, transformers) to make.")],
     base: Annotated[str, typer.Option(help="Folder of the model that the adapter is for, in any layout.")],
     to: Annotated[
         LayoutName,
-        typer.Option(help="keras: a file for KerasHub. albert_hub, transformers: a folder for PEFT on that layout."),
+        _choice("to", help="keras: a file for KerasHub. albert_hub, transformers: a folder for PEFT on that layout."),
     ],
     drop_head: Annotated[
         bool,
@@ -183,7 +240,7 @@ def convert_adapter(
     console.print_report(report, as_json)
 
 
-@app.command()
+@_command()
 def inspect(source: Source, allow_pickle: AllowPickle = False, as_json: AsJson = False) -> None:
     """Describe a preset or repository."""
     with errors_as_messages(as_json):
@@ -191,7 +248,7 @@ def inspect(source: Source, allow_pickle: AllowPickle = False, as_json: AsJson =
     console.print_report(report, as_json)
 
 
-@app.command()
+@_command()
 def verify(
     source: Source,
     target: Annotated[
@@ -229,40 +286,33 @@ def verify(
     raise typer.Exit(0 if report.passed else 1)
 
 
-@app.command()
-def card(folder: Folder) -> None:
+@_command()
+def card(folder: Folder, as_json: AsJson = False) -> None:
     """Render the model card of a converted folder again. Text between its two marks stays."""
-    with errors_as_messages():
-        console.print_url(str(publish.card(folder)))
+    with errors_as_messages(as_json):
+        console.print_card(publish.card(folder), as_json)
 
 
-@app.command()
+@_command()
 def push(
     folder: Folder,
     target: Annotated[str, typer.Argument(help="hf://user/repo or kaggle://user/model/keras/name.")],
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Push a folder that has not passed verify. Its card shows that.")
     ] = False,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch to commit to.", metavar="BRANCH")] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
-    message: Annotated[str | None, typer.Option(help="Message of the commit.", metavar="TEXT")] = None,
+    private: Private = False,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    message: Message = None,
+    as_json: AsJson = False,
 ) -> None:
     """Push a converted folder to a hub, in one commit."""
-    with errors_as_messages():
-        url = publish.push(
-            folder,
-            target,
-            verify=not no_verify,
-            private=private or None,
-            revision=revision,
-            create_pr=create_pr,
-            message=message,
-        )
-        console.print_url(url)
+    with errors_as_messages(as_json):
+        options = PushOptions(private or None, revision, create_pr, message)
+        console.print_url(publish.push_with(options, folder, target, verify=not no_verify), as_json)
 
 
-@app.command(name="list")
+@_command(name="list")
 def list_published(as_json: AsJson = False) -> None:
     """List the presets that KerasHub publishes and the same checkpoints on Hugging Face."""
     if as_json:
@@ -276,4 +326,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets its escape sequence
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    app(prog_name="albert-hub-bridge")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -188,12 +190,25 @@ def print_recorded(recorded: Recorded, source: str, target: str) -> None:
         out.print(lines[recorded])
 
 
-def print_url(url: str, as_json: bool = False) -> None:
-    """Print the address of a pushed repository, or the path of a card."""
+def print_next_command(*words: str) -> None:
+    """Print a command that the user can type next."""
+    out.print(f"[dim]Next:[/] {escape(shlex.join(('albert-hub-bridge', *words)))}")
+
+
+def print_url(url: str, as_json: bool) -> None:
+    """Print the address of a pushed repository."""
     if as_json:
         print_json({"url": url})
     else:
         out.print(escape(url))
+
+
+def print_card(file: Path, as_json: bool) -> None:
+    """Print the path of a card."""
+    if as_json:
+        print_json({"card": str(file)})
+    else:
+        out.print(escape(str(file)))
 
 
 def print_published(presets: Mapping[str, PublishedPreset]) -> None:

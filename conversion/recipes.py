@@ -136,10 +136,10 @@ def run_recipe(
     folders = [output / f"{entry.name}-{to}" for entry in chosen]
     addresses = [f"{hub or 'hf://USER'}/{folder.name}" for folder in folders]
     for address in addresses:
-        publish.check_address(address)  # before anything is downloaded
+        publish.PushOptions().check(address)  # before anything is downloaded
     for entry, folder, address in zip(chosen, folders, addresses, strict=True):
         convert_entry(entry, source or entry.handle, folder, to, overwrite)
-        files = publish.check_before_push(folder, address).files_to_push
+        files = publish.check_before_push(folder).files_to_push
         if push:
             console.print(f"  pushed to {publish.push(folder, address)}")
             continue

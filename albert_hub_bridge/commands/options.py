@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.choices import DTYPE_NAMES, choose
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.layouts.layout import Pooling
 
@@ -14,7 +15,7 @@ from albert_hub_bridge.layouts.layout import Pooling
 Normalize = Literal["keep", "none", "uncased"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-_CHOICES: dict[str, tuple[str | None, ...]] = {
+CHOICES: dict[str, tuple[str | None, ...]] = {
     "to": get_args(LayoutName),
     "normalize": get_args(Normalize),
     "dtype": (None, *get_args(Dtype)),
@@ -24,7 +25,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """The options of `convert`, which documents them.
+    """The options of `convert`, which documents them. Choices may have any case, and dtypes their short names.
 
     Raises:
         ValueError: A value is not one of the choices, or `max_shard_size` is not a positive size. All problems are
@@ -48,11 +49,13 @@ class ConvertOptions:
             raise TargetError("\n".join(problems))
 
     def _wrong_values(self) -> list[str]:
-        problems = [
-            f"{name} must be one of {', '.join(map(str, choices))}, not {getattr(self, name)!r}."
-            for name, choices in _CHOICES.items()
-            if getattr(self, name) not in choices
-        ]
+        """Return what is wrong, and give each choice the name by which the code knows it."""
+        problems = []
+        for name, choices in CHOICES.items():
+            try:
+                object.__setattr__(self, name, choose(name, getattr(self, name), choices, DTYPE_NAMES))
+            except ValueError as error:
+                problems.append(str(error))
         try:
             _ = self.max_shard_bytes
         except ValueError as error:

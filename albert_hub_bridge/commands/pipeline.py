@@ -8,13 +8,18 @@ from pathlib import Path
 from albert_hub_bridge.checkpoint import Progress
 from albert_hub_bridge.commands.convert import convert_with
 from albert_hub_bridge.commands.options import ConvertOptions
-from albert_hub_bridge.commands.publish import check_address, push
+from albert_hub_bridge.commands.publish import PushOptions, push_with
 from albert_hub_bridge.commands.verify import verify_and_record
 from albert_hub_bridge.errors import TargetError
 
 
 def convert_and_push(
-    options: ConvertOptions, source: str | Path, target: str, *, progress: Progress | None = None
+    options: ConvertOptions,
+    source: str | Path,
+    target: str,
+    push_options: PushOptions,
+    *,
+    progress: Progress | None = None,
 ) -> str:
     """Convert into a temporary folder, verify the result and push it.
 
@@ -22,6 +27,7 @@ def convert_and_push(
         options: Of the conversion.
         source: As for `convert`.
         target: As for `push`.
+        push_options: Of the push.
         progress: As for `convert`.
 
     Returns:
@@ -31,7 +37,7 @@ def convert_and_push(
         AlbertHubBridgeError: As `convert`, `verify` and `push`; or the result differs from the source. Nothing was
             pushed.
     """
-    check_address(target)
+    push_options.check(target)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / target.rpartition("/")[2]
         convert_with(options, source, folder, progress=progress)
@@ -42,4 +48,4 @@ def convert_and_push(
                 f"look at the differences: albert-hub-bridge verify {source} FOLDER. If they are intended, push the "
                 "folder with --no-verify. Its card contains the result."
             )
-        return push(folder, target)
+        return push_with(push_options, folder, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from albert_hub_bridge.commands.recording import required_record, write_record_files
@@ -10,6 +11,43 @@ from albert_hub_bridge.hubs.huggingface import push_to_hugging_face
 from albert_hub_bridge.hubs.kaggle import push_to_kaggle
 from albert_hub_bridge.provenance.integrity import changed_files
 from albert_hub_bridge.provenance.record import CARD, ConversionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class PushOptions:
+    """The options of `push` that say how to push, which documents them."""
+
+    private: bool | None = None
+    revision: str | None = None
+    create_pr: bool = False
+    message: str | None = None
+
+    def check(self, target: str) -> None:
+        """Refuse an address that is none of a repository or model on a hub, or whose hub lacks an option.
+
+        Raises:
+            TargetError: Of the address or the options.
+        """
+        scheme, _, name = target.partition("://")
+        if (scheme, name.count("/")) not in (("hf", 1), ("kaggle", 3)):
+            raise TargetError(f"{target} should be hf://user/repo or kaggle://user/model/keras/name.")
+        if scheme == "kaggle" and (self.revision is not None or self.create_pr):
+            raise TargetError(
+                "Kaggle has neither branches nor pull requests, and numbers the versions itself. Leave out --revision "
+                "(revision=...) and --create-pr (create_pr=True)."
+            )
+
+    def check_unused(self, target: str) -> None:
+        """Refuse the options for a target that is a folder.
+
+        Raises:
+            TargetError: There are some.
+        """
+        if self != PushOptions():
+            raise TargetError(
+                f"--private, --revision, --create-pr and --message are for a target on a hub, such as hf://user/repo. "
+                f"{target} is a folder. Leave them out here, and pass them to push."
+            )
 
 
 def card(folder: str | Path) -> Path:
@@ -52,44 +90,44 @@ def push(
 
     Raises:
         ConfigurationError: The folder has no record of its conversion, or it is wrong.
-        TargetError: The folder was changed since its conversion, or is not verified, or the hub refused it.
+        TargetError: The folder was changed since its conversion, or is not verified; or the hub lacks an option, or
+            refused the folder.
     """
+    return push_with(PushOptions(private, revision, create_pr, message), folder, target, verify=verify)
+
+
+def push_with(options: PushOptions, folder: str | Path, target: str, *, verify: bool = True) -> str:
+    """Push with all options in one object. `push` documents the rest."""
+    options.check(target)
     path = Path(folder)
-    record = check_before_push(path, target, verify=verify)
+    record = check_before_push(path, verify=verify)
     scheme, _, name = target.partition("://")
-    message = message or f"Convert {record.source.handle} to the {record.target.layout} layout"
+    message = options.message or f"Convert {record.source.handle} to the {record.target.layout} layout"
     record = write_record_files(path, record, target)  # the card shows how to load it from there
     if scheme == "kaggle":
         license_name = "Apache 2.0" if record.published is not None else None
         return push_to_kaggle(path, record.files_to_push, name, message=message, license_name=license_name)
     return push_to_hugging_face(
-        path, record.files_to_push, name, message=message, private=private, revision=revision, create_pr=create_pr
+        path,
+        record.files_to_push,
+        name,
+        message=message,
+        private=options.private,
+        revision=options.revision,
+        create_pr=options.create_pr,
     )
 
 
-def check_address(target: str) -> None:
-    """Refuse a text that is not the address of a repository or model on a hub.
-
-    Raises:
-        TargetError: It is not.
-    """
-    scheme, _, name = target.partition("://")
-    if (scheme, name.count("/")) not in (("hf", 1), ("kaggle", 3)):
-        raise TargetError(f"{target} should be hf://user/repo or kaggle://user/model/keras/name.")
-
-
-def check_before_push(path: Path, target: str, *, verify: bool = True) -> ConversionRecord:
+def check_before_push(path: Path, *, verify: bool = True) -> ConversionRecord:
     """Return the record of a folder that may be pushed.
 
     Args:
         path: The folder.
-        target: As for `push`.
         verify: As for `push`.
 
     Raises:
-        ConfigurationError, TargetError: As `push`, except for errors of the hub.
+        ConfigurationError, TargetError: As `push`, except for the address and for errors of the hub.
     """
-    check_address(target)
     record = required_record(path)
     if changes := changed_files(path, record):
         listed = ", ".join(f"{file} ({change})" for file, change in changes.items())

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from albert_hub_bridge.choices import did_you_mean
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.hubs.huggingface import pull_from_hugging_face
 from albert_hub_bridge.hubs.kaggle import pull_from_kaggle
@@ -51,11 +52,30 @@ def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]
             raise SourceError(f"{source} begins with {scheme}://. Use hf://, kaggle:// or modelscope://.")
         return _PULL[scheme.lower()](name, needed)
     if path.exists():
-        raise SourceError(f"{source} is a file. Pass the folder of a preset or repository.")
+        raise SourceError(f"{source} is a file. {_advice_for_file(path)}")
     raise SourceError(
         f"The folder {source} does not exist. {source} is also neither a preset that KerasHub publishes nor a model on "
         "a hub (hf://user/repo, kaggle://org/model/keras/name, modelscope://user/repo)."
+        f"{did_you_mean(handle, _published_names())}"
     )
+
+
+def _advice_for_file(file: Path) -> str:
+    if file.name.endswith(".lora.h5") or file.name.startswith("adapter_"):
+        return (
+            "For a LoRA adapter, run: albert-hub-bridge convert-adapter ADAPTER TARGET --base MODEL --to LAYOUT. "
+            "An adapter of PEFT is a folder."
+        )
+    if file.suffix == ".keras":
+        return "Save the model as a preset: model.save_to_preset(FOLDER)."
+    return "Pass the folder of a preset or repository."
+
+
+def _published_names() -> dict[str, str]:
+    """Return the sources of the published checkpoints, by the names under which people know them."""
+    repositories = [preset.hugging_face for preset in PUBLISHED_PRESETS.values()]
+    by_model = {name.rpartition("/")[2]: f"hf://{name}" for name in repositories}
+    return {**{name: name for name in PUBLISHED_PRESETS}, **by_model}
 
 
 def _is_path(source: str | Path) -> bool:

@@ -169,6 +169,11 @@ def _detect(source: SourceFolder) -> Layout:
         if layout.detect(source):
             return layout
     folder = source.folder
+    if "config.json" not in source and "adapter_config.json" in source:
+        raise SourceError(
+            f"{folder} is a LoRA adapter of PEFT. Run: albert-hub-bridge convert-adapter {folder} TARGET --base MODEL "
+            "--to LAYOUT"
+        )
     if "config.json" not in source:
         raise SourceError(f"{folder} has no config.json: it is neither a KerasHub preset nor a Hub repository.")
     config = source.json("config.json")

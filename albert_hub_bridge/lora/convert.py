@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from albert_hub_bridge.checkpoint import DroppedTensor, LayoutName
+from albert_hub_bridge.choices import choose
 from albert_hub_bridge.disk.atomic import check_target, check_target_file, new_file, new_folder
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, TargetError
@@ -16,6 +17,7 @@ from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.lora.adapter import Adapter
 from albert_hub_bridge.lora.factors import DEFAULT_LAYERS, LoraLayer
 from albert_hub_bridge.lora.keras_file import KERAS_SUFFIX, read_keras_adapter, write_keras_adapter
+from albert_hub_bridge.lora.peft_config import BaseName
 from albert_hub_bridge.lora.peft_folder import (
     CONFIG,
     OLD_WEIGHTS,
@@ -98,14 +100,14 @@ def convert_adapter(
     Source:
         keras/src/layers/core/{dense,einsum_dense}.py, `enable_lora`; peft/tuners/lora/layer.py, `get_delta_weight`.
     """
-    if to not in get_args(LayoutName):
-        raise ValueError(f"to must be one of {', '.join(get_args(LayoutName))}, not {to!r}.")
+    layouts: tuple[LayoutName, ...] = get_args(LayoutName)
+    to = choose("to", to, layouts)
     target_path = _check_target(target, to, overwrite)
     source_path = _check_source(source)
     if target_path.resolve() == source_path.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
     from_keras = _is_keras_file(source_path)
-    architecture, base_has_head = _read_base(base, allow_pickle)
+    architecture, base_has_head, base_name = _read_base(base, to, allow_pickle)
     if from_keras:
         adapter = read_keras_adapter(source_path, architecture)
     else:
@@ -116,7 +118,7 @@ def convert_adapter(
         ranks, notes = _write_keras(adapter, target_path, architecture, overwrite)
     else:
         with_head = base_has_head if adapter.with_head is None else adapter.with_head
-        ranks, notes = _write_peft(adapter, target_path, _DIALECTS[to], with_head, overwrite)
+        ranks, notes = _write_peft(adapter, target_path, _DIALECTS[to], with_head, base_name, overwrite)
     return AdapterConversion(
         source=str(source),
         target=str(target),
@@ -174,10 +176,22 @@ def _is_keras_file(source: Path) -> bool:
     return True
 
 
-def _read_base(base: str | Path, allow_pickle: bool) -> tuple[Architecture, bool]:
-    """Return the architecture of the base, and whether it has a head."""
-    with read_checkpoint(pull(base).folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
-        return checkpoint.architecture, checkpoint.head is not None
+def _read_base(base: str | Path, to: LayoutName, allow_pickle: bool) -> tuple[Architecture, bool, BaseName]:
+    """Return the architecture of the base, whether it has a head, and how PEFT loads it."""
+    pulled = pull(base)
+    with read_checkpoint(pulled.folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
+        name = base_name(pulled.handle) if checkpoint.layout == to else BaseName()
+        return checkpoint.architecture, checkpoint.head is not None, name
+
+
+def base_name(handle: str) -> BaseName:
+    """Return the name of a folder as the user wrote it, which PEFT itself records; or of a repository."""
+    if "://" not in handle:
+        return BaseName(handle)
+    if not handle.startswith("hf://"):
+        return BaseName()
+    name, _, revision = handle.removeprefix("hf://").partition("@")
+    return BaseName(name, revision or None)
 
 
 def _write_keras(
@@ -191,11 +205,16 @@ def _write_keras(
 
 
 def _write_peft(
-    adapter: Adapter, target: Path, dialect: TorchDialect, with_head: bool, overwrite: bool
+    adapter: Adapter,
+    target: Path,
+    dialect: TorchDialect,
+    with_head: bool,
+    base: BaseName,
+    overwrite: bool,
 ) -> tuple[dict[str, int], list[str]]:
     """Write the folder. Return the ranks by the names of the layers, and notes."""
     with new_folder(target, overwrite, is_checkpoint_file, CONFIG) as folder:
-        write_peft_adapter(adapter, folder, dialect, with_head)
+        write_peft_adapter(adapter, folder, dialect, with_head, base)
     ranks = {layer.module(dialect): factors.rank for layer, factors in adapter.factors.items()}
     classes = "an AutoModelFor... class" if with_head else "AutoModel"
     return ranks, [f"Load the base with {classes}: PEFT finds the layers only by the names of that model."]

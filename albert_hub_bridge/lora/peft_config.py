@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from albert_hub_bridge.lora.factors import Factors
 from albert_hub_bridge.mapping.configs import BOOLEAN, COUNT, Constant, Ignored, Renamed, Table, Validator
@@ -140,8 +140,26 @@ def _compiled(key: str) -> re.Pattern[str]:
     return re.compile(rf"(.*\.)?({key})$")
 
 
+class BaseName(NamedTuple):
+    """How PEFT loads the base of an adapter.
+
+    Args:
+        name: A folder, or a repository on Hugging Face; None if it is not known.
+        revision: Of the repository, if it is pinned.
+    """
+
+    name: str | None = None
+    revision: str | None = None
+
+
+UNKNOWN_BASE = BaseName()
+
+
 def make_peft_config(
-    factors: Mapping[str, Factors], modules_to_save: list[str] | None = None, task_type: str | None = None
+    factors: Mapping[str, Factors],
+    modules_to_save: list[str] | None = None,
+    task_type: str | None = None,
+    base: BaseName = UNKNOWN_BASE,
 ) -> dict[str, Any]:
     """Return the content of `adapter_config.json`.
 
@@ -149,6 +167,7 @@ def make_peft_config(
         factors: The factors by the names of the layers in the model.
         modules_to_save: Layers that the adapter replaces.
         task_type: PEFT's name of the task.
+        base: Of the base.
     """
     ranks = {name: layer.rank for name, layer in factors.items()}
     alphas = {name: _round_whole(layer.scale * layer.rank) for name, layer in factors.items()}
@@ -156,7 +175,8 @@ def make_peft_config(
     return {
         "peft_type": "LORA",
         "task_type": task_type,
-        "base_model_name_or_path": None,
+        "base_model_name_or_path": base.name,
+        "revision": base.revision,
         "inference_mode": True,
         "r": rank,
         "lora_alpha": alpha,

@@ -28,7 +28,7 @@ from albert_hub_bridge.lora.adapter import (
     with_source_tensors,
 )
 from albert_hub_bridge.lora.factors import Factors, LoraLayer, lora_layers
-from albert_hub_bridge.lora.peft_config import PEFT, PeftSettings, make_peft_config
+from albert_hub_bridge.lora.peft_config import PEFT, UNKNOWN_BASE, BaseName, PeftSettings, make_peft_config
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import IgnoredKey, read_keys
 from albert_hub_bridge.mapping.heads import HEADS
@@ -231,7 +231,9 @@ def _advice(problems: Sequence[Problem]) -> str:
     return CHECK_BASE if kinds & {"unexpected", "wrong shape"} else ""
 
 
-def write_peft_adapter(adapter: Adapter, folder: Path, dialect: TorchDialect, with_head: bool) -> None:
+def write_peft_adapter(
+    adapter: Adapter, folder: Path, dialect: TorchDialect, with_head: bool, base: BaseName = UNKNOWN_BASE
+) -> None:
     """Write an adapter for PEFT's `PeftModel.from_pretrained`.
 
     Args:
@@ -239,6 +241,7 @@ def write_peft_adapter(adapter: Adapter, folder: Path, dialect: TorchDialect, wi
         folder: An empty folder.
         dialect: The dialect of the base.
         with_head: Whether the base has a head.
+        base: How PEFT loads the base.
     """
     prefix = ENCODERS[dialect] if with_head else ""
     factors = {prefix + layer.module(dialect): each for layer, each in adapter.factors.items()}
@@ -248,5 +251,5 @@ def write_peft_adapter(adapter: Adapter, folder: Path, dialect: TorchDialect, wi
             tensors[name] = np.ascontiguousarray(values)
     tensors |= {_PREFIX + name: values for name, values in adapter.head.items()}
     modules = sorted({name.rpartition(".")[0] for name in adapter.head})
-    write_json(folder / CONFIG, make_peft_config(factors, modules or None, adapter.task_type))
+    write_json(folder / CONFIG, make_peft_config(factors, modules or None, adapter.task_type, base))
     write_file(folder / WEIGHTS, save(tensors, {"format": "pt"}))

@@ -73,6 +73,27 @@ def test_wrong_source_is_refused(source: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adapter.lora.h5", "run: albert-hub-bridge convert-adapter ADAPTER TARGET --base MODEL --to LAYOUT"),
+        ("adapter_model.safetensors", "An adapter of PEFT is a folder."),
+        ("model.keras", r"model.save_to_preset\(FOLDER\)"),
+        ("adapter_config.json", "An adapter of PEFT is a folder."),
+    ],
+)
+def test_a_file_that_belongs_elsewhere_names_the_way(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(SourceError, match=message):
+        inspect(tmp_path / name)
+
+
+def test_the_folder_of_an_adapter_names_convert_adapter(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(SourceError, match=r"is a LoRA adapter of PEFT\. Run: albert-hub-bridge convert-adapter"):
+        inspect(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("source", "package"), [("modelscope://user/repo", "modelscope"), ("kaggle://org/model/keras/name", "kagglehub")]
 )
 def test_missing_client_is_named(source: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:

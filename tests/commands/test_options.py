@@ -57,6 +57,11 @@ def test_command_gives_what_is_not_the_default(options: dict[str, Any], words: s
     assert ConvertOptions(**options).command("a", "b") == f"albert-hub-bridge convert a b {words}"
 
 
+def test_choices_have_any_case_and_dtypes_have_short_names() -> None:
+    options: Any = {"to": "Albert-Hub", "dtype": "BF16", "normalize": "Uncased"}
+    assert ConvertOptions(**options) == ConvertOptions("albert_hub", "uncased", "bfloat16")
+
+
 def test_wrong_values_are_all_listed() -> None:
     wrong: Any = {
         "to": "onnx",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from albert_hub_bridge import convert, push, verify
+from albert_hub_bridge.cli import app
 from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.errors import ConfigurationError, TargetError
 from albert_hub_bridge.layouts.hub.repository import write_repository
@@ -98,8 +101,7 @@ def test_repository_becomes_a_preset_on_the_hub(hub: HubServer, environment: dic
     assert run_client(COMMAND, environment, commands=[command]) == [0]
     found = run_client(
         """
-        import os
-        os.environ["KERAS_BACKEND"] = "torch"
+                os.environ["KERAS_BACKEND"] = "torch"
         import keras_hub
         classifier = keras_hub.models.TextClassifier.from_preset("hf://user/preset")
         result = classifier.predict(["a bridge joins two banks"], verbose=0).tolist()
@@ -132,6 +134,44 @@ def test_second_push_keeps_other_commits(
     ]
     assert run_client(COMMAND, environment, commands=more) == [0, 0]
     assert hub.files("user/albert")["notes.txt"] == b"somebody else's"
+
+
+def test_convert_to_a_hub_takes_the_options_of_push(preset: Path, hub: HubServer, environment: dict[str, str]) -> None:
+    command = ["convert", str(preset), "hf://user/albert", "--to", "transformers"]
+    push_options = ["--private", "--revision", "dev", "--message", "Mine"]
+    assert run_client(COMMAND, environment, commands=[[*command, *push_options]]) == [0]
+    assert hub.repos["user/albert"].private is True
+    assert hub.commits("user/albert", "dev")[0].title == "Mine"
+    assert [commit.title for commit in hub.commits("user/albert")] == ["initial commit"]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        ("kaggle://user/albert/keras/sample", ["--revision", "dev"], "Kaggle has neither branches"),
+        ("kaggle://user/albert/keras/sample", ["--create-pr"], "Kaggle has neither branches"),
+        ("FOLDER/new", ["--private"], "are for a target on a hub"),
+        ("FOLDER/new", ["--message", "Mine"], "are for a target on a hub"),
+        ("gs://bucket", [], "should be hf://user/repo"),
+    ],
+)
+def test_options_that_the_target_lacks_are_refused(
+    target: str, options: list[str], message: str, preset: Path, tmp_path: Path
+) -> None:
+    target = target.replace("FOLDER", str(tmp_path))
+    result = runner.invoke(app, ["convert", str(preset), target, "--to", "keras", *options])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_push_and_card_print_json(preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path) -> None:
+    folder = converted(preset, tmp_path / "albert")
+    result = runner.invoke(app, ["card", str(folder), "--json"])
+    assert json.loads(result.stdout) == {"card": str(folder / "README.md")}
+    command = [sys.executable, "-m", "albert_hub_bridge", "push", str(folder), "hf://user/albert", "--json"]
+    pushed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(pushed.stdout)["url"].startswith(f"{hub.url}/user/albert/commit/")
 
 
 def test_concurrent_commit_is_not_overwritten(

@@ -95,14 +95,14 @@ def _parameters(callback: Callable[..., Any]) -> list[tuple[str, str, str]]:
     rows = []
     for parameter in inspect.signature(callback).parameters.values():
         kind, info = get_args(hints[parameter.name])[:2]
+        choices = [f"`{choice}`" for choice in _choices(kind)]
         if isinstance(info, ArgumentInfo):
             shown = parameter.name.upper()
         else:
             declared = (info.default, *(info.param_decls or ()))  # typer takes the first flag for a default
             flags = [flag for flag in declared if isinstance(flag, str) and flag.startswith("--")]
             shown = flags[0] if flags else f"--{parameter.name.replace('_', '-')}"
-            shown += f" {info.metavar}" if info.metavar else ""
-        choices = [f"`{choice}`" for choice in _choices(kind)]
+            shown += f" {info.metavar}" if info.metavar and not choices else ""
         allowed = f" One of {', '.join(choices)}." if choices else ""
         required = parameter.default is inspect.Parameter.empty
         default = getattr(parameter.default, "value", parameter.default)

@@ -25,8 +25,9 @@ from typer.testing import CliRunner
 from albert_hub_bridge import convert, convert_adapter
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import CheckpointError, SourceError, TargetError
+from albert_hub_bridge.lora.convert import base_name
 from albert_hub_bridge.lora.factors import DEFAULT_LAYERS, Factors, LoraLayer, from_keras, lora_layers, to_keras
-from albert_hub_bridge.lora.peft_config import PEFT
+from albert_hub_bridge.lora.peft_config import PEFT, BaseName
 from albert_hub_bridge.mapping.axes import axis_sizes, rearrange
 from albert_hub_bridge.model.architecture import Architecture
 from tests.conftest import FIXTURES, albert_arguments
@@ -103,6 +104,37 @@ def _merged_by_keras(file: Path, architecture: Architecture) -> dict[str, np.nda
 def _merge_as_keras(layer: LoraLayer, a: np.ndarray, b: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
     product = np.matmul(a.astype(np.float64), b.astype(np.float64))
     return rearrange(product, layer.rule.keras_axes, layer.rule.torch_axes, sizes)
+
+
+def test_transformers_finds_the_base_of_an_adapter(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+    base = unpacked("peft_model") / "base"
+    convert_adapter(adapter, tmp_path / "named", base=base, to="transformers")
+    recorded = _recorded("peft_model")
+    model = transformers.AutoModel.from_pretrained(tmp_path / "named").eval()
+    inputs = {
+        name: torch.from_numpy(recorded[name]).long() for name in ("input_ids", "token_type_ids", "attention_mask")
+    }
+    with torch.no_grad():
+        found = model(**inputs)
+    _assert_close(found.last_hidden_state, recorded["adapted_last_hidden_state"])
+
+
+def test_a_base_in_another_layout_is_not_named(adapter: Path, unpacked: Source, tmp_path: Path) -> None:
+    convert_adapter(adapter, tmp_path / "unnamed", base=unpacked("peft_model") / "base", to="albert_hub")
+    assert json.loads((tmp_path / "unnamed" / CONFIG).read_text())["base_model_name_or_path"] is None
+
+
+@pytest.mark.parametrize(
+    ("handle", "name"),
+    [
+        ("hf://user/repo", BaseName("user/repo")),
+        ("hf://user/repo@v1", BaseName("user/repo", "v1")),
+        ("kaggle://user/albert/transformers/base", BaseName()),
+        ("./base", BaseName("./base")),
+    ],
+)
+def test_names_of_bases_are_what_peft_takes(handle: str, name: BaseName) -> None:
+    assert base_name(handle) == name
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""Choose one of several names: in any case, by another name of it, with a suggestion for a misspelled one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import TypeVar
+
+
+Choice = TypeVar("Choice")
+
+# Other names of dtypes.
+DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def choose(what: str, value: object, choices: Sequence[Choice], other_names: Mapping[str, str] | None = None) -> Choice:
+    """Return the choice that a value names.
+
+    Args:
+        what: What is chosen, for the error message: the name of an argument.
+        value: One of the choices; or its name in any case, with `-` for `_`; or another name of it.
+        choices: The choices.
+        other_names: Names of choices by their other names, in lower case.
+
+    Raises:
+        ValueError: It names none of them.
+    """
+    by_name = {str(choice): choice for choice in choices}
+    name = str(value).casefold().replace("-", "_") if isinstance(value, str) else str(value)
+    name = (other_names or {}).get(name, name)
+    if name in by_name and isinstance(value, str) is isinstance(by_name[name], str):  # "None" is not None
+        return by_name[name]
+    meant = {**{name: name for name in by_name}, **{n: m for n, m in (other_names or {}).items() if m in by_name}}
+    raise ValueError(f"{what} must be one of {', '.join(by_name)}, not {value!r}.{did_you_mean(name, meant)}")
+
+
+def did_you_mean(text: str, meant: Mapping[str, str]) -> str:
+    """Return " Did you mean X?" for the name that is most like a text, or an empty text if none is like it.
+
+    Args:
+        text: As the user wrote it.
+        meant: What to suggest, by name.
+    """
+    found = get_close_matches(text, meant, 1)
+    return f" Did you mean {meant[found[0]]}?" if found else ""
