@@ -22,7 +22,7 @@ from albert_hub_bridge.commands.reports import Conversion, Inspection
 from albert_hub_bridge.errors import AlbertHubBridgeError
 from albert_hub_bridge.hubs.published import PublishedPreset
 from albert_hub_bridge.lora.convert import AdapterConversion
-from albert_hub_bridge.mapping.configs import STORED_ELSEWHERE
+from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.provenance.record import VocabularySummary
 from albert_hub_bridge.text import first_few, one_line, printable
@@ -225,8 +225,7 @@ def _print_losses(report: Inspection | Conversion | AdapterConversion) -> None:
         out.print(f"[yellow]{len(report.dropped)} tensors were not converted:[/]")
         for tensor in report.dropped:
             out.print(f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}")
-    inspected = report.source if isinstance(report, Conversion) else report
-    if ignored := [key.key for key in inspected.ignored if key.reason not in STORED_ELSEWHERE]:
+    if ignored := [key.key for key in report.ignored if key.reason not in NO_LOSS]:
         names = ", ".join(dict.fromkeys(ignored))
         out.print(f"[dim]Settings that were not converted (--json shows the reasons): {escape(names)}.[/]")
     _print_notes(report.notes)

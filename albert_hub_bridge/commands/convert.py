@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, Progress
-from albert_hub_bridge.commands.notes import conversion_notes
+from albert_hub_bridge.commands.notes import conversion_notes, lost_keys
 from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize
 from albert_hub_bridge.commands.recording import Digests, make_record, write_new_record
 from albert_hub_bridge.commands.reports import Conversion
@@ -196,6 +196,7 @@ def _report(
         sample_size=len(SAMPLE_TEXTS),
         sentence_transformers=options.sentence_transformers,
         dropped=tuple(converted.dropped),
+        ignored=lost_keys(converted.ignored, options.to),
         notes=(*summary.notes, *conversion_notes(checkpoint, converted, options.to)),
     )
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from albert_hub_bridge.checkpoint import Checkpoint, LayoutName
+from albert_hub_bridge.layouts.hub.spelling import SPELLINGS
+from albert_hub_bridge.mapping.configs import ALBERT, NOT_USED, IgnoredKey
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON
+from albert_hub_bridge.mapping.unused_keys import kept_keys
+from albert_hub_bridge.text import first_few, one_line
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
@@ -16,7 +20,22 @@ def conversion_notes(source: Checkpoint, target: Checkpoint, to: LayoutName) -> 
         *(_keras_notes(target) if to == "keras" else ()),
         *_unused_pooler(target, to),
         *_changed_epsilon(target, to),
+        *_kept_keys(target, to),
     ]
+
+
+def lost_keys(ignored: Sequence[IgnoredKey], to: LayoutName) -> tuple[IgnoredKey, ...]:
+    """Return the keys of the source that the target does not have, of those that are not converted."""
+    kept = {} if to == "keras" else kept_keys(ignored, SPELLINGS[to].table)
+    return tuple(key for key in ignored if key.key not in kept)
+
+
+def _kept_keys(target: Checkpoint, to: LayoutName) -> Iterator[str]:
+    lost = lost_keys(target.ignored, to)
+    unused = [key for key in target.ignored if key.reason == NOT_USED and key.key not in ALBERT and key not in lost]
+    if unused:
+        names = first_few([one_line(key.key, 80) for key in unused], 10)
+        yield f"ALBERT does not use these settings of the source, and the target has them too: {names}."
 
 
 def _changed_dtype(source: Checkpoint, target: Checkpoint) -> Iterator[str]:

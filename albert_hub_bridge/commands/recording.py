@@ -85,7 +85,7 @@ def make_record(
         changed_texts=report.changed_texts,
         sample_size=report.sample_size,
         sentence_transformers=report.sentence_transformers,
-        ignored=[IgnoredKeyRecord(**asdict(key)) for key in report.source.ignored],
+        ignored=[IgnoredKeyRecord(**asdict(key)) for key in report.ignored],
         dropped=[DroppedTensorRecord(tensor.name, list(tensor.shape), tensor.reason) for tensor in report.dropped],
         notes=list(report.notes),
     )

@@ -68,6 +68,7 @@ class Conversion:
         sample_size: Number of sample texts.
         sentence_transformers: How the target pools for sentence-transformers; None if it is no model for it.
         dropped: Tensors that were not converted.
+        ignored: Settings that were not converted.
         notes: Notes for the user, on the source and the conversion.
     """
 
@@ -82,6 +83,7 @@ class Conversion:
     sample_size: int
     sentence_transformers: Pooling | None
     dropped: Sequence[DroppedTensor]
+    ignored: Sequence[IgnoredKey]
     notes: Sequence[str]
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The table of configuration keys: what every key means, in every dialect.
 
 A key is *renamed* (a field of `Architecture` or of the head), *constant* (only the listed values are supported) or
-*ignored*, with a reason for the report. Unknown keys are errors, in both directions.
+*ignored*, with a reason for the report. Unknown keys are errors, in both directions. `unused_keys` adds rows for those
+that repositories may have.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class Ignored:
     """The key does not change the computation, or its information is stored elsewhere."""
 
     reason: str
+    default: Any = REQUIRED  # a value that is no loss, because the target has it too
 
 
 Rule = Renamed | Constant | Ignored
@@ -99,26 +101,47 @@ class IgnoredKey:
 # fmt: off
 _NOT_AN_ENCODER  = "ALBERT is a bidirectional encoder"
 _STRUCTURE       = "no library supports this structure"
-_OUTPUT          = "selects the outputs of a call"
-_GENERATION      = "only used in text generation"
-_INITIALIZATION  = "only initializes new weights"
-_TRAINING        = "only used in training"
-_PRETRAINING     = "only used to mask texts for pretraining"
-_RUNTIME         = "changes the runtime, not the result"
-_PROVENANCE      = "the origin of the file"
-_CODE            = "names code of the source, which is neither run nor converted"
 _OWN_NAME        = "the name of the file"
 _PACKING         = "the preprocessor adds [CLS] and [SEP]"
 _SPECIAL_PIECE   = "a special piece of the vocabulary"
-# The target has this information in its own form, so a report for people can omit these keys.
+NAMES_CODE       = "names code of the source, which is neither run nor converted"
+NOT_USED         = "not used by ALBERT"
+_PRETRAINING     = "only used to mask texts for pretraining"
+# Nothing is lost with these keys, so a report for people omits them.
 _VOCABULARY      = "stored in the vocabulary"
 _KERAS_NAME      = "the name of an object in Keras"
 _LAYOUT          = "the target has its own value"
 _DTYPE           = "stored in the weights"
 _TENSORS         = "follows from the weights"
+INVERSE_LABELS   = "derived from id2label"
+ONLY_INITIALIZES = "only initializes new weights"
+SET_BY_TRANSFORMERS = "transformers sets it when it loads a model"
+_TRAINING        = "only used in training"
+_OUTPUT          = "selects the outputs of a call"
+_GENERATION      = "only used in text generation"
+_RUNTIME         = "changes the runtime, not the result"
+_PROVENANCE      = "the origin of the file"
+_DEFAULT         = "the default of the library"
 # fmt: on
 
-STORED_ELSEWHERE = frozenset({_VOCABULARY, _KERAS_NAME, _LAYOUT, _DTYPE, _TENSORS})
+NO_LOSS = frozenset(
+    {
+        _VOCABULARY,
+        _KERAS_NAME,
+        _LAYOUT,
+        _DTYPE,
+        _TENSORS,
+        INVERSE_LABELS,
+        ONLY_INITIALIZES,
+        SET_BY_TRANSFORMERS,
+        _TRAINING,
+        _OUTPUT,
+        _GENERATION,
+        _RUNTIME,
+        _PROVENANCE,
+        _DEFAULT,
+    }
+)
 
 # fmt: off
 KERAS: Table = {
@@ -148,7 +171,8 @@ _TRANSFORMERS: Table = {
     "per_layer_config":        Constant((None,), "all layers have the same shape"),
     "architectures":           Ignored(_TENSORS),
     "model_type":              Ignored(_LAYOUT),
-    "auto_map":                Ignored(_CODE),
+    "auto_map":                Ignored(NAMES_CODE),
+    "custom_pipelines":        Constant((None, {}), NAMES_CODE),
     "dtype":                   Ignored(_DTYPE),
     "torch_dtype":             Ignored(_DTYPE),
     "chunk_size_feed_forward": Ignored(_RUNTIME),
@@ -160,7 +184,7 @@ _TRANSFORMERS: Table = {
     "use_cache":               Ignored(_RUNTIME),
     "xla_device":              Ignored(_RUNTIME),
     "tf_legacy_loss":          Ignored(_RUNTIME),
-    "initializer_range":       Ignored(_INITIALIZATION),
+    "initializer_range":       Ignored(ONLY_INITIALIZES),
     "return_dict":             Ignored(_OUTPUT),
     "output_attentions":       Ignored(_OUTPUT),
     "output_hidden_states":    Ignored(_OUTPUT),
@@ -173,11 +197,11 @@ _TRANSFORMERS: Table = {
     "num_labels":              Renamed("num_labels", None, LABEL_COUNT_OR_0),  # 0 if no head needs labels
     "_num_labels":             Ignored(_TENSORS),
     "id2label":                Renamed("id2label", None, LABELS),
-    "label2id":                Ignored("derived from id2label"),
+    "label2id":                Ignored(INVERSE_LABELS),
     "problem_type":            Renamed("problem_type", None, PROBLEM_TYPE),
     "classifier_activation":   Renamed("classifier_activation", None, CLASSIFIER_ACTIVATION),
-    "finetuning_task":         Ignored(_PROVENANCE),
-    "task_specific_params":    Ignored(_GENERATION),
+    "finetuning_task":         Ignored(NOT_USED),
+    "task_specific_params":    Ignored(NOT_USED),
     "tokenizer_class":         Ignored(_LAYOUT),
     "prefix":                  Ignored(_GENERATION),
     "pad_token_id":            Ignored(_VOCABULARY),
@@ -214,6 +238,7 @@ ALBERT: Table = {
     "classifier_dropout":           Ignored("ALBERT in transformers reads classifier_dropout_prob"),
     "position_embedding_type":      Constant(("absolute",), "no library supports relative positions in ALBERT"),
     "net_structure_type":           Constant((0,), _STRUCTURE),
+    "layers_to_keep":               Constant(([], None), _STRUCTURE),
     "gap_size":                     Constant((0,), _STRUCTURE),
     "num_memory_blocks":            Constant((0,), _STRUCTURE),
     "down_scale_factor":            Constant((1,), _STRUCTURE),
@@ -257,10 +282,13 @@ PREPROCESSOR: Table = {
     "name":                  Ignored(_KERAS_NAME),
     "trainable":             Ignored(_KERAS_NAME),
     "dtype":                 Ignored(_KERAS_NAME),
-    "mask_selection_rate":   Ignored(_PRETRAINING),
-    "mask_selection_length": Ignored(_PRETRAINING),
-    "mask_token_rate":       Ignored(_PRETRAINING),
-    "random_token_rate":     Ignored(_PRETRAINING),
+    "mask_selection_rate":   Ignored(_PRETRAINING, 0.15),
+    "mask_selection_length": Ignored(_PRETRAINING, 96),
+    "mask_token_rate":       Ignored(_PRETRAINING, 0.8),
+    "random_token_rate":     Ignored(_PRETRAINING, 0.1),
+}
+DEFAULT_MASKING = {
+    key: rule.default for key, rule in PREPROCESSOR.items() if isinstance(rule, Ignored) and rule.default is not REQUIRED
 }
 
 # tokenizer.json of a preset.
@@ -284,7 +312,7 @@ TOKENIZER_CONFIG: Table = {
     "keep_accents":         Renamed("keep_accents", None, BOOLEAN),
     "strip_accents":        Renamed("strip_accents", None, BOOLEAN),
     "replace_quotes":       Renamed("replace_quotes", None, BOOLEAN),
-    "auto_map":             Ignored(_CODE),
+    "auto_map":             Ignored(NAMES_CODE),
     "tokenizer_class":      Ignored(_LAYOUT),
     "model_input_names":    Ignored(_LAYOUT),
     "added_tokens_decoder": Ignored(_VOCABULARY),
@@ -319,8 +347,8 @@ def read_keys(table: Table, keys: Mapping[str, Any]) -> tuple[dict[str, Any], li
     ]
     for key, rule in table.items():
         match rule:
-            case Ignored(reason) if key in keys:
-                ignored.append(IgnoredKey(key, keys[key], reason))
+            case Ignored(reason, default) if key in keys:
+                ignored.append(IgnoredKey(key, keys[key], _DEFAULT if _equal(keys[key], default) else reason))
             case Constant(allowed, reason, default) if key in keys or default is not REQUIRED:
                 value = keys.get(key, default)
                 if not any(_equal(value, each) for each in allowed):

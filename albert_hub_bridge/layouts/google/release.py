@@ -23,6 +23,7 @@ from albert_hub_bridge.layouts.layout import Layout, ReadOptions
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT
 from albert_hub_bridge.mapping.heads import Head, HeadKind
+from albert_hub_bridge.mapping.unused_keys import with_unused_keys
 from albert_hub_bridge.mapping.weights import WeightRule, head_rules, weight_rules
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 from albert_hub_bridge.text import first_few, one_line
@@ -117,7 +118,7 @@ def read_release_configuration(source: SourceFolder) -> Configuration:
     keys = source.json(CONFIG)
     if keys.get("hidden_act") == "gelu":  # Google's function of that name is the tanh form
         keys["hidden_act"] = "gelu_new"
-    return read_configuration(source.path(CONFIG), ALBERT, keys)
+    return read_configuration(source.path(CONFIG), with_unused_keys(ALBERT, keys), keys)
 
 
 def _find_index(source: SourceFolder) -> Path:

@@ -46,6 +46,7 @@ from albert_hub_bridge.layouts.weight_files import write_weights
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import IgnoredKey, Renamed, write_keys
 from albert_hub_bridge.mapping.heads import HEADS, Head
+from albert_hub_bridge.mapping.unused_keys import kept_keys, with_unused_keys
 from albert_hub_bridge.mapping.weights import POOLER, TorchDialect, WeightRule, head_rules, weight_rules
 
 
@@ -100,7 +101,8 @@ def read_repository_configuration(source: SourceFolder, layout: RepositoryLayout
     Raises:
         ConfigurationError: The configuration is wrong; all problems are listed.
     """
-    return read_configuration(source.path(CONFIG), SPELLINGS[layout].table, source.json(CONFIG))
+    keys = source.json(CONFIG)
+    return read_configuration(source.path(CONFIG), with_unused_keys(SPELLINGS[layout].table, keys), keys)
 
 
 def _read(
@@ -222,7 +224,8 @@ def _config(checkpoint: Checkpoint, layout: RepositoryLayout) -> dict[str, Any]:
         fields |= head_fields(head)
         if layout == "transformers" and head.dropout is None:  # transformers' ALBERT needs a number
             fields["classifier_dropout"] = architecture.dropout
-    config: dict[str, Any] = {"architectures": [class_name], "model_type": spelling.model_type}
+    config = kept_keys(checkpoint.ignored, spelling.table)
+    config |= {"architectures": [class_name], "model_type": spelling.model_type}
     config |= write_keys(spelling.table, fields) | {"dtype": checkpoint.dtype}
     if "id2label" in config:
         config["label2id"] = {label: int(index) for index, label in config["id2label"].items()}

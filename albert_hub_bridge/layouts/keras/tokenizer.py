@@ -16,7 +16,7 @@ from albert_hub_bridge.layouts.configuration import read_fields
 from albert_hub_bridge.layouts.keras.files import PREPROCESSOR, TASK, TOKENIZER, VOCABULARY
 from albert_hub_bridge.layouts.keras.objects import MODULES, config_of, policy, read_keras_config, serialized
 from albert_hub_bridge.layouts.keras.task import Task
-from albert_hub_bridge.mapping.configs import KERAS_TOKENIZER, IgnoredKey
+from albert_hub_bridge.mapping.configs import DEFAULT_MASKING, KERAS_TOKENIZER, IgnoredKey
 from albert_hub_bridge.mapping.configs import PREPROCESSOR as PREPROCESSOR_KEYS
 from albert_hub_bridge.mapping.heads import HEADS, Head
 from albert_hub_bridge.mapping.vocabulary import bake_normalization
@@ -96,8 +96,7 @@ def write_tokenizer(tokenizer: TokenizerSpec, head: Head | None, folder: Path) -
         "truncate": truncate,
     }
     if task == "AlbertMaskedLM":  # KerasHub's defaults
-        config |= {"mask_selection_rate": 0.15, "mask_selection_length": 96}
-        config |= {"mask_token_rate": 0.8, "random_token_rate": 0.1}
+        config |= DEFAULT_MASKING
     preprocessor = serialized(f"{task}Preprocessor", config)
     write_json(folder / PREPROCESSOR, preprocessor)
     return preprocessor

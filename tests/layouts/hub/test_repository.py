@@ -27,7 +27,7 @@ from albert_hub_bridge.errors import CheckpointError, ConfigurationError, FileEr
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.registry import read_checkpoint
-from albert_hub_bridge.mapping.configs import STORED_ELSEWHERE
+from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, parse_vocabulary
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
@@ -340,7 +340,7 @@ def test_token_settings_of_transformers_4_are_read(albert_folder: Path) -> None:
     special = {"bos_token": "[CLS]", "mask_token": {"content": "[MASK]", "lstrip": True}}
     (albert_folder / "special_tokens_map.json").write_text(json.dumps(special))
     with read_checkpoint(albert_folder) as checkpoint:
-        assert "added_tokens_decoder" in [key.key for key in checkpoint.ignored if key.reason in STORED_ELSEWHERE]
+        assert "added_tokens_decoder" in [key.key for key in checkpoint.ignored if key.reason in NO_LOSS]
     (albert_folder / "special_tokens_map.json").write_text('{"mask_token": "[CLS]"}')
     with pytest.raises(ConfigurationError, match=r"special_tokens_map.json\n.*mask_token +expected '\[MASK\]', found"):
         read_checkpoint(albert_folder)
