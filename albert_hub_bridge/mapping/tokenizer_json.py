@@ -18,7 +18,9 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from albert_hub_bridge.model.sentencepiece_unigram import (
     SPECIAL_PIECES,
     TextNormalization,
+    fold_case,
     handle_spaces,
+    lower_case,
     text_normalizer,
 )
 from albert_hub_bridge.text import first_few, short_repr
@@ -167,21 +169,39 @@ def _read_pipeline(tokenizer: Tokenizer, spec: Any) -> TextNormalization:
         ValueError: The pipeline has other steps, or a different order.
     """
     steps, splits = _steps(tokenizer.normalizer), _steps(tokenizer.pre_tokenizer)
-    normalization = TextNormalization()
-    for field in fields(TextNormalization):
-        candidate = TextNormalization(**{field.name: True})
-        expected = _steps(text_normalizer(candidate))
-        if steps[: len(expected)] == expected:
-            normalization, steps = normalization | candidate, steps[len(expected) :]
+    normalization, steps = _read_normalization(steps)
     if steps and steps[0]["type"] == "Precompiled":
-        spec.precompiled_charsmap = base64.b64decode(steps.pop(0)["precompiled_charsmap"])
+        spec.precompiled_charsmap = base64.b64decode(steps[0]["precompiled_charsmap"])
+        _, steps = _without(_steps_of(fold_case(spec.precompiled_charsmap)), steps[1:])
     for (spec.add_dummy_prefix, spec.remove_extra_whitespaces), last, pre_tokenizer in _space_handling():
-        if (steps, splits) == (_steps(normalizers.Sequence(last)), _steps(pre_tokenizer)):
+        if (steps, splits) == (_steps_of(last), _steps(pre_tokenizer)):
             return normalization
-    normalizer_is_known = steps in [_steps(normalizers.Sequence(last)) for _, last, _ in _space_handling()]
+    normalizer_is_known = steps in [_steps_of(last) for _, last, _ in _space_handling()]
     wrong = splits if normalizer_is_known else steps
     names = ", ".join(json.dumps(step, ensure_ascii=False)[:100] for step in wrong) or "no pre-tokenizer"
     raise ValueError(f"SentencePiece has no such step, or not at this place: {names}")
+
+
+def _read_normalization(steps: list[dict[str, Any]]) -> tuple[TextNormalization, list[dict[str, Any]]]:
+    """Return the text normalization that steps begin with, and the steps after it."""
+    normalization = TextNormalization()
+    for field in fields(TextNormalization):
+        candidate = TextNormalization(**{field.name: True})
+        spellings = [_steps(text_normalizer(candidate))]
+        if candidate.lower_case:
+            spellings.append(_steps_of(lower_case()[-1:]))  # transformers' own, without the step for transformers.js
+        for spelling in spellings:
+            found, steps = _without(spelling, steps)
+            if found:
+                normalization |= candidate
+                break
+    return normalization, steps
+
+
+def _without(first: list[dict[str, Any]], steps: list[dict[str, Any]]) -> tuple[bool, list[dict[str, Any]]]:
+    """Return whether steps begin with `first`, and the steps after it."""
+    found = steps[: len(first)] == first
+    return found, steps[len(first) :] if found else steps
 
 
 def _space_handling() -> Iterator[tuple[tuple[bool, bool], list[normalizers.Normalizer], pre_tokenizers.PreTokenizer]]:
@@ -190,6 +210,8 @@ def _space_handling() -> Iterator[tuple[tuple[bool, bool], list[normalizers.Norm
         choice = add_dummy_prefix, remove_extra_whitespaces
         yield choice, *handle_spaces(*choice)
     always = pre_tokenizers.Metaspace(prepend_scheme="always")
+    # This package, before it considered transformers.js.
+    yield (True, True), [], pre_tokenizers.Sequence([pre_tokenizers.Split(" ", "removed"), always])
     # AlbertTokenizer of transformers 5.
     yield (True, True), [], pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), always])
     # The conversion of transformers 4. It differs only for a space at the end of a text.
@@ -200,6 +222,10 @@ def _steps(part: Any) -> list[dict[str, Any]]:
     """Return the steps of a normalizer or pre-tokenizer, in the form of `tokenizer.json`."""
     tree = {"type": "Sequence"} if part is None else json.loads(part.__getstate__())
     return list(_flat(tree))
+
+
+def _steps_of(parts: Sequence[normalizers.Normalizer]) -> list[dict[str, Any]]:
+    return _steps(normalizers.Sequence(list(parts)))
 
 
 def _flat(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:

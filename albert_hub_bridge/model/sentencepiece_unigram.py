@@ -140,8 +140,28 @@ def text_normalizer(normalization: TextNormalization) -> normalizers.Normalizer:
     if normalization.strip_accents:
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
     if normalization.lower_case:
-        steps.append(normalizers.Lowercase())
+        steps += lower_case()
     return normalizers.Sequence(steps)
+
+
+def lower_case() -> list[normalizers.Normalizer]:
+    """Build the lower-casing. transformers.js would lower-case a sigma at the end of a word to another letter."""
+    return [normalizers.Replace("Σ", "σ"), normalizers.Lowercase()]
+
+
+def fold_case(charsmap: bytes) -> list[normalizers.Normalizer]:
+    """Build steps that change nothing after a map that folds case; none for other maps.
+
+    transformers.js does not read the map. It computes NFKC instead, which folds no case. The steps only change Cherokee
+    letters, which a folding map turns into capitals.
+    """
+    fold = normalizers.Precompiled(charsmap).normalize_str
+    letters = "".join(map(chr, range(0x20, 0x590)))  # Latin, Greek, Cyrillic, Armenian
+    kept, instead = "İ", "\U000f0130"  # the maps of SentencePiece keep it; a character for private use stands in for it
+    folded = fold(letters).replace(kept, "")
+    if fold("A") != "a" or normalizers.Lowercase().normalize_str(folded) != folded:
+        return []
+    return [normalizers.Replace(kept, instead), *lower_case(), normalizers.Replace(instead, kept)]
 
 
 def handle_spaces(
@@ -154,7 +174,8 @@ def handle_spaces(
     """
     if add_dummy_prefix and remove_extra_whitespaces:
         # Like transformers' AlbertTokenizer: offsets of a word do not include the space before it.
-        words = pre_tokenizers.Split(" ", "removed")
+        # A regular expression, because transformers.js keeps the spaces if it splits at a plain text.
+        words = pre_tokenizers.Split(Regex(" "), "removed")
         return [], pre_tokenizers.Sequence([words, pre_tokenizers.Metaspace(prepend_scheme="always")])
     steps: list[normalizers.Normalizer] = []
     if remove_extra_whitespaces:
@@ -171,7 +192,7 @@ def build_tokenizer(vocabulary: Vocabulary, normalization: TextNormalization) ->
     before = normalization | baked_normalization(vocabulary.normalization)
     steps: list[normalizers.Normalizer] = [text_normalizer(before)]
     if vocabulary.charsmap:
-        steps.append(normalizers.Precompiled(vocabulary.charsmap))
+        steps += [normalizers.Precompiled(vocabulary.charsmap), *fold_case(vocabulary.charsmap)]
     spaces, pre_tokenizer = handle_spaces(vocabulary.add_dummy_prefix, vocabulary.remove_extra_whitespaces)
 
     tokenizer = Tokenizer(models.Unigram(list(vocabulary.pieces), unk_id=vocabulary.special_ids["unk"]))

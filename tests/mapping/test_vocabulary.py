@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import replace
@@ -359,6 +360,32 @@ _SPLIT = _step(
 )
 
 
+@pytest.mark.parametrize("normalization", ["none", "uncased"])
+@pytest.mark.parametrize("name", ["nmt_nfkc", "nmt_nfkc_cf", "identity"])
+def test_steps_for_transformers_js_change_no_ids(name: str, normalization: str) -> None:
+    """Compare with the pipeline that this package wrote before it considered transformers.js, and read that too."""
+    proto = train_vocabulary(normalization_rule_name=name)
+    vocabulary = parse_vocabulary(proto)
+    pipeline = build_tokenizer(vocabulary, NAMED_NORMALIZATIONS[normalization])
+    content = json.loads(pipeline.to_str())
+    steps = [_step("Precompiled", precompiled_charsmap=base64.b64encode(vocabulary.charsmap).decode())]
+    if not vocabulary.charsmap:
+        steps = []
+    if normalization == "uncased":
+        steps = [*_QUOTES, _step("NFKD"), _step("StripAccents"), _step("Lowercase"), *steps]
+    before = {**content, "normalizer": _step("Sequence", normalizers=steps), "pre_tokenizer": _SPLIT}
+    assert before != content
+    for each in (before, content):
+        made, found = proto_from_tokenizer(each)
+        assert (found.name, parse_vocabulary(made).charsmap) == (normalization, vocabulary.charsmap)
+    texts = [*_lines(vocabulary, 1000), "İstanbul ΟΔΟΣ Straße", "Ⅷ ℂ 𝐀", "a\u3000b  c \u2003 "]
+    ours, theirs = (
+        [encoding.ids for encoding in each.encode_batch_fast(texts, add_special_tokens=False)]
+        for each in (pipeline, Tokenizer.from_str(json.dumps(before)))
+    )
+    assert ours == theirs
+
+
 @pytest.mark.parametrize(
     ("before", "after", "pre_tokenizer", "named"),
     [
@@ -369,6 +396,7 @@ _SPLIT = _step(
         ([_step("StripAccents")], [], _SPLIT, "StripAccents"),
         ([_step("Lowercase"), *_QUOTES], [], _SPLIT, "``"),
         ([], [_step("Lowercase")], _SPLIT, "Lowercase"),
+        ([_step("Replace", pattern={"String": "Σ"}, content="σ")], [], _SPLIT, '"String": "\u03a3"'),
         ([], [_step("Strip", strip_left=True, strip_right=True)], _SPLIT, "Strip"),
         ([], [], None, "no pre-tokenizer"),
         ([], [], _METASPACE, "Metaspace"),
