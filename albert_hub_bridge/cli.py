@@ -32,7 +32,6 @@ from albert_hub_bridge.commands.verify import verify_and_record
 from albert_hub_bridge.console import errors_as_messages
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.layout import Pooling
-from albert_hub_bridge.lora.convert import convert_adapter as convert_lora
 from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.verification.report import Verification
 
@@ -233,6 +232,9 @@ def convert_adapter(
     as_json: AsJson = False,
 ) -> None:
     """Convert a LoRA adapter between KerasHub and PEFT."""
+    # Every command starts by importing this module, and only this one needs the adapters' readers and writers.
+    from albert_hub_bridge.lora.convert import convert_adapter as convert_lora
+
     with errors_as_messages(as_json):
         report = convert_lora(
             source, target, base=base, to=to, drop_head=drop_head, overwrite=overwrite, allow_pickle=allow_pickle

@@ -21,7 +21,7 @@ from albert_hub_bridge.commands.recording import Recorded
 from albert_hub_bridge.commands.reports import Conversion, Inspection
 from albert_hub_bridge.errors import AlbertHubBridgeError
 from albert_hub_bridge.hubs.published import PublishedPreset
-from albert_hub_bridge.lora.convert import AdapterConversion
+from albert_hub_bridge.lora.report import AdapterConversion
 from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.provenance.record import VocabularySummary

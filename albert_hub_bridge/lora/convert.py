@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from albert_hub_bridge.checkpoint import DroppedTensor, LayoutName
+from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.choices import choose
 from albert_hub_bridge.disk.atomic import check_target, check_target_file, new_file, new_folder
 from albert_hub_bridge.disk.source_folder import SourceFolder
@@ -26,41 +25,12 @@ from albert_hub_bridge.lora.peft_folder import (
     read_peft_adapter,
     write_peft_adapter,
 )
-from albert_hub_bridge.mapping.configs import IgnoredKey
+from albert_hub_bridge.lora.report import AdapterConversion
 from albert_hub_bridge.mapping.weights import TorchDialect
 from albert_hub_bridge.model.architecture import Architecture
 
 
 _DIALECTS: Mapping[LayoutName, TorchDialect] = {"albert_hub": "albert_hub", "transformers": "albert"}
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterConversion:
-    """The report of a conversion.
-
-    Args:
-        source: The source.
-        target: The new file or folder.
-        layout: The layout of the base that the target is for.
-        layers: Names of the adapted layers in `AlbertHubModel`.
-        ranks: The rank of every layer in the target, by its name there: `lora/14` in a file of Keras.
-        dropped: Tensors of the source that are not in the target.
-        ignored: Keys of `adapter_config.json` that are not converted.
-        notes: Further notes for the user.
-    """
-
-    source: str
-    target: str
-    layout: LayoutName
-    layers: Sequence[str]
-    ranks: Mapping[str, int]
-    dropped: Sequence[DroppedTensor]
-    ignored: Sequence[IgnoredKey]
-    notes: Sequence[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON types."""
-        return asdict(self)
 
 
 def convert_adapter(
