@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check docs conformance fuzz lint format bench clean
+.PHONY: demo test check docs conformance fuzz matrix lint format bench dist image clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m conversion.demo
@@ -30,6 +30,11 @@ fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/kill/every_call.py
 	$(BIN)/python -m tests.hostile.fuzz
 
+# The tests with each Python, with the smallest and with the newest versions, each in an environment of its own. One row:
+# `make matrix ROWS=3.12`; a part of the tests: `make matrix TESTS=tests/mapping`. uv is used where it is installed.
+matrix: $(VENV)/.installed-test
+	$(BIN)/python -m tests.matrix $(ROWS) -- $(TESTS)
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -44,6 +49,15 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.tokenize
 	$(BIN)/python -m benchmarks.encoder
+
+# What is released. ALBERT_HUB_BRIDGE_URL is the address of the repository: hatch_build.py.
+dist: $(VENV)/.installed-dist
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+image: dist
+	docker build --tag albert-hub-bridge .
 
 clean:
 	rm -rf $(VENV) demo build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -62,3 +76,7 @@ $(VENV)/.installed-test: $(INPUTS) | $(BIN)/python
 $(VENV)/.installed-bench: $(INPUTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dist: $(INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt build twine
+	touch $@

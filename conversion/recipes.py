@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +23,6 @@ from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.provenance.record import GoldenNumbers
 from albert_hub_bridge.verification.run import verify
 
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 CHECKPOINTS = Path(__file__).with_name("checkpoints.toml")
 GOLDEN_TOLERANCE = 1e-4  # as in KerasHub's own test, whose numbers have six digits

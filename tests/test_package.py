@@ -116,4 +116,4 @@ def test_wheel_contains_the_package_only(tmp_path: Path) -> None:
         "albert_hub_bridge/provenance/templates/model_card.md",
     }
     assert "License-Expression: Apache-2.0" in metadata
-    assert "Requires-Python: >=3.10" in metadata
+    assert "Requires-Python: >=3.11" in metadata

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -23,11 +23,6 @@ from albert_hub_bridge.mapping.weights import weights_as_markdown
 from conversion.coverage import coverage_as_markdown
 from tests.docs.blocks import DOCS, ROOT
 
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PACKAGE, REFERENCE = ROOT / "albert_hub_bridge", DOCS / "reference"
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

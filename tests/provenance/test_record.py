@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from albert_hub_bridge import inspect
+from albert_hub_bridge import __version__, inspect
 from albert_hub_bridge.errors import ConfigurationError
 from tests.conftest import converted
 
 
 def test_record_is_shown_and_checked(preset: Path, tmp_path: Path) -> None:
     folder = converted(preset, tmp_path / "transformers")
-    assert inspect(folder).made_by == "converted from sample, by albert-hub-bridge 0.1.0"
+    assert inspect(folder).made_by == f"converted from sample, by albert-hub-bridge {__version__}"
     (folder / "tokenizer_config.json").write_text("{}")
     assert "since then: {'tokenizer_config.json': 'changed'}" in str(inspect(folder).made_by)
     record = json.loads((folder / "conversion.json").read_text())

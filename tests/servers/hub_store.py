@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from typing import Any
 
@@ -98,7 +98,7 @@ class Repo:
         parent = self.refs.get(ref)
         state = [parent, title, len(self.commits), {path: file.oid for path, file in sorted(files.items())}]
         sha = hashlib.sha1(json.dumps([self.id, *state]).encode()).hexdigest()
-        commit = Commit(sha, parent, title, description, datetime.now(timezone.utc), dict(files))
+        commit = Commit(sha, parent, title, description, datetime.now(UTC), dict(files))
         self.commits[sha] = commit
         self.refs[ref] = sha
         self.objects |= {file.sha256: file.content for file in files.values() if file.lfs}

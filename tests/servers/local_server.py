@@ -23,10 +23,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
-
-from typing_extensions import Self
 
 
 How = int | Literal["drop", "lose", "truncate", "corrupt", "delay"] | Callable[[], object]

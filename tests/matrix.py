@@ -1,0 +1,127 @@
+"""Run the tests in environments of their own: `make matrix`, or `python -m tests.matrix ROW ... -- PYTEST ARGUMENTS`.
+
+    3.11, 3.12, ...   that Python, with the versions in constraints.txt
+    lowest            the smallest versions that pyproject.toml allows, with the oldest Python
+    newest            the newest versions that there are, with the oldest Python
+
+Every row is tried. A row whose Python is not installed is skipped, and the table at the end says so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+ROOT = Path(__file__).parents[1]
+PYTHONS = tuple(
+    classifier.rpartition(" ")[2]
+    for classifier in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["classifiers"]
+    if classifier.startswith("Programming Language :: Python :: 3.")
+)
+ROWS = (*PYTHONS, "lowest", "newest")
+SHOWN = ("torch", "transformers", "tokenizers", "keras_hub", "protobuf")
+
+_VERSIONS = f"""
+import importlib.metadata as metadata, platform
+found = {{name: metadata.version(name) for name in {SHOWN!r} if metadata.packages_distributions().get(name)}}
+print("Python " + platform.python_version(), *(f"{{name}} {{version}}" for name, version in found.items()), sep=", ")
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a row."""
+
+    row: str
+    outcome: str
+    versions: str = ""
+
+
+def main(arguments: list[str]) -> int:
+    """Run rows, print a table, and return the exit code: 1 if a row failed."""
+    rows, tests = arguments, []
+    if "--" in arguments:
+        cut = arguments.index("--")
+        rows, tests = arguments[:cut], arguments[cut + 1 :]
+    if unknown := sorted(set(rows) - set(ROWS)):
+        print(f"unknown rows: {', '.join(unknown)}; there are: {', '.join(ROWS)}", file=sys.stderr)
+        return 2
+    uv = find_uv()
+    results = [run_row(row, tests, uv) for row in rows or ROWS]
+    for result in results:
+        print(f"{result.row:8} {result.outcome:32} {result.versions}")
+    return int(any(result.outcome.startswith("failed") for result in results))
+
+
+def find_uv() -> list[str] | None:
+    """Return the command of uv, or None: then pip makes the environments, and `lowest` is skipped."""
+    if command := shutil.which("uv"):
+        return [command]
+    module = [sys.executable, "-m", "uv"]
+    return module if subprocess.run([*module, "--version"], capture_output=True, check=False).returncode == 0 else None
+
+
+def run_row(row: str, tests: list[str], uv: list[str] | None) -> Result:
+    """Make the environment of a row, and run the tests in it."""
+    version = row if row in PYTHONS else PYTHONS[0]
+    if (python := find_python(version)) is None:
+        return Result(row, f"skipped: no Python {version}")
+    if row == "lowest" and uv is None:
+        return Result(row, "skipped: no uv")
+    with tempfile.TemporaryDirectory(prefix=f"albert-hub-bridge-{row}-") as folder:
+        print(f"== {row}: {python}", flush=True)
+        there = Path(folder) / "bin" / "python"
+        try:
+            install(row, python, Path(folder), uv)
+        except subprocess.CalledProcessError:
+            return Result(row, "failed to install")
+        versions = subprocess.run([there, "-c", _VERSIONS], capture_output=True, text=True, check=True).stdout.strip()
+        parallel = ["--numprocesses", "auto", "--dist", "worksteal"]
+        done = subprocess.run([there, "-m", "pytest", *(tests or parallel)], cwd=ROOT, check=False)
+    return Result(row, "passed" if done.returncode == 0 else f"failed: pytest ended with {done.returncode}", versions)
+
+
+def find_python(version: str) -> str | None:
+    """Return an interpreter of a version: on the path, or one of pyenv's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    candidates = [sys.executable, shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))]
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    for candidate in map(str, filter(None, candidates)):
+        done = subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False)
+        if (
+            done.returncode == 0 and done.stdout.strip() == version
+        ):  # pyenv's shims fail for versions that are not chosen
+            return candidate
+    return None
+
+
+def install(row: str, python: str, folder: Path, uv: list[str] | None) -> None:
+    """Make an environment in a folder, with this package and the versions of a row."""
+    constraints = folder / "constraints.txt"
+    pinned = "" if row == "newest" else (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    subprocess.run(
+        [*uv, "venv", "--quiet", "--python", python, "--allow-existing", folder]
+        if uv
+        else [python, "-m", "venv", folder],
+        check=True,
+    )
+    if row == "lowest":
+        assert uv is not None
+        lowest = ["--resolution", "lowest-direct", "--extra", "test", "--python", python]
+        command = [*uv, "pip", "compile", "--quiet", "--no-header", *lowest, str(ROOT / "pyproject.toml")]
+        pinned = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    constraints.write_text(pinned, encoding="utf-8")
+    there = str(folder / "bin" / "python")
+    pip = [*uv, "pip", "install", "--python", there] if uv else [there, "-m", "pip", "install"]
+    subprocess.run([*pip, "--quiet", "--constraint", str(constraints), "--editable", f"{ROOT}[test]"], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
