@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -25,6 +25,14 @@ DTYPES: dict[str, np.dtype] = {
 }
 # Keras also stores integers: quantized kernels, and the rank of adapters.
 STORED_DTYPES = DTYPES | {name: np.dtype(name) for name in ("int8", "int16", "int32", "int64")}
+
+
+def dtype_name(dtype: Any) -> Any:
+    """Return the name of a dtype of torch or NumPy, such as `torch.bfloat16`. Anything else is returned as it is."""
+    if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
+        return np.dtype(dtype).name
+    is_torch = type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype"  # torch may not be imported
+    return str(dtype).removeprefix("torch.") if is_torch else dtype
 
 
 @dataclass(frozen=True, slots=True)

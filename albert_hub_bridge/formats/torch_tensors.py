@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor, dtype_name
 
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def as_weight(tensor: torch.Tensor) -> LazyTensor:
-    """Return a tensor as a lazy tensor; on a CPU they share memory."""
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor as an array; on a CPU they share memory. bfloat16 becomes that of ml_dtypes, as in Keras."""
     import torch
 
-    dtype = str(tensor.dtype).removeprefix("torch.")
+    cpu = tensor.detach().cpu().contiguous()
+    return cpu.view(torch.int16).numpy().view(DTYPES["bfloat16"]) if cpu.dtype == torch.bfloat16 else cpu.numpy()
 
-    def read() -> np.ndarray:
-        cpu = tensor.detach().cpu().contiguous()
-        return cpu.view(torch.int16).numpy().view(DTYPES[dtype]) if dtype == "bfloat16" else cpu.numpy()
 
-    return LazyTensor(tuple(tensor.shape), dtype, read)
+def as_weight(tensor: torch.Tensor) -> LazyTensor:
+    """Return a tensor as a lazy tensor; on a CPU they share memory."""
+    return LazyTensor(tuple(tensor.shape), dtype_name(tensor.dtype), partial(as_array, tensor))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,21 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
 
-from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.disk.atomic import new_folder
 from albert_hub_bridge.errors import ConfigurationError
-from albert_hub_bridge.formats.lazy_tensors import DTYPES
-from albert_hub_bridge.formats.torch_tensors import as_tensor, as_weight
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.keras.compatibility import unsupported_by_keras, with_pooler
-from albert_hub_bridge.layouts.keras.preset import write_preset
-from albert_hub_bridge.layouts.registry import is_written_file, pull, read_checkpoint, read_configuration
-from albert_hub_bridge.mapping.weights import weight_rules
+from albert_hub_bridge.layouts.registry import pull, read_checkpoint, read_configuration
 from albert_hub_bridge.model.architecture import KERAS_FIELDS, Architecture
 from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
 from albert_hub_bridge.model.modeling_albert_hub import AlbertHubModel
+from albert_hub_bridge.runtime.dtype_policy import DTypePolicy, apply_policy, dtype_policy
+from albert_hub_bridge.runtime.keras_files import KerasFiles
+from albert_hub_bridge.runtime.keras_lora import KerasLora
+from albert_hub_bridge.runtime.keras_model import checked_inputs
+from albert_hub_bridge.runtime.stored_weights import set_weights
 
 
 if TYPE_CHECKING:
@@ -32,10 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_INPUTS = ("token_ids", "segment_ids", "padding_mask")
-
-
-class AlbertBackbone(nn.Module):
+class AlbertBackbone(KerasFiles, KerasLora):
     """ALBERT encoder with KerasHub's interface: the same arguments, inputs and outputs.
 
     The model is created in inference mode, as in Keras. To apply dropout, call `train()` or pass `training=True`.
@@ -52,7 +46,8 @@ class AlbertBackbone(nn.Module):
         dropout: Dropout rate, in [0, 1).
         max_sequence_length: Number of positions: the largest length of a sequence.
         num_segments: Number of segment ids.
-        dtype: `"float32"` (the default), `"bfloat16"` or `"float16"`. Softmax and layer norm compute in float32.
+        dtype: `"float32"` (the default), `"bfloat16"`, `"float16"`, `"mixed_bfloat16"`, `"mixed_float16"`, a dtype of
+            torch, or a policy of Keras. A mixed policy stores float32. Softmax and layer norm compute in float32.
         name: The name of the model.
         trainable: Whether the parameters get gradients.
 
@@ -97,36 +92,18 @@ class AlbertBackbone(nn.Module):
         dropout: float = 0.0,
         max_sequence_length: int = 512,
         num_segments: int = 2,
-        dtype: str | None = None,
+        dtype: str | torch.dtype | DTypePolicy | Mapping[str, Any] | None = None,
         *,
         name: str = "albert_backbone",
         trainable: bool = True,
     ) -> None:
-        super().__init__()
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
         arguments = locals()
-        self.architecture = Architecture(**{field: arguments[field] for field in KERAS_FIELDS})
-        self.name, self.trainable = name, trainable
-        config = AlbertHubConfig(**self.architecture.keras_arguments)
-        self.model = AlbertHubModel(config).to(getattr(torch, dtype or "float32")).requires_grad_(trainable)
+        super().__init__(Architecture(**{field: arguments[field] for field in KERAS_FIELDS}), name)
+        policy = dtype_policy(dtype)
+        self.model = AlbertHubModel(AlbertHubConfig(**self.architecture.keras_arguments))
+        apply_policy(self.model, policy)
+        self.trainable = trainable
         self.eval()
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a constructor argument as an attribute, such as `backbone.hidden_dim`."""
-        if name in KERAS_FIELDS:
-            return getattr(self.architecture, name)
-        return super().__getattr__(name)
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the parameters."""
-        return str(self.model.dtype).removeprefix("torch.")
-
-    @property
-    def token_embedding(self) -> nn.Module:
-        """The token embedding. Its weight is (vocabulary_size, embedding_dim)."""
-        return self.model.get_input_embeddings()
 
     def forward(
         self, inputs: Mapping[str, np.ndarray | Int[Tensor, "batch seq"]], training: bool | None = None
@@ -144,11 +121,9 @@ class AlbertBackbone(nn.Module):
         Raises:
             ValueError: An input is missing or unknown.
         """
-        if set(inputs) != set(_INPUTS):
-            raise ValueError(f"expected the inputs {', '.join(_INPUTS)}, found {', '.join(sorted(inputs)) or 'none'}.")
-        device = self.model.device
         token_ids, segment_ids, padding_mask = (
-            torch.as_tensor(inputs[name]).to(device=device, dtype=torch.long) for name in _INPUTS
+            torch.as_tensor(value).to(device=self.model.device, dtype=torch.long)
+            for value in checked_inputs(inputs).values()
         )
         before = self.training
         self.train(before if training is None else training)
@@ -163,18 +138,14 @@ class AlbertBackbone(nn.Module):
         return {
             "name": self.name,
             "trainable": self.trainable,
-            "dtype": self.dtype,
+            "dtype": self.dtype_policy.name,
             **self.architecture.keras_arguments,
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> AlbertBackbone:
-        """Create a backbone with random weights from the result of `get_config`."""
+        """Create a backbone with random weights from the result of `get_config`, here or in KerasHub."""
         return cls(**config)
-
-    def count_params(self) -> int:
-        """Return the number of parameters."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     @classmethod
     def from_preset(
@@ -210,35 +181,8 @@ class AlbertBackbone(nn.Module):
             with read_checkpoint(folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
                 if not checkpoint.has_pooler:
                     warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
-                backbone.model.load_state_dict(state_dict(with_pooler(checkpoint)))
+                set_weights(backbone.model, backbone.architecture, with_pooler(checkpoint).weights)
         return backbone
-
-    def save_to_preset(self, preset_dir: str | Path, *, overwrite: bool = False) -> None:
-        """Write a preset that `keras_hub.models.AlbertBackbone.from_preset` loads. It has no tokenizer.
-
-        Args:
-            preset_dir: The folder to create, with its parents. Unlike in KerasHub, existing files are never mixed with
-                new ones.
-            overwrite: Whether to replace an existing preset or repository as a whole.
-
-        Raises:
-            TargetError: The folder exists and is not empty, or is not a preset or repository.
-            ValueError: Presets cannot have the dtype of the parameters, such as float64.
-        """
-        if self.dtype not in DTYPES:
-            raise ValueError(f"A preset can be {', '.join(DTYPES)}, not {self.dtype}; cast the model first.")
-        parameters = self.model.state_dict()
-        weights = {rule.albert_hub: as_weight(parameters[rule.albert_hub]) for rule in weight_rules(self.architecture)}
-        folder = Path(os.path.abspath(os.path.expanduser(preset_dir)))
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint = Checkpoint("albert_hub", folder, self.architecture, weights, self.dtype)
-        with new_folder(folder, overwrite, is_written_file) as staging:
-            write_preset(checkpoint, staging)
-
-
-def state_dict(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """Return the encoder of a checkpoint as the state dict of an `AlbertHubModel`."""
-    return {rule.albert_hub: as_tensor(checkpoint.weights[rule.albert_hub].read()) for rule in checkpoint.encoder_rules}
 
 
 def _changed_shapes(preset: Architecture, backbone: Architecture) -> list[str]:

@@ -133,7 +133,7 @@ def test_save_to_preset_keeps_the_dtype_of_a_cast_model(before: str, after: str,
     back = AlbertBackbone.from_preset(tmp_path / "new" / "preset", dtype=after)
     for name, tensor in backbone.model.state_dict().items():
         assert torch.equal(back.model.state_dict()[name], tensor), name
-    with pytest.raises(ValueError, match=r"A preset can be float32, bfloat16, float16, not float64; cast the model"):
+    with pytest.raises(ValueError, match=r"A file can be float32, bfloat16, float16, not float64; cast the model"):
         backbone.double().save_to_preset(tmp_path / "double")
     assert not (tmp_path / "double").exists()
 
@@ -152,7 +152,9 @@ def test_backbone_refuses_wrong_calls(keras_preset: KerasPreset, tmp_path: Path)
     backbone = AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments)
     with pytest.raises(ValueError, match="expected the inputs token_ids, segment_ids, padding_mask, found token_ids"):
         backbone({"token_ids": np.ones((1, 4), dtype="int32")})
-    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, not 'int8'"):
+    with pytest.raises(
+        ValueError, match="dtype must be one of float32, bfloat16, float16, mixed_bfloat16, mixed_float16, not 'int8'"
+    ):
         AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype="int8")
     with pytest.raises(ValueError, match="num_layers=4 must be divisible by num_groups=3"):
         AlbertBackbone(**{**SAMPLE_ARCHITECTURE.keras_arguments, "num_groups": 3})

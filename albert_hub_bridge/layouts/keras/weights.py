@@ -85,7 +85,7 @@ class PresetWeights:
         problems = []
         for file in files:
             for name, tensor in self._files.datasets(file).items():
-                current = _current_name(name)
+                current = current_name(name)
                 if current in tensors:
                     detail = f"expected once, found again in {file.name}, perhaps under an older name"
                     problems.append(Problem("twice", name, detail))
@@ -144,7 +144,8 @@ def _read_weight_map(source: SourceFolder) -> dict[str, set[str]]:
     return by_group
 
 
-def _current_name(name: str) -> str:
+def current_name(name: str) -> str:
+    """Return the name that Keras 3 gives to a dataset."""
     for pattern, replacement in _OLD_NAMES:
         name = pattern.sub(replacement, name)
     return name
