@@ -25,7 +25,7 @@ from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import POOLER, Dialect, WeightRule, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, Vocabulary
+from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, Vocabulary, parse_vocabulary
 
 
 LayoutName = Literal["keras", "albert_hub", "transformers"]
@@ -47,7 +47,8 @@ class TokenizerSpec:
     """How texts become ids.
 
     Args:
-        proto: The serialized SentencePiece model.
+        proto: The serialized SentencePiece model. Its scores are those of the source's library: they have ALBERT's
+            rule for numbers with a comma if the source has it (`mapping.number_commas`).
         vocabulary: The same, parsed.
         normalization: What happens to a text before the SentencePiece model.
         sequence_length: The largest number of tokens in a packed input; None if the source has none.
@@ -61,6 +62,10 @@ class TokenizerSpec:
     sequence_length: int | None = None
     truncate: str = "round_robin"
     normalization_from: str = "KerasHub applies only the vocabulary's own"
+
+    def with_proto(self, proto: bytes) -> TokenizerSpec:
+        """Return the tokenizer with another SentencePiece model, which is valid."""
+        return self if proto is self.proto else replace(self, proto=proto, vocabulary=parse_vocabulary(proto))
 
 
 @dataclass(frozen=True)

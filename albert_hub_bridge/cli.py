@@ -122,7 +122,7 @@ NormalizeOption = Annotated[
     _choice(
         "normalize",
         help="Text normalization before the vocabulary's own. keep: the same as in the source. none: nothing. "
-        "uncased: lower-case, strip accents, replace old quotes.",
+        "uncased: lower-case, strip accents, replace old quotes, split numbers from commas (`1984,`).",
     ),
 ]
 DtypeOption = Annotated[

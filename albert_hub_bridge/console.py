@@ -172,11 +172,13 @@ def _vocabulary_facts(vocabulary: VocabularySummary) -> dict[str, str]:
     inside = " (in the vocabulary)" if vocabulary.normalization_in_vocabulary else ""
     normalization = f"{vocabulary.text_normalization}{inside} ({vocabulary.text_normalization_from})"
     length = vocabulary.sequence_length or "not defined"
-    return {
+    facts = {
         "text normalization": escape(normalization),
         "vocabulary": escape(f"{vocabulary.pieces:,} pieces, normalization {vocabulary.normalization}"),
-        "packing": f"sequence length {length}, pairs truncated {vocabulary.truncate}",
     }
+    if vocabulary.splits_numbers is not None:
+        facts["1984,"] = "a number and a comma" if vocabulary.splits_numbers else "a number with a comma: one piece"
+    return facts | {"packing": f"sequence length {length}, pairs truncated {vocabulary.truncate}"}
 
 
 def print_recorded(recorded: Recorded, source: str, target: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -81,3 +81,42 @@ def white(count: int) -> list[str]:
 
 
 LONG = ["a" * 5000, "é" * 3000, " " * 1000, "日" * 2000, "ab " * 2000, ""]
+
+
+def numbers(count: int) -> list[str]:
+    """Return lines of numbers, dates, prices, versions and times among words, many of them before a comma."""
+    draw = random.Random(4)
+    kinds: tuple[Callable[[], str], ...] = (
+        lambda: f"{draw.randrange(10 ** draw.randint(1, 9)):,}",
+        lambda: str(draw.randint(1500, 2100)),
+        lambda: f"{draw.randint(1, 31)}.{draw.randint(1, 12)}.{draw.randint(1900, 2030)}",
+        lambda: f"{draw.choice(('Jan', 'March', 'October'))} {draw.randint(1, 31)}, {draw.randint(1800, 2030)}",
+        lambda: f"{draw.choice('$£€')}{draw.randrange(10 ** draw.randint(1, 7)):,}.{draw.randrange(100):02}",
+        lambda: f"v{draw.randrange(20)}.{draw.randrange(30)}.{draw.randrange(10)}",
+        lambda: f"{1000 * draw.random():.3f}",
+        lambda: f"{draw.randrange(24)}:{draw.randrange(60):02}",
+        lambda: f"{draw.choice(('covid', 'MP', 'Win', 'b'))}{draw.randrange(100)}",
+        lambda: str(draw.randrange(100)),
+    )
+    words = (
+        "the",
+        "river",
+        "in",
+        "of",
+        "paid",
+        "cost",
+        "and",
+        "on",
+        "version",
+        "year",
+        "about",
+        "from",
+        "(see)",
+        '"old"',
+    )
+
+    def word() -> str:
+        found = draw.choice(kinds)() if draw.random() < 0.5 else draw.choice(words)
+        return found + (draw.choice((",", ", ", ";", ".", ',"', "',", ",,", ",and")) if draw.random() < 0.4 else "")
+
+    return [" ".join(word() for _ in range(draw.randint(3, 25))) for _ in range(count)]

@@ -24,6 +24,7 @@ from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, w
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.layouts.registry import is_written_file, open_source, pull, read_checkpoint, write_checkpoint
 from albert_hub_bridge.layouts.tokenize import tokenize
+from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
 from albert_hub_bridge.provenance.model_card import written_by_hand
@@ -57,7 +58,7 @@ def convert(
             `transformers` (a repository for transformers alone).
         normalize: What happens to a text before the vocabulary's own normalization. `keep`: the same as in the source.
             `none`: nothing. `uncased`: lower-case, strip accents and replace old quotes, as transformers and Google's
-            release do.
+            release do. These also split numbers from the comma after them (`1984,`), so `uncased` does it too.
         dtype: Of the target's weights, rounded to the nearest value; that of the source by default.
         max_shard_size: Largest size of the values in one file of weights, in bytes or as `"200MB"`; one file by
             default.
@@ -171,6 +172,8 @@ def _with_normalization(checkpoint: Checkpoint, name: str, source: str | Path) -
         normalization=NAMED_NORMALIZATIONS[name],
         normalization_from="the option normalize",
     )
+    if name == "uncased":
+        tokenizer = tokenizer.with_proto(split_number_commas(tokenizer.proto))
     return replace(checkpoint, tokenizer=tokenizer)
 
 

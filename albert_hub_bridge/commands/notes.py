@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from albert_hub_bridge.checkpoint import Checkpoint, LayoutName
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS
+from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.mapping.configs import ALBERT, NOT_USED, IgnoredKey
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON
+from albert_hub_bridge.mapping.number_commas import is_number_comma, splits_number_commas
 from albert_hub_bridge.mapping.unused_keys import kept_keys
 from albert_hub_bridge.text import first_few, one_line
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
@@ -17,6 +20,8 @@ def conversion_notes(source: Checkpoint, target: Checkpoint, to: LayoutName) -> 
     """Return one note for each difference between what was read and what is written."""
     return [
         *_changed_dtype(source, target),
+        *_number_commas(source, target),
+        *_spiece_model(source),
         *(_keras_notes(target) if to == "keras" else ()),
         *_unused_pooler(target, to),
         *_changed_epsilon(target, to),
@@ -42,6 +47,37 @@ def _changed_dtype(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
     if source.dtype != target.dtype:
         exact = source.dtype != "float32" and target.dtype == "float32"
         yield f"The weights were converted from {source.dtype} to {target.dtype}{'' if exact else ', and rounded'}."
+
+
+def _number_commas(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
+    if source.tokenizer is None or target.tokenizer is None:
+        return
+    pieces = target.tokenizer.vocabulary.pieces
+    had, has = splits_number_commas(source.tokenizer.vocabulary.pieces), splits_number_commas(pieces)
+    numbers = [piece for piece, _ in pieces if is_number_comma(piece)]
+    examples = f"{len(numbers)} pieces are numbers with a comma, such as {numbers[0].lstrip('▁')!r}" if numbers else ""
+    if has is False:
+        yield (
+            f"{examples}, and texts become them, as in the source. Google's ALBERT and transformers' AlbertTokenizer "
+            "split the number from the comma. --normalize uncased does it too."
+        )
+    elif has and not had:
+        normalized = replace(source.tokenizer, normalization=target.tokenizer.normalization)
+        rows = (tokenize(each, "transformers", SAMPLE_TEXTS) for each in (normalized, target.tokenizer))
+        changed = sum(ids != others for ids, others in zip(*rows, strict=True))
+        yield (
+            f"{examples}. They become the number and the comma, as in Google's ALBERT and transformers' "
+            f"AlbertTokenizer, but not in the source: this alone changes {changed} of {len(SAMPLE_TEXTS)} sample texts."
+        )
+    elif has and target.tokenizer.normalization.name == "none" != source.tokenizer.normalization.name:
+        yield f"{examples}. They become the number and the comma, as in the source. --normalize does not change that."
+
+
+def _spiece_model(source: Checkpoint) -> Iterator[str]:
+    from albert_hub_bridge.verification.engines.spiece_model import note_on_spiece_model
+
+    if (note := note_on_spiece_model(source, SAMPLE_TEXTS)) is not None:
+        yield note
 
 
 def _keras_notes(target: Checkpoint) -> Iterator[str]:

@@ -6,6 +6,7 @@ from math import prod
 
 from albert_hub_bridge.checkpoint import Checkpoint, SourceLayoutName, TokenizerSpec
 from albert_hub_bridge.commands.reports import Inspection
+from albert_hub_bridge.mapping.number_commas import splits_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import AFTER, TextNormalization
 from albert_hub_bridge.provenance.record import VocabularySummary
 
@@ -34,6 +35,7 @@ def summarize_vocabulary(tokenizer: TokenizerSpec, layout: SourceLayoutName) -> 
         or tokenizer.vocabulary.normalization.endswith("_cf"),
         sequence_length=tokenizer.sequence_length,
         truncate=tokenizer.truncate,
+        splits_numbers=splits_number_commas(tokenizer.vocabulary.pieces),
     )
 
 

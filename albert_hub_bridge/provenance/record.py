@@ -88,6 +88,8 @@ class VocabularySummary:
         lower_cases: Whether texts are lower-cased, by either of them.
         sequence_length: Largest number of tokens of a packed input; None where the source does not define it.
         truncate: How pairs are truncated.
+        splits_numbers: Whether `1984,` is always `1984` and `,`, as in Google's ALBERT; None if no piece ends with a
+            digit and a comma.
     """
 
     pieces: int
@@ -98,6 +100,7 @@ class VocabularySummary:
     lower_cases: bool
     sequence_length: int | None
     truncate: str
+    splits_numbers: bool | None = None
 
 
 @strict

@@ -21,6 +21,7 @@ from albert_hub_bridge.provenance.record import read_record
 from albert_hub_bridge.text import first_few
 from albert_hub_bridge.verification.engines import registry
 from albert_hub_bridge.verification.engines.common import Engine
+from albert_hub_bridge.verification.engines.spiece_model import note_on_spiece_model
 from albert_hub_bridge.verification.outputs import check_outputs
 from albert_hub_bridge.verification.reference import check_reference
 from albert_hub_bridge.verification.report import NOT_COMPARABLE, Verification
@@ -92,6 +93,7 @@ def verify(
     if epsilons:
         notes.append(_use_one_epsilon(source_side.engine, target_side.engine, *epsilons))
     outputs = check_outputs(source_side, target_side, PROBE_FACTOR * tolerance) if comparable else NOT_COMPARABLE
+    notes += [note for side in (source_side, target_side) if (note := note_on_spiece_model(side.checkpoint, texts))]
     on_texts = check_texts(source_side, target_side, texts, tolerance, comparable)
     return Verification(
         source=str(source),

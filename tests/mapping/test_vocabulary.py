@@ -203,7 +203,7 @@ def test_uncased_repository_becomes_a_lower_casing_preset(tmp_path: Path) -> Non
     write_sample_preset(tmp_path / "sample")
     report = convert(tmp_path / "sample", tmp_path / "transformers", to="transformers", normalize="uncased")
     assert report.text_normalization == "uncased"
-    assert report.changed_texts == 4
+    assert report.changed_texts == 5
     assert inspect(tmp_path / "transformers").vocabulary.text_normalization == "uncased"  # type: ignore[union-attr]
     report = convert(tmp_path / "transformers", tmp_path / "keras", to="keras")
     assert (report.text_normalization, report.changed_texts) == ("uncased", 0)
@@ -228,7 +228,7 @@ def test_normalization_can_be_removed_and_is_verified(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     convert(tmp_path / "sample", tmp_path / "uncased", to="albert_hub", normalize="uncased")
     report = convert(tmp_path / "uncased", tmp_path / "plain", to="albert_hub", normalize="none")
-    assert (report.text_normalization, report.changed_texts) == ("none", 4)
+    assert (report.text_normalization, report.changed_texts) == ("none", 5)
     assert verify(tmp_path / "sample", tmp_path / "plain").passed
     with pytest.raises(ValueError, match="normalize must be one of keep, none, uncased, not 'lower'"):
         convert(tmp_path / "sample", tmp_path / "other", to="keras", normalize="lower")  # type: ignore[arg-type]

@@ -401,7 +401,7 @@ def edit_vocabulary(file: str, change: Callable[[Any], None]) -> Callable[[Path]
     return change_file
 
 
-SWAPPED = (150, 160)
+SWAPPED = (156, 160)
 PIECE = f"piece {SWAPPED[0]}"
 
 
@@ -500,6 +500,7 @@ WRONG_SETTINGS: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
     "transformers: heads":              ("classifier transformers",  edit("config.json", num_attention_heads=2), "num_heads", set()),
     "transformers: labels":             ("classifier transformers",  edit("config.json", id2label=LABELS), "labels", set()),
     "transformers: another score":      ("classifier transformers",  edit_pipeline(edit_score_in_pipeline), "tokenizer.json", set()),
+    "transformers: another score in spiece.model": ("classifier transformers", edit_vocabulary("spiece.model", edit_score), "tokenizer.json", set()),
     "transformers: lower case":         ("classifier transformers",  edit_pipeline(lower_case_in_pipeline), "tokenizer.json", {TEXTS}),
     "transformers: flag flipped":       ("classifier transformers",  edit("tokenizer_config.json", do_lower_case=True), "text_normalization", set()),
     "keras: another activation": ("classifier keras",  edit("task.json", activation="sigmoid"), "head", {ENGINES, TEXTS}),

@@ -23,6 +23,7 @@ from albert_hub_bridge.layouts.layout import Layout, ReadOptions
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT
 from albert_hub_bridge.mapping.heads import Head, HeadKind
+from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.mapping.unused_keys import with_unused_keys
 from albert_hub_bridge.mapping.weights import WeightRule, head_rules, weight_rules
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
@@ -139,9 +140,11 @@ def _read_tokenizer(source: SourceFolder, configuration: Configuration) -> tuple
         found = first_few([one_line(name, 80) for name in names], 5) or "none"
         return None, [f"Expected one SentencePiece model, such as {VOCABULARY}, found {found}: no tokenizer."]
     proto, vocabulary = read_vocabulary(source.path(names[0]), configuration.architecture)
-    # Google's tokenization.py lower-cases, strips accents and replaces old quotes before SentencePiece.
+    # Google's tokenization.py lower-cases, strips accents and replaces old quotes before SentencePiece, and splits
+    # numbers from commas after it.
     normalization = NAMED_NORMALIZATIONS["uncased"]
-    return TokenizerSpec(proto, vocabulary, normalization, 512, normalization_from="Google's code"), []
+    tokenizer = TokenizerSpec(proto, vocabulary, normalization, 512, normalization_from="Google's code")
+    return tokenizer.with_proto(split_number_commas(proto)), []
 
 
 def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTensor]]:

@@ -1,7 +1,8 @@
 """The tokenizer of a Hub repository: `spiece.model`, `tokenizer.json` and `tokenizer_config.json`.
 
 KerasHub and transformers' slow tokenizers read SentencePiece's model. transformers' fast tokenizers read
-`tokenizer.json`. A repository can have one of them or both. If it has both, they must have the same pieces.
+`tokenizer.json`. A repository can have one of them or both. If it has both, they must have the same pieces. The scores
+are those that the layout's library computes with.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from albert_hub_bridge.layouts.hub.token_checks import (
 )
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.configs import IgnoredKey
-from albert_hub_bridge.mapping.tokenizer_json import added_tokens, proto_from_tokenizer
+from albert_hub_bridge.mapping.number_commas import is_number_comma, split_number_commas, with_scores
+from albert_hub_bridge.mapping.tokenizer_json import added_tokens, pieces_of, proto_from_tokenizer
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import (
     MASK,
@@ -41,6 +43,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
     TextNormalization,
     Vocabulary,
     build_tokenizer,
+    parse_vocabulary,
 )
 from albert_hub_bridge.text import first_few
 
@@ -60,12 +63,14 @@ class _FoundVocabulary(NamedTuple):
         vocabulary: The same, parsed.
         tokenizer: The content of `tokenizer.json`; empty if there is none.
         normalization: The normalization of `tokenizer.json`, if the vocabulary was made from it.
+        other_scores: Number of pieces that have another score in `spiece.model`, without numbers with a comma.
     """
 
     proto: bytes
     vocabulary: Vocabulary
     tokenizer: Mapping[str, Any]
     normalization: TextNormalization | None
+    other_scores: int = 0
 
 
 def read_tokenizer(
@@ -79,7 +84,7 @@ def read_tokenizer(
     Raises:
         FileError, ConfigurationError, VocabularyError: A file is wrong, or two files contradict each other.
     """
-    found = _read_vocabulary(source, architecture)
+    found = _read_vocabulary(source, layout, architecture)
     if found is None:
         left = [name for name in (ADDED_TOKENS, SPECIAL_TOKENS, TOKENIZER_CONFIG) if name in source]
         lost = f", and what {first_few(left, 10)} says is lost" if left else ""
@@ -87,6 +92,11 @@ def read_tokenizer(
     notes = []
     if found.normalization is not None:
         notes.append(f"The repository has no {VOCABULARY}: the vocabulary was made from {TOKENIZER}.")
+    if found.other_scores:
+        notes.append(
+            f"{found.other_scores} pieces have another score in {VOCABULARY} than in {TOKENIZER}. The scores are those "
+            f"of {TOKENIZER}, which transformers uses."
+        )
     settings, special = _read_settings(source, TOKENIZER_CONFIG), _read_settings(source, SPECIAL_TOKENS)
     if misspelt := [each for each in (settings, special) if each.get("mask_token") == _MISSPELT_MASK]:
         notes.append(f"The mask token was {_MISSPELT_MASK!r}, as transformers 2.2 misspelt it: it is {MASK!r} now.")
@@ -117,7 +127,9 @@ def read_tokenizer(
     return tokenizer, ignored, notes
 
 
-def _read_vocabulary(source: SourceFolder, architecture: Architecture) -> _FoundVocabulary | None:
+def _read_vocabulary(
+    source: SourceFolder, layout: SourceLayoutName, architecture: Architecture
+) -> _FoundVocabulary | None:
     """Read `spiece.model`, or else make a vocabulary from `tokenizer.json`; return None if there is neither."""
     if VOCABULARY in source:
         proto, vocabulary = read_vocabulary(source.path(VOCABULARY), architecture)
@@ -125,7 +137,8 @@ def _read_vocabulary(source: SourceFolder, architecture: Architecture) -> _Found
         if TOKENIZER in source:
             content = source.json(TOKENIZER, MAX_TOKENIZER_BYTES)
             check_pieces(source, content, vocabulary)
-        return _FoundVocabulary(proto, vocabulary, content, None)
+        found = _FoundVocabulary(proto, vocabulary, content, None)
+        return _with_scores_of_transformers(source, found) if layout == "transformers" else found
     if TOKENIZER not in source:
         return None
     with as_vocabulary_error(source, TOKENIZER):
@@ -133,6 +146,25 @@ def _read_vocabulary(source: SourceFolder, architecture: Architecture) -> _Found
         proto, normalization = proto_from_tokenizer(content)
     vocabulary = fitting_vocabulary(source.path(TOKENIZER), proto, architecture)
     return _FoundVocabulary(proto, vocabulary, content, normalization)
+
+
+def _with_scores_of_transformers(source: SourceFolder, found: _FoundVocabulary) -> _FoundVocabulary:
+    """Return the vocabulary of `spiece.model` with the scores of `tokenizer.json`, or else with ALBERT's rule.
+
+    transformers' slow tokenizer, which reads `spiece.model` alone, splits numbers from commas after SentencePiece.
+    """
+    if not found.tokenizer:
+        proto = split_number_commas(found.proto)
+    else:
+        with as_vocabulary_error(source, TOKENIZER):
+            proto = with_scores(found.proto, [score for _, score in pieces_of(found.tokenizer)])
+    if proto is found.proto:
+        return found
+    with as_vocabulary_error(source, TOKENIZER):
+        vocabulary = parse_vocabulary(proto)
+    pairs = zip(found.vocabulary.pieces, vocabulary.pieces, strict=True)
+    changed = sum(before != after for before, after in pairs if not is_number_comma(before[0]))
+    return found._replace(proto=proto, vocabulary=vocabulary, other_scores=changed)
 
 
 def _read_settings(source: SourceFolder, name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.mapping.heads import HEADS
+from albert_hub_bridge.verification.engines.spiece_model import spiece_model_alone, tokenizer_with_albert_rules
 from albert_hub_bridge.verification.engines.torch_models import TorchEngine
 
 
@@ -29,14 +30,19 @@ class TransformersEngine(TorchEngine):
             if head is not None:
                 model = getattr(transformers, HEADS[head.kind].auto).from_pretrained(folder, **options)
             self._tokenizer: Any = None
-            if checkpoint.tokenizer is not None:
+            if (alone := spiece_model_alone(checkpoint)) is not None:
+                self._tokenizer = tokenizer_with_albert_rules(alone)
+            elif checkpoint.tokenizer is not None:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         super().__init__(encoder, model, head)
         package = f" with albert_hub_bridge {__version__}" if checkpoint.layout == "albert_hub" else ""
         self.name = f"transformers {transformers.__version__} {type(model).__name__}{package}"
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
-        """Tokenize with the repository's AutoTokenizer. Special tokens in a text are ordinary text."""
+        """Tokenize with the repository's AutoTokenizer. Special tokens in a text are ordinary text.
+
+        If there is no tokenizer.json, AlbertTokenizer has the scores of ALBERT's rules.
+        """
         if self._tokenizer is None:
             return None
         rows = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
