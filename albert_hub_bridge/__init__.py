@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from albert_hub_bridge import _registration as _registration
+from albert_hub_bridge._requirements import explain_failed_import
 from albert_hub_bridge._version import __version__ as __version__
 
 
@@ -65,7 +66,13 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module when it is first used."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    try:
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    except Exception as error:
+        if (message := explain_failed_import()) is None:
+            raise
+        raise ImportError(message) from error
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

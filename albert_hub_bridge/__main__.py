@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import gc
+import sys
+
+from albert_hub_bridge._requirements import explain_failed_import
 
 
 def main() -> None:
     """Import the command without garbage collection, and run it."""
     # What an import makes is there to stay. Looking for garbage in it takes a tenth of the time until a command starts.
     gc.disable()
-    from albert_hub_bridge import cli
-
+    try:
+        from albert_hub_bridge import cli
+    except Exception:
+        if (message := explain_failed_import()) is None:
+            raise
+        print(f"Error: {message}", file=sys.stderr)
+        sys.exit(2)
     gc.freeze()
     gc.enable()
     cli.main()

@@ -51,6 +51,10 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _be_quiet(wanted: bool) -> None:
+    console.out.quiet = wanted
+
+
 class _Command(TyperCommand):
     """A command that the list of commands describes in a whole sentence, in narrow terminals too."""
 
@@ -107,6 +111,15 @@ AllowPickle = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="Print the report only if something was not converted or differs, and no progress.",
+        callback=_be_quiet,
+    ),
+]
 
 # The options of `convert`; `ConvertOptions` has their defaults.
 To = Annotated[
@@ -174,6 +187,7 @@ def main_options(
     ] = False,
 ) -> None:
     """Take the options that belong to no command. Their callbacks do the work."""
+    console.out.quiet = False  # of a command before this one, in the same process
 
 
 @_command()
@@ -194,6 +208,7 @@ def convert(
     create_pr: CreatePr = False,
     message: Message = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Convert a preset or repository to another layout."""
     with errors_as_messages(as_json), console.progress_bar(hidden=as_json) as progress:
@@ -230,6 +245,7 @@ def convert_adapter(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing adapter.")] = False,
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Convert a LoRA adapter between KerasHub and PEFT."""
     # Every command starts by importing this module, and only this one needs the adapters' readers and writers.
@@ -270,6 +286,7 @@ def verify(
     ] = 1e-5,
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Verify that two folders contain the same model; or check one folder against its `conversion.json`."""
     report: FilesCheck | Verification
@@ -278,7 +295,7 @@ def verify(
         if target is None:
             report = check(source)
         else:
-            with console.err.status("Loading and computing both sides"):
+            with console.status("Loading and computing both sides"):
                 report, recorded = verify_and_record(
                     source, target, texts_file=texts, tolerance=tolerance, allow_pickle=allow_pickle
                 )
@@ -307,6 +324,7 @@ def push(
     create_pr: CreatePr = False,
     message: Message = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Push a converted folder to a hub, in one commit."""
     with errors_as_messages(as_json):

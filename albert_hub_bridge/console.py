@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,15 @@ def errors_as_messages(as_json: bool = False) -> Iterator[None]:
 def progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar, and yield a function that takes the bytes done and the bytes in all."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=err, transient=True, disable=hidden or not err.is_terminal) as bar:
+    disable = hidden or out.quiet or not err.is_terminal
+    with Progress(*columns, console=err, transient=True, disable=disable) as bar:
         task = bar.add_task("Converting", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def status(text: str) -> AbstractContextManager[object]:
+    """Show that something is computed, on a terminal."""
+    return nullcontext() if out.quiet else err.status(text)
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -77,11 +83,23 @@ def print_json(content: dict[str, Any]) -> None:
 
 
 def print_report(report: Report, as_json: bool) -> None:
-    """Print a report of any command, for people or as JSON."""
+    """Print a report of any command, for people or as JSON. If `out` is quiet, print it only if it needs attention."""
     if as_json:
         print_json(report.as_dict())
-    else:
-        _print(report)
+        return
+    quiet, out.quiet = out.quiet, out.quiet and not _needs_attention(report)
+    _print(report)
+    out.quiet = quiet
+
+
+def _needs_attention(report: Report) -> bool:
+    """Return whether something was not converted, differs or has a note."""
+    if isinstance(report, FilesCheck):
+        return not report.passed
+    if isinstance(report, Verification):
+        return bool(report.notes) or not report.passed
+    changed_texts = report.changed_texts if isinstance(report, Conversion) else None
+    return bool(changed_texts or report.dropped or report.notes or _lost_settings(report))
 
 
 @singledispatch
@@ -227,10 +245,14 @@ def _print_losses(report: Inspection | Conversion | AdapterConversion) -> None:
         out.print(f"[yellow]{len(report.dropped)} tensors were not converted:[/]")
         for tensor in report.dropped:
             out.print(f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}")
-    if ignored := [key.key for key in report.ignored if key.reason not in NO_LOSS]:
-        names = ", ".join(dict.fromkeys(ignored))
+    if settings := _lost_settings(report):
+        names = ", ".join(settings)
         out.print(f"[dim]Settings that were not converted (--json shows the reasons): {escape(names)}.[/]")
     _print_notes(report.notes)
+
+
+def _lost_settings(report: Inspection | Conversion | AdapterConversion) -> list[str]:
+    return list(dict.fromkeys(key.key for key in report.ignored if key.reason not in NO_LOSS))
 
 
 def _print_notes(notes: Any) -> None:

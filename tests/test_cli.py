@@ -150,6 +150,31 @@ def test_texts_that_are_not_utf8_are_refused(sample: Path, tmp_path: Path) -> No
     assert "is not UTF-8" in result.stderr
 
 
+def test_quiet_commands_print_only_what_needs_attention(sample: Path, tmp_path: Path) -> None:
+    target, upper = tmp_path / "target", tmp_path / "upper"
+    for arguments in (
+        ["convert", str(sample), str(target), "--to", "albert_hub", "--quiet"],
+        ["verify", str(sample), str(target), "-q"],
+        ["verify", str(target), "-q"],
+    ):
+        result = runner.invoke(app, arguments)
+        assert (result.exit_code, result.output) == (0, "")
+    result = runner.invoke(
+        app, ["convert", str(sample), str(upper), "--to", "albert_hub", "-q", "--normalize", "uncased"]
+    )
+    assert "sample texts have other ids than in the source" in result.stdout
+    assert "Next:" not in result.stdout
+    (target / "config.json").write_text((target / "config.json").read_text() + "\n")
+    result = runner.invoke(app, ["verify", str(target), "-q"])
+    assert result.exit_code == 1
+    assert "FAILED: 1 files" in result.stdout
+    result = runner.invoke(app, ["convert", str(sample), str(target), "--to", "keras", "-q"])
+    assert result.exit_code == 2
+    assert "Error:" in result.stderr
+    result = runner.invoke(app, ["inspect", str(sample)])
+    assert "43,264 in 73 tensors" in result.stdout, "-q is forgotten after its command"
+
+
 def test_version() -> None:
     result = runner.invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"{__version__}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import zipfile
@@ -98,6 +99,28 @@ def test_every_public_name_can_be_imported_first(name: str) -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         albert_hub_bridge.nothing  # noqa: B018
+
+
+def test_a_library_of_another_version_is_named(tmp_path: Path) -> None:
+    for name, version, needs in (("protobuf", "5.29.5", ""), ("albert_hub_bridge", "9", "protobuf>=7.36.1")):
+        folder = tmp_path / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        needed = f"Requires-Dist: {needs}\nRequires-Dist: nothing>=1; extra == 'test'\n" if needs else ""
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{needed}")
+    # What an old protobuf does: the real one was tried by hand.
+    (tmp_path / "sentencepiece").mkdir()
+    (tmp_path / "sentencepiece" / "__init__.py").write_text("raise Exception('Detected incompatible Protobuf')")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    message = (
+        "albert-hub-bridge cannot be used with the libraries that are installed:\n"
+        "  needed protobuf>=7.36.1, found 5.29.5\nRun: pip install 'protobuf>=7.36.1'\n"
+    )
+    command = [sys.executable, "-m", "albert_hub_bridge", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"Error: {message}")
+    command = [sys.executable, "-c", "import albert_hub_bridge; albert_hub_bridge.convert"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.stderr.endswith(f"ImportError: {message}")
 
 
 def test_wheel_contains_the_package_only(tmp_path: Path) -> None:

@@ -95,8 +95,8 @@ def _parameters(callback: Callable[..., Any]) -> list[tuple[str, str, str]]:
             shown = parameter.name.upper()
         else:
             declared = (info.default, *(info.param_decls or ()))  # typer takes the first flag for a default
-            flags = [flag for flag in declared if isinstance(flag, str) and flag.startswith("--")]
-            shown = flags[0] if flags else f"--{parameter.name.replace('_', '-')}"
+            flags = [flag for flag in declared if isinstance(flag, str) and flag.startswith("-")]
+            shown = ", ".join(flags) or f"--{parameter.name.replace('_', '-')}"
             shown += f" {info.metavar}" if info.metavar and not choices else ""
         allowed = f" One of {', '.join(choices)}." if choices else ""
         required = parameter.default is inspect.Parameter.empty
