@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 
 from albert_hub_bridge._requirements import explain_failed_import
@@ -10,6 +11,9 @@ from albert_hub_bridge._requirements import explain_failed_import
 
 def main() -> None:
     """Import the command without garbage collection, and run it."""
+    # While modules are imported, Ctrl-C ends the process without a traceback. Later, `console` prints a message.
+    if ends_by_ctrl_c := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # What an import makes is there to stay. Looking for garbage in it takes a tenth of the time until a command starts.
     gc.disable()
     try:
@@ -21,6 +25,8 @@ def main() -> None:
         sys.exit(2)
     gc.freeze()
     gc.enable()
+    if ends_by_ctrl_c:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     cli.main()
 
 

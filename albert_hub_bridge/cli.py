@@ -180,6 +180,12 @@ CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request
 Message = Annotated[str | None, typer.Option(help="Message of the commit.", metavar="TEXT")]
 
 
+def _interrupted(target: str) -> str:
+    """Return the message for Ctrl-C. A hub may have received a commit although its answer did not arrive."""
+    unknown = f"Interrupted. Look at {target}: it has all of the new version, or nothing of it."
+    return unknown if "://" in target else console.INTERRUPTED
+
+
 @app.callback()
 def main_options(
     version: Annotated[
@@ -211,7 +217,7 @@ def convert(
     quiet: Quiet = False,
 ) -> None:
     """Convert a preset or repository to another layout."""
-    with errors_as_messages(as_json), console.progress_bar(hidden=as_json) as progress:
+    with errors_as_messages(as_json, _interrupted(target)), console.progress_bar(hidden=as_json) as progress:
         options = ConvertOptions(
             to, normalize, dtype, max_shard_size, include_code, drop_head, sentence_transformers, allow_pickle
         )
@@ -327,7 +333,7 @@ def push(
     quiet: Quiet = False,
 ) -> None:
     """Push a converted folder to a hub, in one commit."""
-    with errors_as_messages(as_json):
+    with errors_as_messages(as_json, _interrupted(target)):
         options = PushOptions(private or None, revision, create_pr, message)
         console.print_url(publish.push_with(options, folder, target, verify=not no_verify), as_json)
 

@@ -40,6 +40,7 @@ _LAYOUTS = {
     "transformers": "a Hub repository in the transformers layout",
     "google": "Google's original release",
 }
+INTERRUPTED = "Interrupted; nothing was changed."
 _COLORS = {"passed": "green", "failed": "red", "not measured": "yellow"}
 _MAX_FAILURES = 10  # of one check, on the terminal; --json has all
 
@@ -50,10 +51,20 @@ def escape(text: str) -> str:
 
 
 @contextmanager
-def errors_as_messages(as_json: bool = False) -> Iterator[None]:
-    """Turn an error of this package or the operating system into one message and exit code 2."""
+def errors_as_messages(as_json: bool = False, interrupted: str = INTERRUPTED) -> Iterator[None]:
+    """Turn an error of this package or the operating system into one message and exit code 2.
+
+    Args:
+        as_json: Whether to print the error as JSON, too.
+        interrupted: What to print after Ctrl-C. The exit code is 130, as in a shell.
+    """
     try:
         yield
+    except KeyboardInterrupt as error:
+        if as_json:
+            print_json({"error": interrupted})
+        err.print(escape(interrupted))
+        raise typer.Exit(130) from error
     except (AlbertHubBridgeError, OSError) as error:
         if as_json:
             print_json({"error": str(error)})

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
@@ -178,3 +181,81 @@ def test_quiet_commands_print_only_what_needs_attention(sample: Path, tmp_path: 
 def test_version() -> None:
     result = runner.invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"{__version__}\n")
+
+
+def test_commands_in_messages_and_records_are_quoted(sample: Path, tmp_path: Path) -> None:
+    odd, target = tmp_path / "it's a preset", tmp_path / "my albert"
+    sample.rename(odd)
+    result = runner.invoke(app, ["convert", str(odd), str(target), "--to", "transformers"])
+    command = result.stdout.splitlines()[-1].removeprefix("Next: ")
+    assert shlex.split(command) == ["albert-hub-bridge", "verify", str(odd), str(target)]
+    card = (target / "README.md").read_text()
+    line = next(line for line in card.splitlines() if line.startswith("$ "))
+    assert shlex.split(line[2:]) == ["albert-hub-bridge", "convert", odd.name, target.name, "--to", "transformers"]
+    result = runner.invoke(app, ["push", str(target), "hf://user/albert"])
+    assert f"albert-hub-bridge verify SOURCE {shlex.quote(str(target))}." in result.stderr
+
+
+def test_inspect_lists_changes_in_words(sample: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    runner.invoke(app, ["convert", str(sample), str(target), "--to", "transformers"])
+    config = target / "config.json"
+    config.write_text(config.read_text() + "\n")
+    result = runner.invoke(app, ["inspect", str(target)])
+    assert "; since then: config.json (changed)" in " ".join(result.stdout.split())
+    assert "{" not in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["verify", "SAMPLE"], ["card", "SAMPLE"], ["push", "SAMPLE", "hf://user/a"]])
+def test_a_folder_that_was_never_converted_is_to_be_converted_first(arguments: list[str], sample: Path) -> None:
+    result = runner.invoke(app, [argument.replace("SAMPLE", str(sample)) for argument in arguments])
+    assert result.exit_code == 2
+    assert f"Convert it first: albert-hub-bridge convert {sample} TARGET --to LAYOUT" in result.stderr
+
+
+def test_a_target_inside_the_source_is_refused(sample: Path) -> None:
+    before = sorted(sample.rglob("*"))
+    for target in (sample / "target", sample / "assets" / "target"):
+        result = runner.invoke(app, ["convert", str(sample), str(target), "--to", "keras"])
+        assert result.exit_code == 2
+        assert "is inside the source" in result.stderr
+    assert sorted(sample.rglob("*")) == before
+
+
+def test_ctrl_c_in_a_conversion_changes_nothing(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("albert_hub_bridge.console.progress_bar", lambda hidden: nullcontext(interrupt))
+    before = sorted(tmp_path.rglob("*"))
+    result = runner.invoke(app, ["convert", str(sample), str(tmp_path / "target"), "--to", "keras"])
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "Interrupted; nothing was changed.\n"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_ctrl_c_in_a_push_does_not_say_what_it_cannot_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("albert_hub_bridge.commands.publish.push_with", interrupt)
+    result = runner.invoke(app, ["push", str(tmp_path), "hf://user/albert", "--json"])
+    assert result.exit_code == 130
+    assert result.stderr == "Interrupted. Look at hf://user/albert: it has all of the new version, or nothing of it.\n"
+    assert json.loads(result.stdout) == {"error": result.stderr.strip()}
+
+
+def test_ctrl_c_during_the_imports_shows_no_traceback() -> None:
+    code = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it is ignored
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from albert_hub_bridge.__main__ import main
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")

@@ -20,8 +20,8 @@ def check(source: str | Path) -> FilesCheck:
         source: The folder, or the handle that it was pushed to. The files to check are downloaded.
 
     Raises:
-        ConfigurationError: The folder has no `conversion.json`, or it is not a record of this package.
-        SourceError: The folder cannot be found.
+        SourceError: The folder cannot be found, or has no `conversion.json`.
+        ConfigurationError: `conversion.json` is not a record of this package.
     """
     folder = pull_source(source, _files_to_check).folder
     report = check_files(folder)

@@ -135,6 +135,8 @@ def _resolve_source(source: str | Path, target: Path) -> LocalSource:
     pulled = pull(source)
     if target.resolve() == pulled.folder.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
+    if pulled.folder.resolve() in target.resolve().parents:
+        raise TargetError(f"The target {target} is inside the source {pulled.folder}. Choose another target.")
     return pulled
 
 

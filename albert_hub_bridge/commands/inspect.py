@@ -8,7 +8,7 @@ from pathlib import Path
 from albert_hub_bridge.commands.reports import Inspection
 from albert_hub_bridge.commands.summary import summarize
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
-from albert_hub_bridge.provenance.integrity import changed_files
+from albert_hub_bridge.provenance.integrity import changed_files, describe_changes
 from albert_hub_bridge.provenance.record import read_record
 
 
@@ -28,4 +28,6 @@ def inspect(source: str | Path, *, allow_pickle: bool = False) -> Inspection:
         if record is None:
             return report
         changes = changed_files(checkpoint.folder, record)
-        return replace(report, made_by=record.made_by + (f"; since then: {changes}" if changes else ""))
+        return replace(
+            report, made_by=record.made_by + (f"; since then: {describe_changes(changes)}" if changes else "")
+        )

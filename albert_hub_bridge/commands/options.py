@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -82,7 +83,10 @@ class ConvertOptions:
         return None if self.max_shard_size is None else parse_size(self.max_shard_size)
 
     def command(self, source: str, target: str) -> str:
-        """Return the command that converts a source with these options. Options with their default are left out."""
+        """Return the command that converts a source with these options, as a shell takes it.
+
+        Options with their default are left out.
+        """
         words = ["albert-hub-bridge", "convert", source, target]
         for field in fields(self):
             value, option = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
@@ -90,7 +94,7 @@ class ConvertOptions:
                 words.append(option)
             elif value != field.default:
                 words += [option, str(value)]
-        return " ".join(words)
+        return shlex.join(words)
 
 
 def parse_size(size: int | str) -> int:

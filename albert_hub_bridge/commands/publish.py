@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from albert_hub_bridge.commands.recording import required_record, write_record_files
+from albert_hub_bridge.commands.recording import render_record_files, required_record, write_record_files
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.hubs.huggingface import push_to_hugging_face
 from albert_hub_bridge.hubs.kaggle import push_to_kaggle
-from albert_hub_bridge.provenance.integrity import changed_files
+from albert_hub_bridge.provenance.integrity import changed_files, describe_changes
 from albert_hub_bridge.provenance.record import CARD, ConversionRecord
 
 
@@ -29,6 +30,10 @@ class PushOptions:
             TargetError: Of the address or the options.
         """
         scheme, _, name = target.partition("://")
+        if scheme == "modelscope":
+            raise TargetError(
+                f"{target}: models are pulled from ModelScope, and not pushed to it. Push to hf:// or kaggle://."
+            )
         if (scheme, name.count("/")) not in (("hf", 1), ("kaggle", 3)):
             raise TargetError(f"{target} should be hf://user/repo or kaggle://user/model/keras/name.")
         if scheme == "kaggle" and (self.revision is not None or self.create_pr):
@@ -57,7 +62,8 @@ def card(folder: str | Path) -> Path:
         The card's file.
 
     Raises:
-        ConfigurationError: The folder has no record of its conversion, or it is wrong.
+        SourceError: The folder does not exist, or has no record of its conversion.
+        ConfigurationError: The record is wrong.
     """
     path = Path(folder)
     write_record_files(path, required_record(path), path.resolve().name)
@@ -76,6 +82,8 @@ def push(
 ) -> str:
     """Push a converted folder, in one commit. Only its converted files, its record, card and picture are sent.
 
+    The pushed card says how to load the model from there. The folder itself is not changed.
+
     Args:
         folder: Made by `convert`, and compared with its source by `verify`.
         target: `hf://user/repo`, or `kaggle://user/model/keras/name`.
@@ -89,7 +97,8 @@ def push(
         The address of the pushed repository or model.
 
     Raises:
-        ConfigurationError: The folder has no record of its conversion, or it is wrong.
+        SourceError: The folder does not exist, or has no record of its conversion.
+        ConfigurationError: The record is wrong.
         TargetError: The folder was changed since its conversion, or is not verified; or the hub lacks an option, or
             refused the folder.
     """
@@ -103,13 +112,14 @@ def push_with(options: PushOptions, folder: str | Path, target: str, *, verify: 
     record = check_before_push(path, verify=verify)
     scheme, _, name = target.partition("://")
     message = options.message or f"Convert {record.source.handle} to the {record.target.layout} layout"
-    record = write_record_files(path, record, target)  # the card shows how to load it from there
+    rendered = render_record_files(path, record, target)  # the card shows how to load it from there
+    files: dict[str, Path | bytes] = {file: path / file for file in rendered.record.files_to_push}
+    files |= rendered.contents
     if scheme == "kaggle":
         license_name = "Apache 2.0" if record.published is not None else None
-        return push_to_kaggle(path, record.files_to_push, name, message=message, license_name=license_name)
+        return push_to_kaggle(files, name, message=message, license_name=license_name)
     return push_to_hugging_face(
-        path,
-        record.files_to_push,
+        files,
         name,
         message=message,
         private=options.private,
@@ -126,16 +136,15 @@ def check_before_push(path: Path, *, verify: bool = True) -> ConversionRecord:
         verify: As for `push`.
 
     Raises:
-        ConfigurationError, TargetError: As `push`, except for the address and for errors of the hub.
+        SourceError, ConfigurationError, TargetError: As `push`, except for the address and for errors of the hub.
     """
     record = required_record(path)
     if changes := changed_files(path, record):
-        listed = ", ".join(f"{file} ({change})" for file, change in changes.items())
-        raise TargetError(f"{path} was changed since its conversion: {listed}. Convert it again.")
+        raise TargetError(f"{path} was changed since its conversion: {describe_changes(changes)}. Convert it again.")
     if verify and not (record.verification or {}).get("passed"):
         result = "differs from its source" if record.verification else "was not compared with its source"
         raise TargetError(
-            f"{path} {result}. Run: albert-hub-bridge verify SOURCE {path}. To push it anyway, pass --no-verify "
-            "(verify=False). Its card shows what was measured."
+            f"{path} {result}. Run: albert-hub-bridge verify SOURCE {shlex.quote(str(path))}. To push it anyway, pass "
+            "--no-verify (verify=False). Its card shows what was measured."
         )
     return record

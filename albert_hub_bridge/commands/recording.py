@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +17,7 @@ from albert_hub_bridge.commands.summary import summarize_vocabulary
 from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
 from albert_hub_bridge.disk.durable import add_filename, write_file
-from albert_hub_bridge.errors import ConfigurationError, Problem
+from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
 from albert_hub_bridge.provenance.integrity import changed_files, is_source_of
@@ -135,63 +137,92 @@ def record_verification(
     return "recorded"
 
 
-def write_record_files(folder: Path, record: ConversionRecord, location: str) -> ConversionRecord:
-    """Replace a converted folder's record, card and picture, as far as they changed.
+@dataclass(frozen=True, slots=True)
+class RecordFiles:
+    """A converted folder's record, card and picture, before they are written.
+
+    Args:
+        record: With the digest of the picture.
+        contents: Of the files, by name, without a picture that the folder has already.
+    """
+
+    record: ConversionRecord
+    contents: Mapping[str, bytes]
+
+
+def render_record_files(folder: Path, record: ConversionRecord, location: str) -> RecordFiles:
+    """Render a converted folder's record, card and picture, and write nothing.
 
     Args:
         folder: The target of the conversion.
-        record: To write.
+        record: To render.
         location: Where users will load it from, as `render_card` takes it.
-
-    Returns:
-        The record, with the digest of the picture.
 
     Raises:
         ConfigurationError: No card can be made of the record.
     """
     from jinja2 import TemplateError  # slow to import, and most commands render no card
 
-    record = replace(record, picture=_update_picture(folder, record))
-    with add_filename(folder / RECORD):
-        before = (folder / RECORD).read_bytes()
-    if (content := record.to_bytes()) != before:
-        replace_file(folder / RECORD, content)
+    digest, drawn = _picture(folder, record)
+    record = replace(record, picture=digest)
     try:
         rendered = render_card(record, location, written_by_hand(folder))
     except (KeyError, TypeError, AttributeError, ValueError, TemplateError) as error:
         # `verification` is checked in its outlines only.
         problem = Problem("wrong", "verification", f"expected what the model card shows of it, found {error!r}")
         raise ConfigurationError(folder / RECORD, "record", [problem], "Run verify again.") from error
-    replace_file(folder / CARD, rendered.encode())
-    return record
+    contents = {RECORD: record.to_bytes(), CARD: rendered.encode()}
+    return RecordFiles(record, contents if drawn is None else {PICTURE: drawn, **contents})
 
 
-def _update_picture(folder: Path, record: ConversionRecord) -> FileDigest | None:
-    """Draw the picture of a record's verification, unless the folder has it; return its digest, or None without one."""
+def write_record_files(folder: Path, record: ConversionRecord, location: str) -> None:
+    """Replace a converted folder's record, card and picture, as far as they changed.
+
+    Args:
+        folder: As for `render_record_files`.
+        record: As for `render_record_files`.
+        location: As for `render_record_files`.
+
+    Raises:
+        ConfigurationError: As `render_record_files`.
+    """
+    rendered = render_record_files(folder, record, location)
+    if rendered.record.picture is None:
+        (folder / PICTURE).unlink(missing_ok=True)  # it shows another verification
+    with add_filename(folder / RECORD):
+        before = (folder / RECORD).read_bytes()
+    for name, content in rendered.contents.items():
+        if name != RECORD or content != before:
+            replace_file(folder / name, content)
+
+
+def _picture(folder: Path, record: ConversionRecord) -> tuple[FileDigest | None, bytes | None]:
+    """Return the digest of the picture of a record's verification, and the picture, unless the folder has it."""
     picture = folder / PICTURE
     if record.picture is not None and picture.is_file() and sha256_of(picture) == record.picture.sha256:
-        return record.picture
-    picture.unlink(missing_ok=True)  # it shows another verification
+        return record.picture, None
     drawn = draw_parity(record.verification) if record.verification is not None else None
-    if drawn is None:
-        return None
-    replace_file(picture, drawn)
-    return FileDigest(len(drawn), sha256_of(picture))
+    return (FileDigest(len(drawn), sha256(drawn).hexdigest()) if drawn is not None else None), drawn
 
 
 def required_record(folder: Path) -> ConversionRecord:
     """Read the record of a folder that needs one.
 
     Raises:
-        ConfigurationError: There is none, or it is wrong.
+        SourceError: The folder does not exist, or has none.
+        ConfigurationError: It is wrong.
     """
+    if not folder.is_dir():
+        raise SourceError(f"The folder {folder} does not exist.")
     record = read_record(folder)
     if record is None:
         raise missing_record(folder)
     return record
 
 
-def missing_record(folder: Path) -> ConfigurationError:
+def missing_record(folder: Path) -> SourceError:
     """Return the error for a folder without a record."""
-    problem = Problem("missing", RECORD, "expected the record of a conversion, found none")
-    return ConfigurationError(folder / RECORD, "record", [problem], "Make the folder with albert-hub-bridge convert.")
+    return SourceError(
+        f"{folder} was not made by convert: it has no {RECORD}. Convert it first: albert-hub-bridge convert "
+        f"{shlex.quote(str(folder))} TARGET --to LAYOUT"
+    )

@@ -67,7 +67,8 @@ def requests_errors() -> AdviceByClass:
 def describe(error: BaseException) -> str:
     """Return the class and the message of an exception in one line."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    text = text if len(text) <= 300 else f"{text[:300]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,7 @@ def _check_content(file: Path, metadata: Any, handle: str) -> None:
 
 
 def push_to_hugging_face(
-    folder: Path,
-    files: Sequence[str],
+    files: Mapping[str, Path | bytes],
     name: str,
     *,
     message: str,
@@ -128,8 +127,7 @@ def push_to_hugging_face(
     """Push files in one commit. The commit fails if the branch received another commit meanwhile.
 
     Args:
-        folder: The local folder.
-        files: File names, relative to the folder and to the repository. No other file is uploaded.
+        files: The files or their contents, by their names in the repository.
         name: `user/repo`. The repository is created if it does not exist.
         message: The commit message.
         private: Whether a new repository is private; None for the default of its owner.
@@ -152,7 +150,7 @@ def push_to_hugging_face(
         if revision is not None and not create_pr:
             api.create_branch(name, branch=revision, exist_ok=True)
         parent = api.model_info(name, revision=revision).sha
-        operations = [CommitOperationAdd(path_in_repo=file, path_or_fileobj=folder / file) for file in files]
+        operations = [CommitOperationAdd(path_in_repo=file, path_or_fileobj=content) for file, content in files.items()]
         commit = api.create_commit(
             name, operations, commit_message=message, revision=revision, create_pr=create_pr, parent_commit=parent
         )

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,12 +72,11 @@ def pull_from_kaggle(name: str, needed: Callable[[Iterable[str]], list[str]]) ->
     return LocalSource(folder, f"kaggle://{'/'.join(name.split('/')[:4])}", version)
 
 
-def push_to_kaggle(folder: Path, files: Sequence[str], name: str, *, message: str, license_name: str | None) -> str:
+def push_to_kaggle(files: Mapping[str, Path | bytes], name: str, *, message: str, license_name: str | None) -> str:
     """Push files as a new version of a model. kagglehub creates a missing model, as private.
 
     Args:
-        folder: The local folder.
-        files: File names, relative to the folder. No other file is uploaded.
+        files: The files or their contents, by their names in the model.
         name: `user/model/framework/name`.
         message: The notes of the version.
         license_name: The license of a new model, by Kaggle's name for it; None if it is not known.
@@ -98,10 +97,13 @@ def push_to_kaggle(folder: Path, files: Sequence[str], name: str, *, message: st
             f"{handle} is uploaded with kagglehub, which is not installed: pip install kagglehub"
         ) from error
     with tempfile.TemporaryDirectory() as parent:
-        for file in files:  # kagglehub uploads whole folders: give it one that has only these files
-            link = Path(parent) / file
-            link.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink((folder / file).resolve(), link)
+        for file, content in files.items():  # kagglehub uploads whole folders: give it one that has only these files
+            path = Path(parent) / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                os.symlink(content.resolve(), path)
         try:
             with _progress_on_stderr():
                 kagglehub.model_upload(name, parent, license_name, message)

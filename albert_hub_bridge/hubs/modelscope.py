@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
@@ -32,6 +34,18 @@ def _pull_errors() -> ClientErrors:
     )
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep modelscope from logging each attempt of a download. What failed in the end is in the error's message."""
+    logger = logging.getLogger("modelscope_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def pull_from_modelscope(name: str, needed: Callable[[Iterable[str]], list[str]]) -> LocalSource:
     """Download the needed files of a model. The client compares every file with the checksum of the hub.
 
@@ -52,7 +66,7 @@ def pull_from_modelscope(name: str, needed: Callable[[Iterable[str]], list[str]]
         raise missing_client(handle, "modelscope") from error
     except Exception as error:
         raise broken_client(handle, "modelscope", error) from error
-    with as_source_errors(handle, "ModelScope", client_errors):
+    with as_source_errors(handle, "ModelScope", client_errors), _without_warnings():
         model_id, _, revision = name.partition("@")
         revision = revision or "master"
         names = needed(file["Path"] for file in HubApi().get_model_files(model_id, revision=revision, recursive=True))

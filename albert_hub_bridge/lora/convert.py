@@ -76,6 +76,8 @@ def convert_adapter(
     source_path = _check_source(source)
     if target_path.resolve() == source_path.resolve():
         raise TargetError(f"The target {target} is the source itself. Choose another target.")
+    if source_path.resolve() in target_path.resolve().parents:
+        raise TargetError(f"The target {target} is inside the source {source}. Choose another target.")
     from_keras = _is_keras_file(source_path)
     architecture, base_has_head, base_name = _read_base(base, to, allow_pickle)
     if from_keras:

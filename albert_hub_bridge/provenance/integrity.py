@@ -71,6 +71,11 @@ def changed_files(folder: Path, record: ConversionRecord, names: Iterable[str] |
     return dict(sorted(changes.items()))
 
 
+def describe_changes(changes: Mapping[str, str]) -> str:
+    """Return the result of `changed_files` as a list: "config.json (changed), spiece.model (missing)"."""
+    return ", ".join(f"{file} ({change})" for file, change in changes.items())
+
+
 def is_source_of(folder: Path, record: ConversionRecord) -> bool:
     """Return whether a folder has all recorded files of the conversion's source, with the same digests."""
     found = file_list(folder)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from albert_hub_bridge import convert, push, verify
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.commands.recording import record_verification
-from albert_hub_bridge.errors import ConfigurationError, TargetError
+from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.mapping.heads import Head
@@ -255,20 +255,23 @@ def test_failed_push_to_hugging_face_can_be_repeated(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     folder = converted(preset, tmp_path / "albert")
+    before = _files(folder)
     for name, method, path, how, _ in HUGGING_FACE_FAULTS:
         body = f'"{name}"' if path == "/api/repos/create" else ""
         hub.fail(method, path if body else f"user/{name}.*{path}|{path}user/{name}/", how, retry_after=0, body=body)
     _push_all(environment, folder, {f"hf://user/{row[0]}": row[-1] for row in HUGGING_FACE_FAULTS})
     for row in HUGGING_FACE_FAULTS:
         commits = [commit for commit in hub.commits(f"user/{row[0]}") if commit.title != "initial commit"]
-        # Each push renders the card for its own repository, so that the last one's is what lies in the folder.
-        sent = {name: content for name, content in hub.files(f"user/{row[0]}").items() if name != "README.md"}
-        expected = {name: content for name, content in _files(folder).items() if name != "README.md"}
+        sent = hub.files(f"user/{row[0]}")
+        assert f'from_pretrained("user/{row[0]}")' in sent["README.md"].decode()
+        expected = {name: content for name, content in before.items() if name != "README.md"}
         assert (len(commits), {name: sent[name] for name in expected}) == (1, expected), row[0]
+    assert _files(folder) == before  # the card for its place on the hub is not written into the folder
 
 
 def test_failed_push_to_kaggle_can_be_repeated(preset: Path, tmp_path: Path) -> None:
     folder = converted(preset, tmp_path / "keras", "keras")
+    before = _files(folder)
     with KaggleServer() as kaggle:
         for name, method, path, how, _ in KAGGLE_FAULTS:
             kaggle.fail(method, path, how, retry_after=0, body=f'"{name}"' if method == "POST" else "")
@@ -277,7 +280,10 @@ def test_failed_push_to_kaggle_can_be_repeated(preset: Path, tmp_path: Path) -> 
         _push_all(environment, folder, {f"kaggle://{handle}": message for handle, message in handles.items()})
         for handle, message in handles.items():
             assert kaggle.versions(handle) == (2 if message == "good" else 1), handle
-            assert set(kaggle.files(handle)) == set(_files(folder))
+            sent = kaggle.files(handle)
+            assert f'from_preset("kaggle://{handle}")' in sent["README.md"].decode()
+            assert {**sent, "README.md": before["README.md"]} == before
+    assert _files(folder) == before
 
 
 def test_push_to_kaggle(preset: Path, tmp_path: Path) -> None:
@@ -296,10 +302,12 @@ def test_push_to_kaggle(preset: Path, tmp_path: Path) -> None:
 
 
 def test_unverified_or_changed_folder_is_not_pushed(preset: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"missing +conversion.json +expected the record of a conversion, found none"
-    ):
+    with pytest.raises(SourceError, match=r"has no conversion\.json\. Convert it first: albert-hub-bridge convert"):
         push(preset, "hf://user/albert")
+    with pytest.raises(SourceError, match="does not exist"):
+        push(tmp_path / "nowhere", "hf://user/albert")
+    with pytest.raises(TargetError, match="pulled from ModelScope, and not pushed to it"):
+        push(preset, "modelscope://user/albert")
     for target in ("user/albert", "gs://bucket", "kaggle://user/albert"):
         convert(preset, tmp_path / "transformers", to="transformers", overwrite=True)
         with pytest.raises(TargetError, match=r"should be hf://|was not compared with its source"):
