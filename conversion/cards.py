@@ -57,7 +57,7 @@ def planned_record(entry: Entry, to: LayoutName, name: str) -> ConversionRecord:
         target=TargetRecord(to, dtype=None, files={}, tensors={}),
         published=ABOUT_PUBLISHED,
         architecture=architecture,
-        head="the encoder, and its heads that KerasHub supports" if to == "keras" else None,
+        head="those of the source that KerasHub supports" if to == "keras" else None,
         head_kind=None,
         has_pooler=True,
         parameters=entry.parameters,

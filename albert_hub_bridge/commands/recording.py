@@ -20,6 +20,7 @@ from albert_hub_bridge.disk.durable import add_filename, write_file
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
+from albert_hub_bridge.mapping.heads import LABELED_HEADS
 from albert_hub_bridge.provenance.integrity import changed_files, is_source_of
 from albert_hub_bridge.provenance.model_card import render_card, written_by_hand
 from albert_hub_bridge.provenance.picture import draw_parity
@@ -90,6 +91,7 @@ def make_record(
         ignored=[IgnoredKeyRecord(**asdict(key)) for key in report.ignored],
         dropped=[DroppedTensorRecord(tensor.name, list(tensor.shape), tensor.reason) for tensor in report.dropped],
         notes=list(report.notes),
+        labels=list(head.label_names) if head is not None and head.kind in LABELED_HEADS else None,
     )
 
 

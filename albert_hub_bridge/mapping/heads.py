@@ -56,6 +56,9 @@ HEADS: Mapping[HeadKind, HeadClass] = {
 }
 # fmt: on
 
+# The heads whose scores have names.
+LABELED_HEADS: tuple[HeadKind, ...] = ("sequence_classification", "token_classification")
+
 KERAS_EPSILON = 1e-5  # layer norm of the masked-LM head. Source: keras_hub/src/layers/modeling/masked_lm_head.py
 
 # The loss that follows from the activation of KerasHub's classifier. transformers' pipeline applies this activation.
@@ -90,7 +93,7 @@ class Head:
     def description(self) -> str:
         """A short description: "text classifier of 5 classes (softmax)"."""
         words = HEADS[self.kind].description
-        if self.kind in ("sequence_classification", "token_classification"):
+        if self.kind in LABELED_HEADS:
             words += f" of {self.num_labels} class{'es' if self.num_labels != 1 else ''}"
         return words + (f" ({self.activation})" if self.activation else "")
 

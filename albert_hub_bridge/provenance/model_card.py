@@ -6,22 +6,23 @@ marks at its end stays.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.disk.durable import add_filename
+from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.model.architecture import KERAS_FIELDS
-from albert_hub_bridge.provenance.record import CARD, CHECKS, PICTURE, ConversionRecord
-from albert_hub_bridge.text import one_line
+from albert_hub_bridge.provenance.record import CARD, PICTURE, ConversionRecord, IgnoredKeyRecord
+from albert_hub_bridge.text import first_few, one_line
 
 
 BEGIN, END = "<!-- Text between these two lines is kept. -->", "<!-- End of the kept text. -->"
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
-_HOMEPAGE = "https://pypi.org/project/albert-hub-bridge"
 _LAYOUTS = {
     "keras": "a KerasHub preset",
     "albert_hub": "a repository for transformers with albert-hub-bridge",
@@ -41,6 +42,20 @@ _PIPELINES: Mapping[HeadKind | None, str] = {
     "multiple_choice": "multiple-choice",
     "question_answering": "question-answering",
 }
+
+_MODEL_KINDS: Mapping[HeadKind | None, str] = {
+    None: "encoder",
+    "masked_lm": "masked language model",
+    "pretraining": "model with both heads of pretraining",
+    "sequence_classification": "text classifier",
+    "token_classification": "token classifier",
+    "multiple_choice": "model for multiple choice",
+    "question_answering": "model for question answering",
+}
+
+# Of the example that the card of a classifier shows. Lower case, because many vocabularies have nothing else.
+EXAMPLE_TEXT = "the river rose by two feet overnight, and nobody slept."
+_MAX_LABELS = 50  # that a card lists
 
 
 def render_card(record: ConversionRecord, location: str, by_hand: str = "") -> str:
@@ -77,20 +92,42 @@ def render_card(record: ConversionRecord, location: str, by_hand: str = "") -> s
         source=_link(record.source.handle),
         source_layout=_LAYOUTS[record.source.layout],
         target_layout=_LAYOUTS[record.target.layout],
-        homepage=_HOMEPAGE,
+        model_kind=_MODEL_KINDS[record.head_kind],
+        labels=_labels(record.labels),
+        example_text=json.dumps(EXAMPLE_TEXT),
+        example_output=_example_output(record),
         text_normalization=_plain(vocabulary.text_normalization) if vocabulary is not None else None,
         normalization=_plain(vocabulary.normalization) if vocabulary is not None else None,
         pooling=_POOLINGS.get(record.sentence_transformers),
         parity=_parity(record),
         picture=PICTURE if record.picture is not None else None,
         notes=[_plain(note) for note in record.notes],
-        dropped=[{"name": _plain(each.name), "shape": each.shape, "reason": each.reason} for each in record.dropped],
-        ignored=[{"key": _plain(each.key), "reason": each.reason} for each in record.ignored],
+        dropped=[(_plain(each.name), tuple(each.shape), each.reason) for each in record.dropped],
+        ignored=_by_reason(record.ignored),
         begin=BEGIN,
         end=END,
     )
     content = re.sub(r"\n{3,}", "\n\n", str(rendered)).rstrip() + "\n"
     return content.replace(f"{BEGIN}\n", f"{BEGIN}\n\n{by_hand.strip()}\n\n" if by_hand.strip() else f"{BEGIN}\n\n")
+
+
+def _labels(labels: Sequence[str] | None) -> str:
+    return first_few([f"`{_plain(label)}`" for label in labels or ()], _MAX_LABELS)
+
+
+def _example_output(record: ConversionRecord) -> str | None:
+    output = (record.verification or {}).get("example_output")
+    return one_line(output, 400) if isinstance(output, str) else None
+
+
+def _by_reason(ignored: Sequence[IgnoredKeyRecord]) -> dict[str, list[str]]:
+    """Return the keys that reports for people show, each once, by the reason why they were not converted."""
+    reasons: dict[str, list[str]] = {}
+    for each in ignored:
+        keys = reasons.setdefault(each.reason, [])
+        if each.reason not in NO_LOSS and _plain(each.key) not in keys:
+            keys.append(_plain(each.key))
+    return {reason: keys for reason, keys in reasons.items() if keys}
 
 
 _MARKUP = str.maketrans({"<": "&lt;", "`": "'"})
@@ -102,11 +139,10 @@ def _plain(text: str) -> str:
 
 
 def _parity(record: ConversionRecord) -> dict[str, str]:
-    """Return the rows of the table of results."""
+    """Return the rows of the table of results; none before a verification."""
     verification = record.verification
     if verification is None:
-        outputs = ["sequence_output"] + ["pooled_output"] * record.has_pooler + ["head_output"] * bool(record.head_kind)
-        return dict.fromkeys([*CHECKS, *map(_difference_of, outputs)], "not measured")
+        return {}
     differences = verification["max_abs_difference"].items()
     return {
         **{name: _outcome(check) for name, check in verification["checks"].items()},

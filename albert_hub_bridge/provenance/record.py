@@ -170,6 +170,7 @@ class ConversionRecord:
         ignored: Settings that were not converted.
         dropped: Tensors that were not converted.
         notes: Notes for the user.
+        labels: Names of a classifier's labels, in order; None for other models.
         verification: What `verify` measured, without the names of the folders; None before.
         picture: Digest of the picture of the differences per layer.
         golden: Published numbers, where there are any.
@@ -192,6 +193,7 @@ class ConversionRecord:
     ignored: list[IgnoredKeyRecord]
     dropped: list[DroppedTensorRecord]
     notes: list[str]
+    labels: list[str] | None = None
     verification: dict[str, Any] | None = None
     picture: FileDigest | None = None
     golden: GoldenNumbers | None = None

@@ -78,6 +78,7 @@ class Verification:
         notes: What was changed before the comparison, and why.
         layer_differences: Largest absolute difference of the embeddings' output, and of the output of each run of a
             layer, on the first texts.
+        example_output: What the target's library says about the example of a classifier's card; None for other models.
     """
 
     source: str
@@ -95,6 +96,7 @@ class Verification:
     tolerance: float
     notes: Sequence[str] = ()
     layer_differences: Sequence[float] = ()
+    example_output: str | None = None
 
     @property
     def failed_checks(self) -> list[str]:

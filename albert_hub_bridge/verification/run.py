@@ -22,6 +22,7 @@ from albert_hub_bridge.text import first_few
 from albert_hub_bridge.verification.engines import registry
 from albert_hub_bridge.verification.engines.common import Engine
 from albert_hub_bridge.verification.engines.spiece_model import note_on_spiece_model
+from albert_hub_bridge.verification.example import example_output
 from albert_hub_bridge.verification.outputs import check_outputs
 from albert_hub_bridge.verification.reference import check_reference
 from albert_hub_bridge.verification.report import NOT_COMPARABLE, Verification
@@ -117,6 +118,7 @@ def verify(
         tolerance=tolerance,
         notes=tuple(notes),
         layer_differences=on_texts.layer_differences,
+        example_output=example_output(target_side),
     )
 
 

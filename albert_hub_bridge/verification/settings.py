@@ -11,7 +11,7 @@ from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.disk.strict_json import read_json
 from albert_hub_bridge.layouts.hub.files import TOKENIZER, VOCABULARY
 from albert_hub_bridge.layouts.hub.tokenizer import MAX_TOKENIZER_BYTES
-from albert_hub_bridge.mapping.heads import IMPLIED_PROBLEM_TYPES
+from albert_hub_bridge.mapping.heads import IMPLIED_PROBLEM_TYPES, LABELED_HEADS
 from albert_hub_bridge.mapping.number_commas import is_number_comma
 from albert_hub_bridge.mapping.tokenizer_json import proto_from_tokenizer
 from albert_hub_bridge.mapping.vocabulary import bake_normalization
@@ -67,7 +67,7 @@ def _settings_of(checkpoint: Checkpoint) -> dict[str, Any]:
     head = checkpoint.head
     settings["head"] = head.description if head is not None else None
     if head is not None:
-        if head.kind in ("sequence_classification", "token_classification"):
+        if head.kind in LABELED_HEADS:
             settings["labels"] = head.label_names
         if head.kind not in ("masked_lm", "question_answering"):
             settings["classifier_dropout"] = head.dropout if head.dropout is not None else settings["dropout"]

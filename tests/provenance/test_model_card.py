@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -13,7 +16,7 @@ from albert_hub_bridge import card, convert
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import POOLER
-from albert_hub_bridge.provenance.model_card import BEGIN, END, render_card
+from albert_hub_bridge.provenance.model_card import BEGIN, END, EXAMPLE_TEXT, render_card
 from albert_hub_bridge.provenance.picture import draw_parity
 from albert_hub_bridge.provenance.record import read_record
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
@@ -102,6 +105,64 @@ def test_no_picture_without_matplotlib_or_numbers(monkeypatch: pytest.MonkeyPatc
     assert draw_parity({**measured, "layer_differences": []}) is None
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert draw_parity(measured) is None
+
+
+# What users see in the card of a classifier.
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classifier") / "classifier"
+    folder.mkdir()
+    head = Head(kind="sequence_classification", num_labels=3, labels=("bad", "so-so", "a `good` <one>"))
+    write_repository(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=head), folder, "transformers")
+    return folder
+
+
+def test_card_of_a_classifier_shows_labels_and_what_the_pipeline_prints(classifier: Path, tmp_path: Path) -> None:
+    folder = converted(classifier, tmp_path / "albert_hub", "albert_hub")
+    text = (folder / "README.md").read_text()
+    assert "\nThis is an ALBERT text classifier, converted from `classifier`.\n" in text
+    assert "Its labels are `bad`, `so-so`, `a 'good' &lt;one>`." in text
+    block = text.partition("It classifies texts:\n\n```python\n")[2].partition("```")[0]
+    code, _, output = block.partition("# ")
+    namespace: dict[str, Any] = {}
+    call = code.strip().splitlines()[-1]
+    exec(code.replace('"albert_hub"', repr(str(folder))).replace(call, f"found = {call}"), namespace)
+    ((shown,), (found,)) = ast.literal_eval(output), namespace["found"]
+    assert shown["label"] == found["label"] in ("bad", "so-so", "a `good` <one>")
+    assert abs(shown["score"] - found["score"]) <= 5e-5 + 1e-6  # the card rounds
+
+
+def test_card_of_a_preset_shows_what_predict_prints(classifier: Path, tmp_path: Path) -> None:
+    import keras_hub
+
+    folder = converted(classifier, tmp_path / "preset", "keras")
+    text = (folder / "README.md").read_text()
+    assert 'classifier = keras_hub.models.AlbertTextClassifier.from_preset("preset")' in text
+    shown = ast.literal_eval(text.partition("classifier.predict([")[2].partition("# ")[2].partition("\n")[0])
+    classifier_of_keras = keras_hub.models.AlbertTextClassifier.from_preset(str(folder))
+    found = np.asarray(classifier_of_keras.predict([EXAMPLE_TEXT], verbose=0))
+    np.testing.assert_allclose(shown, found, rtol=0, atol=6e-5)
+
+
+def test_card_lists_each_setting_once_and_shapes_as_python_does(unpacked: Any, tmp_path: Path) -> None:
+    convert(unpacked("keras_hub_classifier"), tmp_path / "target", to="transformers")
+    text = (tmp_path / "target" / "README.md").read_text()
+    assert "- `task.weights.h5:optimizer/vars/0` `()`: the optimizer's state" in text
+    rows = text.partition("## What was converted")[2].partition("## How it was made")[0].splitlines()
+    rows = [row for row in rows if row.startswith("- `")]
+    assert len(rows) == len(set(rows))
+    assert not [row for row in rows if "`name`" in row or "`dtype`" in row]
+
+
+def test_an_unmeasured_card_says_so_in_one_line(classifier: Path, tmp_path: Path) -> None:
+    convert(classifier, tmp_path / "target", to="albert_hub")
+    text = (tmp_path / "target" / "README.md").read_text()
+    assert text.lower().count("not measured") == 1
+    assert "| check | result |" not in text
+    assert "pypi.org" not in text
+    assert "pip install albert-hub-bridge" not in text  # which holds after a release only
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,8 @@ def test_planned_cards_are_up_to_date() -> None:
     assert {file.name: file.read_text(encoding="utf-8") for file in CARDS.iterdir()} == planned_cards()
     assert len(planned_cards()) == 8
     for name, text in planned_cards().items():
-        table = [line for line in text.splitlines() if line.endswith("measured |") or "identical" in line]
-        assert table == [line for line in table if line.endswith("| not measured |")], name
-        assert len(table) == 7
+        assert text.count("Not measured. This card was written before the conversion.") == 1, name
+        assert not [line for line in text.splitlines() if "| passed" in line or "identical" in line], name
         assert ("1.830863, 1.698645" in text) is (name == "albert_base_en_uncased-transformers.md")
         data = ModelCard(text).data
         assert (data.license, data.language, data.eval_results) == ("apache-2.0", "en", None)

@@ -48,6 +48,17 @@ class TransformersEngine(TorchEngine):
         rows = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [list(row) for row in rows]
 
+    def classify(self, text: str) -> list[dict[str, Any]]:
+        """Return the label and the score that the pipeline for text classification gives to a text."""
+        import transformers
+
+        with _quiet(transformers):
+            classifier = transformers.pipeline(
+                "text-classification", model=self._model, tokenizer=self._tokenizer, device="cpu"
+            )
+            found: list[dict[str, Any]] = classifier(text)
+        return found
+
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
