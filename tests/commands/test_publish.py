@@ -101,7 +101,8 @@ def test_repository_becomes_a_preset_on_the_hub(hub: HubServer, environment: dic
     assert run_client(COMMAND, environment, commands=[command]) == [0]
     found = run_client(
         """
-                os.environ["KERAS_BACKEND"] = "torch"
+        import os
+        os.environ["KERAS_BACKEND"] = "torch"
         import keras_hub
         classifier = keras_hub.models.TextClassifier.from_preset("hf://user/preset")
         result = classifier.predict(["a bridge joins two banks"], verbose=0).tolist()
