@@ -4,7 +4,10 @@
 
     AlbertHubBridgeError          base class; the command prints the message and exits with 2
     ├── SourceError               the source does not exist, or is neither a preset nor a repository
+    │   └── SourceNotFoundError   a local folder or file does not exist; also a FileNotFoundError
     ├── TargetError               the target cannot be written: it exists, the disk is full, or the hub refused
+    │   ├── TargetExistsError     it exists, and may not be replaced; also a FileExistsError
+    │   └── TargetNotFoundError   the folder that should hold it does not exist; also a FileNotFoundError
     ├── EngineError               a library cannot load or compute one side of a verification
     └── CheckpointError           the source is invalid; the message lists every problem
         ├── FileError             a file is not a regular file, lies outside its folder, is too large or is a stub
@@ -48,6 +51,18 @@ class SourceError(AlbertHubBridgeError):
 
 class TargetError(AlbertHubBridgeError):
     """The target cannot be written."""
+
+
+class SourceNotFoundError(SourceError, FileNotFoundError):
+    """The local folder or file of a source does not exist."""
+
+
+class TargetExistsError(TargetError, FileExistsError):
+    """The target exists, and may not be replaced."""
+
+
+class TargetNotFoundError(TargetError, FileNotFoundError):
+    """The folder that should hold the target does not exist."""
 
 
 class EngineError(AlbertHubBridgeError):

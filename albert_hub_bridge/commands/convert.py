@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, Progress
 from albert_hub_bridge.commands.notes import conversion_notes, lost_keys
@@ -17,6 +18,7 @@ from albert_hub_bridge.commands.summary import summarize, summarize_vocabulary
 from albert_hub_bridge.disk.atomic import check_target, new_folder
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, TargetError
+from albert_hub_bridge.formats.lazy_tensors import dtype_name
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.hub.sentence_transformers import encoder_of
@@ -32,13 +34,17 @@ from albert_hub_bridge.provenance.record import RECORD, public_handle
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
+if TYPE_CHECKING:
+    import torch
+
+
 def convert(
     source: str | Path,
     target: str | Path,
     *,
     to: LayoutName,
     normalize: Normalize = "keep",
-    dtype: Dtype | None = None,
+    dtype: Dtype | torch.dtype | None = None,
     max_shard_size: int | str | None = None,
     include_code: bool = False,
     drop_head: bool = False,
@@ -59,7 +65,8 @@ def convert(
         normalize: What happens to a text before the vocabulary's own normalization. `keep`: the same as in the source.
             `none`: nothing. `uncased`: lower-case, strip accents and replace old quotes, as transformers and Google's
             release do. These also split numbers from the comma after them (`1984,`), so `uncased` does it too.
-        dtype: Of the target's weights, rounded to the nearest value; that of the source by default.
+        dtype: Of the target's weights, rounded to the nearest value; that of the source by default. `torch.bfloat16`
+            is `"bfloat16"`.
         max_shard_size: Largest size of the values in one file of weights, in bytes or as `"200MB"`; one file by
             default.
         include_code: Whether a repository in the albert_hub layout contains the Python files of its classes, for
@@ -85,7 +92,7 @@ def convert(
         ValueError: An option has an unsupported value.
     """
     options = ConvertOptions(
-        to, normalize, dtype, max_shard_size, include_code, drop_head, sentence_transformers, allow_pickle
+        to, normalize, dtype_name(dtype), max_shard_size, include_code, drop_head, sentence_transformers, allow_pickle
     )
     return convert_with(options, source, target, overwrite=overwrite, progress=progress)
 

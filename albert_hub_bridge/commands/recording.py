@@ -17,7 +17,7 @@ from albert_hub_bridge.commands.summary import summarize_vocabulary
 from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
 from albert_hub_bridge.disk.durable import add_filename, write_file
-from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError
+from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, SourceNotFoundError
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
 from albert_hub_bridge.mapping.heads import LABELED_HEADS
@@ -215,7 +215,7 @@ def required_record(folder: Path) -> ConversionRecord:
         ConfigurationError: It is wrong.
     """
     if not folder.is_dir():
-        raise SourceError(f"The folder {folder} does not exist.")
+        raise SourceNotFoundError(f"The folder {folder} does not exist.")
     record = read_record(folder)
     if record is None:
         raise missing_record(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from albert_hub_bridge.commands.recording import Recorded, record_verification
-from albert_hub_bridge.errors import AlbertHubBridgeError
+from albert_hub_bridge.errors import AlbertHubBridgeError, SourceNotFoundError
 from albert_hub_bridge.layouts.registry import pull
 from albert_hub_bridge.verification.report import Verification
 from albert_hub_bridge.verification.run import verify
@@ -44,7 +44,7 @@ def _read_texts(file: Path) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
-        raise AlbertHubBridgeError(f"The file {file} does not exist.") from error
+        raise SourceNotFoundError(f"The file {file} does not exist.") from error
     except UnicodeDecodeError as error:
         raise AlbertHubBridgeError(f"{file} is not UTF-8: {error}. Save it as UTF-8.") from error
     if not lines:

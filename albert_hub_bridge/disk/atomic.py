@@ -9,7 +9,7 @@ from pathlib import Path
 
 from albert_hub_bridge.disk.durable import folder_to_disk, write_file
 from albert_hub_bridge.disk.staging import is_staging_directory, put_in_place, staging_directory
-from albert_hub_bridge.errors import TargetError, write_error
+from albert_hub_bridge.errors import TargetError, TargetExistsError, TargetNotFoundError, write_error
 from albert_hub_bridge.text import first_few
 
 
@@ -28,15 +28,15 @@ def check_target(
         TargetError: The target exists and may not be replaced, or is not a folder, or its parent does not exist.
     """
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise TargetError(f"The target {target} exists and is not a folder. Choose another target.")
+        raise TargetExistsError(f"The target {target} exists and is not a folder. Choose another target.")
     if target.exists() and target.samefile(Path.cwd()):
         raise TargetError(f"The target {target} is the current folder, which cannot be replaced. Name a new folder.")
     if target.is_dir() and any(target.iterdir()):
         if not overwrite:
-            raise TargetError(f"The target {target} exists. Pass --overwrite (overwrite=True) to replace it.")
+            raise TargetExistsError(f"The target {target} exists. Pass --overwrite (overwrite=True) to replace it.")
         if not (target / config).is_file():
             what = "neither a preset nor a repository" if config == "config.json" else "not an adapter"
-            raise TargetError(
+            raise TargetExistsError(
                 f"The target {target} has no {config}: it is {what}, and nothing else is replaced. "
                 "Choose another target."
             )
@@ -55,7 +55,7 @@ def _check_replaceable(folder: Path, target: Path, is_replaceable: Callable[[str
     found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
     names = [path.as_posix() for path in found if not is_staging_directory(Path(path.parts[0]))]
     if others := [name for name in names if not is_replaceable(name)]:
-        raise TargetError(
+        raise TargetExistsError(
             f"The target {target} would be deleted as a whole, and has {first_few(others, 5)}, "
             "which nothing here writes. Move them away, or choose another target."
         )
@@ -68,15 +68,17 @@ def check_target_file(target: Path, overwrite: bool) -> None:
         TargetError: The target exists and may not be replaced, or is not a file, or its parent does not exist.
     """
     if target.is_symlink() or (target.exists() and not target.is_file()):
-        raise TargetError(f"The target {target} exists and is not a file. Choose another target.")
+        raise TargetExistsError(f"The target {target} exists and is not a file. Choose another target.")
     if target.exists() and not overwrite:
-        raise TargetError(f"The target {target} exists. Pass --overwrite (overwrite=True) to replace it.")
+        raise TargetExistsError(f"The target {target} exists. Pass --overwrite (overwrite=True) to replace it.")
     _check_parent(target)
 
 
 def _check_parent(target: Path) -> None:
     if not target.parent.is_dir():
-        raise TargetError(f"The folder {target.parent} that should hold the target does not exist. Create it first.")
+        raise TargetNotFoundError(
+            f"The folder {target.parent} that should hold the target does not exist. Create it first."
+        )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from albert_hub_bridge.choices import did_you_mean
-from albert_hub_bridge.errors import SourceError
+from albert_hub_bridge.errors import SourceError, SourceNotFoundError
 from albert_hub_bridge.hubs.huggingface import pull_from_hugging_face
 from albert_hub_bridge.hubs.kaggle import pull_from_kaggle
 from albert_hub_bridge.hubs.local_source import LocalSource
@@ -41,7 +41,9 @@ def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]
         return LocalSource(path, str(source))
     handle = str(source)
     if _is_path(source) and not path.exists():
-        raise SourceError(f"The folder {source} does not exist. A model on a hub is hf://user/repo, without a path.")
+        raise SourceNotFoundError(
+            f"The folder {source} does not exist. A model on a hub is hf://user/repo, without a path."
+        )
     if handle in PUBLISHED_PRESETS:
         handle = f"kaggle://{PUBLISHED_PRESETS[handle].kaggle}"
     elif "://" not in handle and not path.exists() and _REPO_ID.fullmatch(handle.partition("@")[0]):
@@ -53,7 +55,7 @@ def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]
         return _PULL[scheme.lower()](name, needed)
     if path.exists():
         raise SourceError(f"{source} is a file. {_advice_for_file(path)}")
-    raise SourceError(
+    raise SourceNotFoundError(
         f"The folder {source} does not exist. {source} is also neither a preset that KerasHub publishes nor a model on "
         "a hub (hf://user/repo, kaggle://org/model/keras/name, modelscope://user/repo)."
         f"{did_you_mean(handle, _published_names())}"

@@ -11,7 +11,7 @@ from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.choices import choose
 from albert_hub_bridge.disk.atomic import check_target, check_target_file, new_file, new_folder
 from albert_hub_bridge.disk.source_folder import SourceFolder
-from albert_hub_bridge.errors import SourceError, TargetError
+from albert_hub_bridge.errors import SourceError, SourceNotFoundError, TargetError
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.lora.adapter import Adapter
 from albert_hub_bridge.lora.factors import DEFAULT_LAYERS, LoraLayer
@@ -117,7 +117,7 @@ def _check_target(target: str | Path, to: LayoutName, overwrite: bool) -> Path:
 def _check_source(source: str | Path) -> Path:
     path = Path(os.path.expanduser(source))
     if not path.exists():
-        raise SourceError(
+        raise SourceNotFoundError(
             f"The adapter {source} does not exist: expected a {KERAS_SUFFIX} file or the folder of a PEFT adapter, "
             "found neither."
         )

@@ -210,12 +210,12 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
         self.config.max_sequence_length = new_num_position_embeddings
 
     @classmethod
-    def from_preset(cls, preset: Any, dtype: str = "float32", allow_pickle: bool = False) -> Any:
+    def from_preset(cls, preset: Any, dtype: str | torch.dtype = "float32", allow_pickle: bool = False) -> Any:
         """Load a KerasHub preset, or a repository of any layout. See `albert_hub_bridge.runtime.loading`.
 
         Args:
             preset: A folder, the name of a published preset, or a handle (`kaggle://...`, `hf://...`).
-            dtype: `"float32"`, `"bfloat16"` or `"float16"`.
+            dtype: `"float32"`, `"bfloat16"` or `"float16"`, or that of torch.
             allow_pickle: Whether to read weights from a pickle. Only tensors are unpickled.
 
         Raises:

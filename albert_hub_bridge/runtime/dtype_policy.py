@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from albert_hub_bridge.choices import DTYPE_NAMES, choose
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, dtype_name
 
 
@@ -53,12 +54,10 @@ def dtype_policy(dtype: Any) -> DTypePolicy:
         name = config.get("name") if isinstance(config, Mapping) else None
     elif isinstance(getattr(dtype, "name", None), str):
         name = dtype.name
-    name = dtype_name(name)
-    if name not in POLICIES:
-        raise ValueError(
-            f"dtype must be one of {', '.join(POLICIES)}, not {dtype!r}. from_preset dequantizes int8 presets."
-        )
-    return DTypePolicy(name)
+    try:
+        return DTypePolicy(choose("dtype", dtype_name(name), POLICIES, DTYPE_NAMES))
+    except ValueError as error:
+        raise ValueError(f"{error} from_preset dequantizes int8 presets.") from error
 
 
 class _Cast(nn.Module):

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.choices import DTYPE_NAMES, choose
 from albert_hub_bridge.errors import ConfigurationError, Problem
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, dtype_name
 from albert_hub_bridge.formats.torch_tensors import as_tensor
 from albert_hub_bridge.layouts.hub.head import head_fields
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
@@ -16,18 +18,22 @@ from albert_hub_bridge.mapping.weights import ENCODERS
 
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
 def load_preset(
-    model_class: type[PreTrainedModel], preset: str | Path, dtype: str = "float32", allow_pickle: bool = False
+    model_class: type[PreTrainedModel],
+    preset: str | Path,
+    dtype: str | torch.dtype = "float32",
+    allow_pickle: bool = False,
 ) -> Any:
     """Load a preset or repository into a model of this package, in inference mode.
 
     Args:
         model_class: `AlbertHubModel`, or the class for the head of the preset.
         preset: A source, as in `albert_hub.convert`.
-        dtype: The dtype of the parameters: the name of a torch dtype.
+        dtype: The dtype of the parameters: `"float32"`, `"bfloat16"` or `"float16"`, or that of torch.
         allow_pickle: Whether to read weights that are pickled.
 
     Returns:
@@ -36,9 +42,11 @@ def load_preset(
     Raises:
         SourceError: The preset cannot be found.
         CheckpointError: The preset is not valid, or has another head.
+        ValueError: The dtype is another one.
     """
     import torch
 
+    dtype = choose("dtype", dtype_name(dtype), tuple(DTYPES), DTYPE_NAMES)
     name = model_class.__name__
     without_head = name == "AlbertHubModel"
     with read_checkpoint(pull(preset).folder, drop_head=without_head, allow_pickle=allow_pickle) as checkpoint:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import albert_hub_bridge
-from albert_hub_bridge import AlbertBackbone
+from albert_hub_bridge import AlbertBackbone, AlbertHubModel, convert
 from albert_hub_bridge.errors import SourceError, TargetError, WeightsError
 from conversion.sample import SAMPLE_ARCHITECTURE
 from tests.conftest import KerasPreset
@@ -90,6 +91,15 @@ def test_from_preset_overrides_replace_the_presets_arguments(keras_preset: Keras
     assert new.hidden_dim == 64
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, np.float16, np.dtype("float16"), "fp16"])
+def test_dtypes_of_torch_and_numpy_are_dtypes(dtype: Any, keras_preset: KerasPreset, tmp_path: Path) -> None:
+    assert AlbertBackbone.from_preset(keras_preset.folder, dtype=dtype).dtype == "float16"
+    assert AlbertHubModel.from_preset(keras_preset.folder, dtype=dtype).dtype == torch.float16
+    assert convert(keras_preset.folder, tmp_path / "target", to="transformers", dtype=dtype).dtype == "float16"
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, not 'int8'"):
+        AlbertHubModel.from_preset(keras_preset.folder, dtype=torch.int8)
+
+
 def test_from_preset_without_weights_gives_random_weights(keras_preset: KerasPreset) -> None:
     loaded = AlbertBackbone.from_preset(keras_preset.folder)
     new = AlbertBackbone.from_preset(keras_preset.folder, load_weights=False)
@@ -156,6 +166,8 @@ def test_backbone_refuses_wrong_calls(keras_preset: KerasPreset, tmp_path: Path)
         ValueError, match="dtype must be one of float32, bfloat16, float16, mixed_bfloat16, mixed_float16, not 'int8'"
     ):
         AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype="int8")
+    with pytest.raises(ValueError, match=r"Did you mean mixed_bfloat16\? from_preset dequantizes int8 presets\."):
+        AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype="mixed_bfloat32")
     with pytest.raises(ValueError, match="num_layers=4 must be divisible by num_groups=3"):
         AlbertBackbone(**{**SAMPLE_ARCHITECTURE.keras_arguments, "num_groups": 3})
     with pytest.raises(SourceError, match=r"should be kaggle://org/model/keras/name"):
