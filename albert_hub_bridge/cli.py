@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.check import check
 from albert_hub_bridge.commands.convert import convert_with
 from albert_hub_bridge.commands.inspect import inspect as inspect_source
-from albert_hub_bridge.commands.options import CHOICES, ConvertOptions, Dtype, Normalize, parse_size
+from albert_hub_bridge.commands.options import CHOICES, PARSERS, ConvertOptions, Dtype, Normalize, parse_size
 from albert_hub_bridge.commands.pipeline import convert_and_push
 from albert_hub_bridge.commands.publish import PushOptions
 from albert_hub_bridge.commands.recording import Recorded
@@ -79,13 +80,18 @@ def _choice(name: str, **settings: Any) -> Any:
     return typer.Option(parser=parse, metavar="|".join(choices), autocompletion=lambda: choices, **settings)
 
 
-def _check_size(size: str | None) -> str | None:
-    try:
-        if size is not None:
-            parse_size(size)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    return size
+def _checked_by(parse: Callable[[str], object]) -> Callable[[str | None], str | None]:
+    """Return a callback that refuses the texts that a function cannot parse."""
+
+    def check(text: str | None) -> str | None:
+        try:
+            if text is not None:
+                parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        return text
+
+    return check
 
 
 def _complete_source(incomplete: str) -> list[str]:
@@ -151,7 +157,7 @@ MaxShardSize = Annotated[
     typer.Option(
         help="Largest size of the weights in one file, such as 200MB; one file by default.",
         metavar="SIZE",
-        callback=_check_size,
+        callback=_checked_by(parse_size),
     ),
 ]
 IncludeCode = Annotated[
@@ -170,6 +176,30 @@ SentenceTransformers = Annotated[
         help="Also make the repository a model for sentence-transformers. mean: the vector of a text is the mean of "
         "its tokens' states. cls: the state of its first token.",
         show_default=False,
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of a classifier's labels, such as negative,positive; or a file with one name a line.",
+        metavar="NAMES",
+        callback=_checked_by(PARSERS["labels"]),
+    ),
+]
+License = Annotated[
+    str | None,
+    typer.Option(
+        help="License for the model card, such as apache-2.0; that of the source's card by default.",
+        metavar="NAME",
+        callback=_checked_by(PARSERS["license"]),
+    ),
+]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        help="Languages for the model card, such as en,fr; those of the source's card by default.",
+        metavar="CODES",
+        callback=_checked_by(PARSERS["language"]),
     ),
 ]
 
@@ -208,6 +238,9 @@ def convert(
     drop_head: DropHead = ConvertOptions.drop_head,
     sentence_transformers: SentenceTransformers = ConvertOptions.sentence_transformers,
     allow_pickle: AllowPickle = ConvertOptions.allow_pickle,
+    labels: Labels = None,
+    license: License = None,  # noqa: A002 (the metadata of a card has this name)
+    language: Language = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing preset or repository.")] = False,
     private: Private = False,
     revision: Revision = None,
@@ -219,7 +252,17 @@ def convert(
     """Convert a preset or repository to another layout."""
     with errors_as_messages(as_json, _interrupted(target)), console.progress_bar(hidden=as_json) as progress:
         options = ConvertOptions(
-            to, normalize, dtype, max_shard_size, include_code, drop_head, sentence_transformers, allow_pickle
+            to,
+            normalize,
+            dtype,
+            max_shard_size,
+            include_code,
+            drop_head,
+            sentence_transformers,
+            allow_pickle,
+            labels,
+            license,
+            language,
         )
         push_options = PushOptions(private or None, revision, create_pr, message)
         if "://" in target:

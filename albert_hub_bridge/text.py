@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Sequence
 from typing import Any
@@ -38,3 +39,16 @@ _REPR.maxlevel = 4
 def short_repr(value: Any) -> str:
     """Return the `repr` of an untrusted value, with long strings and collections shortened."""
     return _REPR.repr(value)
+
+
+_COMMA = re.compile(r"(?<!\\),")
+
+
+def split_names(text: str) -> list[str]:
+    r"""Split names at commas; `\,` is a comma in a name."""
+    return [name.strip().replace("\\,", ",") for name in _COMMA.split(text)]
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names by commas: the inverse of `split_names`."""
+    return ",".join(name.replace(",", "\\,") for name in names)

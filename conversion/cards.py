@@ -12,6 +12,7 @@ from pathlib import Path
 from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED
+from albert_hub_bridge.provenance.card_metadata import CardMetadata
 from albert_hub_bridge.provenance.model_card import between_marks, render_card
 from albert_hub_bridge.provenance.record import (
     ConversionRecord,
@@ -55,6 +56,7 @@ def planned_record(entry: Entry, to: LayoutName, name: str) -> ConversionRecord:
         command=ConvertOptions(to, drop_head=True).command(entry.handle, name),
         source=SourceRecord(handle, revision, entry.kind, dtype=None, files={}),
         target=TargetRecord(to, dtype=None, files={}, tensors={}),
+        metadata=CardMetadata(),
         published=ABOUT_PUBLISHED,
         architecture=architecture,
         head="those of the source that KerasHub supports" if to == "keras" else None,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, Progress
+from albert_hub_bridge.commands.labels import parse_labels, with_labels
 from albert_hub_bridge.commands.notes import conversion_notes, lost_keys
 from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize
 from albert_hub_bridge.commands.recording import Digests, make_record, write_new_record
@@ -28,6 +29,7 @@ from albert_hub_bridge.layouts.registry import is_written_file, open_source, pul
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
+from albert_hub_bridge.provenance.card_metadata import CardMetadata, parse_languages, read_card_metadata
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
 from albert_hub_bridge.provenance.model_card import written_by_hand
 from albert_hub_bridge.provenance.record import RECORD, public_handle
@@ -50,6 +52,9 @@ def convert(
     drop_head: bool = False,
     sentence_transformers: Pooling | None = None,
     allow_pickle: bool = False,
+    labels: str | Path | Sequence[str] | None = None,
+    license: str | None = None,  # noqa: A002 (the metadata of a card has this name)
+    language: str | Sequence[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -78,6 +83,12 @@ def convert(
             not a model for sentence-transformers.
         allow_pickle: Whether to read weights from a pickle (`pytorch_model.bin`). A separate process reads only its
             tensors.
+        labels: Names of a classifier's labels, in the order of its scores; or `"negative,positive"`; or a file with one
+            name a line. By default the names of the source, which a KerasHub preset does not have.
+        license: Of the model, for its card: an identifier of the Hub such as `apache-2.0`. By default that of the
+            source's card.
+        language: Codes of the model's languages, for its card, such as `"en"` or `["en", "fr"]`. By default those of
+            the source's card.
         overwrite: Whether to replace an existing target.
         progress: Is called with the number of bytes done and the total number of bytes.
 
@@ -92,7 +103,17 @@ def convert(
         ValueError: An option has an unsupported value.
     """
     options = ConvertOptions(
-        to, normalize, dtype_name(dtype), max_shard_size, include_code, drop_head, sentence_transformers, allow_pickle
+        to,
+        normalize,
+        dtype_name(dtype),
+        max_shard_size,
+        include_code,
+        drop_head,
+        sentence_transformers,
+        allow_pickle,
+        labels,
+        license,
+        language,
     )
     return convert_with(options, source, target, overwrite=overwrite, progress=progress)
 
@@ -116,7 +137,7 @@ def convert_with(
         with new_folder(folder, overwrite, is_replaceable) as staging:
             digests = _write(converted, staging, options, opened, progress)
             command = options.command(public_handle(pulled), folder.name)
-            record = make_record(pulled, converted, report, digests, command)
+            record = make_record(pulled, converted, report, digests, command, _card_metadata(opened, options))
             write_new_record(staging, record, folder.name, by_hand)
     return report
 
@@ -165,6 +186,8 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
         adapted = _with_normalization(adapted, options.normalize, source)
     if options.drop_head and options.to == "keras":
         adapted = with_heads_of_keras(adapted)
+    if options.labels is not None:
+        adapted = with_labels(adapted, parse_labels(options.labels), source)
     if options.sentence_transformers is not None:
         adapted = encoder_of(adapted, source, options.drop_head)
     return adapted
@@ -184,6 +207,15 @@ def _with_normalization(checkpoint: Checkpoint, name: str, source: str | Path) -
     if name == "uncased":
         tokenizer = tokenizer.with_proto(split_number_commas(tokenizer.proto))
     return replace(checkpoint, tokenizer=tokenizer)
+
+
+def _card_metadata(source: SourceFolder, options: ConvertOptions) -> CardMetadata:
+    metadata = read_card_metadata(source)
+    if options.license is not None:
+        metadata = replace(metadata, license=options.license, license_name=None, license_link=None)
+    if options.language is not None:
+        metadata = replace(metadata, language=list(parse_languages(options.language)))
+    return metadata
 
 
 def _report(

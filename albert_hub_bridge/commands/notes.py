@@ -9,7 +9,7 @@ from albert_hub_bridge.checkpoint import Checkpoint, LayoutName
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.mapping.configs import ALBERT, NOT_USED, IgnoredKey
-from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON
+from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON, LABELED_HEADS
 from albert_hub_bridge.mapping.number_commas import is_number_comma, splits_number_commas
 from albert_hub_bridge.mapping.unused_keys import kept_keys
 from albert_hub_bridge.text import first_few, one_line
@@ -23,6 +23,7 @@ def conversion_notes(source: Checkpoint, target: Checkpoint, to: LayoutName) -> 
         *_number_commas(source, target),
         *_spiece_model(source),
         *(_keras_notes(target) if to == "keras" else ()),
+        *_unnamed_labels(target, to),
         *_unused_pooler(target, to),
         *_changed_epsilon(target, to),
         *_kept_keys(target, to),
@@ -99,6 +100,21 @@ def _unused_pooler(target: Checkpoint, to: LayoutName) -> Iterator[str]:
         yield (
             f"{HEADS[target.head.kind].albert} has no pooler, and reports the pooler's weights as unexpected. "
             "AutoModel and KerasHub load them."
+        )
+
+
+def _unnamed_labels(target: Checkpoint, to: LayoutName) -> Iterator[str]:
+    head = target.head
+    if (
+        head is not None
+        and head.kind in LABELED_HEADS
+        and head.labels is None
+        and head.num_labels > 1
+        and to != "keras"
+    ):
+        yield (
+            "The labels have no names in the source, so transformers calls them LABEL_0, LABEL_1, ... Name them by "
+            "--labels (labels=...)."
         )
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.choices import DTYPE_NAMES, choose
+from albert_hub_bridge.commands.labels import parse_labels
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.layouts.layout import Pooling
+from albert_hub_bridge.provenance.card_metadata import parse_languages, parse_license
+from albert_hub_bridge.text import join_names
 
 
 Normalize = Literal["keep", "none", "uncased"]
@@ -24,13 +29,21 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
+# Options with a syntax of their own, which are kept as what they stand for.
+PARSERS: dict[str, Callable[[Any], str | tuple[str, ...]]] = {
+    "labels": parse_labels,
+    "license": parse_license,
+    "language": parse_languages,
+}
+
+
 @dataclass(frozen=True)
 class ConvertOptions:
     """The options of `convert`, which documents them. Choices may have any case, and dtypes their short names.
 
     Raises:
-        ValueError: A value is not one of the choices, or `max_shard_size` is not a positive size. All problems are
-            listed.
+        ValueError: A value is not one of the choices, not a positive size, or not a name of a label, license or
+            language. All problems are listed.
         TargetError: The target's layout does not support an option. All problems are listed.
     """
 
@@ -42,6 +55,9 @@ class ConvertOptions:
     drop_head: bool = False
     sentence_transformers: Pooling | None = None
     allow_pickle: bool = False
+    labels: str | Path | Sequence[str] | None = None
+    license: str | None = None
+    language: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if problems := [*self._wrong_values()]:
@@ -55,6 +71,12 @@ class ConvertOptions:
         for name, choices in CHOICES.items():
             try:
                 object.__setattr__(self, name, choose(name, getattr(self, name), choices, DTYPE_NAMES))
+            except ValueError as error:
+                problems.append(str(error))
+        for name, parse in PARSERS.items():
+            try:
+                if (value := getattr(self, name)) is not None:
+                    object.__setattr__(self, name, parse(value))
             except ValueError as error:
                 problems.append(str(error))
         try:
@@ -92,6 +114,8 @@ class ConvertOptions:
             value, option = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
             if value is True:
                 words.append(option)
+            elif isinstance(value, tuple):
+                words += [option, join_names(value)]
             elif value != field.default:
                 words += [option, str(value)]
         return shlex.join(words)

@@ -116,7 +116,8 @@ def push_with(options: PushOptions, folder: str | Path, target: str, *, verify: 
     files: dict[str, Path | bytes] = {file: path / file for file in rendered.record.files_to_push}
     files |= rendered.contents
     if scheme == "kaggle":
-        license_name = "Apache 2.0" if record.published is not None else None
+        license_id = record.metadata.license or (record.published or {}).get("license")
+        license_name = "Apache 2.0" if license_id == "apache-2.0" else None  # Kaggle has names of its own
         return push_to_kaggle(files, name, message=message, license_name=license_name)
     return push_to_hugging_face(
         files,

@@ -21,6 +21,7 @@ from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, S
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
 from albert_hub_bridge.mapping.heads import LABELED_HEADS
+from albert_hub_bridge.provenance.card_metadata import CardMetadata
 from albert_hub_bridge.provenance.integrity import changed_files, is_source_of
 from albert_hub_bridge.provenance.model_card import render_card, written_by_hand
 from albert_hub_bridge.provenance.picture import draw_parity
@@ -57,7 +58,12 @@ class Digests:
 
 
 def make_record(
-    source: LocalSource, converted: Checkpoint, report: Conversion, digests: Digests, command: str
+    source: LocalSource,
+    converted: Checkpoint,
+    report: Conversion,
+    digests: Digests,
+    command: str,
+    metadata: CardMetadata,
 ) -> ConversionRecord:
     """Return the record of a conversion. It contains nothing that would differ the next time.
 
@@ -67,6 +73,7 @@ def make_record(
         report: Of the conversion.
         digests: Of its files and tensors.
         command: The command that converts it again.
+        metadata: For the card.
     """
     handle, tokenizer, head = public_handle(source), converted.tokenizer, converted.head
     source_files, target_files = (
@@ -78,6 +85,7 @@ def make_record(
         command=command,
         source=SourceRecord(handle, source.revision, report.source.layout, report.source.dtype, source_files),
         target=TargetRecord(report.layout, report.dtype, target_files, digests.tensors),
+        metadata=metadata,
         published=ABOUT_PUBLISHED if is_published(handle) else None,
         architecture=converted.architecture.keras_arguments | converted.architecture.differences_from_keras,
         head=report.head,

@@ -35,7 +35,7 @@ _CURRENT_ROWS = tuple(
     )
 )
 _NESTED = tuple(name for row in _ROWS for name in row.names if "/" in name)
-_RECORD = RECORD_FILES[0]
+_RECORD, _CARD, _ = RECORD_FILES
 
 
 def is_checkpoint_file(name: str) -> bool:
@@ -60,7 +60,7 @@ def needed_files(names: Iterable[str]) -> list[str]:
     rows = [row for row in _ROWS if row.downloaded]
     weights = [row.among(present) for row in rows if row.role in ("weights", "legacy weights")]
     others = {name for row in rows if row.role not in ("weights", "legacy weights") for name in row.among(present)}
-    return sorted(others | (present & {_RECORD})) + next(filter(None, weights), [])
+    return sorted(others | (present & {_RECORD, _CARD})) + next(filter(None, weights), [])
 
 
 def pull(source: str | Path) -> LocalSource:

@@ -167,6 +167,7 @@ def _metadata(record: ConversionRecord, location: str) -> Any:
 
     handle, pipeline = record.source.handle, _PIPELINES[record.head_kind]
     on_hub = handle.removeprefix("hf://").partition("@")[0] if handle.startswith("hf://") else None
+    metadata, published = record.metadata, record.published or {}
     differences = record.verification["max_abs_difference"] if record.verification is not None else {}
     results = [
         EvalResult(
@@ -186,9 +187,12 @@ def _metadata(record: ConversionRecord, location: str) -> Any:
     if record.sentence_transformers is not None:  # the Hub finds such models by these words
         library, tags = "sentence-transformers", [*tags, "sentence-transformers", "feature-extraction"]
     return ModelCardData(
-        license=record.published["license"] if record.published else None,
-        language=record.published["language"] if record.published else None,
-        base_model=on_hub,
+        license=metadata.license or published.get("license"),
+        license_name=metadata.license_name,
+        license_link=metadata.license_link,
+        language=_one_or_more(metadata.language) or published.get("language"),
+        datasets=_one_or_more(metadata.datasets),
+        base_model=on_hub or _one_or_more(metadata.base_model),
         # The Hub has no relation for the same weights in another format, only for rounded weights.
         base_model_relation="quantized" if on_hub and record.target.dtype != record.source.dtype else None,
         library_name=library,
@@ -197,6 +201,11 @@ def _metadata(record: ConversionRecord, location: str) -> Any:
         model_name=location.rpartition("/")[2] if results else None,
         eval_results=results or None,
     )
+
+
+def _one_or_more(values: list[str]) -> str | list[str] | None:
+    """Return metadata as cards have it: a list only if there are several values."""
+    return values if len(values) > 1 else next(iter(values), None)
 
 
 def _link(handle: str) -> str:

@@ -18,6 +18,7 @@ from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import HeadKind
+from albert_hub_bridge.provenance.card_metadata import CardMetadata
 from albert_hub_bridge.provenance.strict_reader import field_types, read_dataclass
 
 
@@ -157,6 +158,7 @@ class ConversionRecord:
         command: The command that converts the source.
         source: What was read.
         target: What was written.
+        metadata: Of the model card: what the source's card or the options say.
         published: License, language, data and paper of a published checkpoint; None for others.
         architecture: Settings of the encoder, by KerasHub's names.
         head: Description of the target's head.
@@ -180,6 +182,7 @@ class ConversionRecord:
     command: str
     source: SourceRecord
     target: TargetRecord
+    metadata: CardMetadata
     published: dict[str, str] | None
     architecture: dict[str, Any]
     head: str | None

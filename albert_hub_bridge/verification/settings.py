@@ -59,6 +59,10 @@ def _model_settings(source: Checkpoint, target: Checkpoint) -> Pairs:
     names = dict.fromkeys([*settings[0], *settings[1]])
     if _involves_keras(source, target):
         names.pop("problem_type", None)  # KerasHub cannot store it
+    if None in (settings[0].get("labels"), settings[1].get("labels")):
+        names.pop(
+            "labels", None
+        )  # LABEL_0, LABEL_1, ... are no names, and the description of the head has their number
     return {name: (settings[0].get(name), settings[1].get(name)) for name in names}
 
 
@@ -68,7 +72,7 @@ def _settings_of(checkpoint: Checkpoint) -> dict[str, Any]:
     settings["head"] = head.description if head is not None else None
     if head is not None:
         if head.kind in LABELED_HEADS:
-            settings["labels"] = head.label_names
+            settings["labels"] = head.labels
         if head.kind not in ("masked_lm", "question_answering"):
             settings["classifier_dropout"] = head.dropout if head.dropout is not None else settings["dropout"]
         if checkpoint.layout != "keras":
