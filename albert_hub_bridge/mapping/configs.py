@@ -312,6 +312,7 @@ TOKENIZER_CONFIG: Table = {
     "keep_accents":         Renamed("keep_accents", None, BOOLEAN),
     "strip_accents":        Renamed("strip_accents", None, BOOLEAN),
     "replace_quotes":       Renamed("replace_quotes", None, BOOLEAN),
+    "split_white_space":    Renamed("split_white_space", None, BOOLEAN),
     "auto_map":             Ignored(NAMES_CODE),
     "tokenizer_class":      Ignored(_LAYOUT),
     "model_input_names":    Ignored(_LAYOUT),

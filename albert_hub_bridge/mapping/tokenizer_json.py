@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
@@ -173,9 +173,10 @@ def _read_pipeline(tokenizer: Tokenizer, spec: Any) -> TextNormalization:
     if steps and steps[0]["type"] == "Precompiled":
         spec.precompiled_charsmap = base64.b64decode(steps[0]["precompiled_charsmap"])
         _, steps = _without(_steps_of(fold_case(spec.precompiled_charsmap)), steps[1:])
-    for (spec.add_dummy_prefix, spec.remove_extra_whitespaces), last, pre_tokenizer in _space_handling():
+    for choice, last, pre_tokenizer in _space_handling():
         if (steps, splits) == (_steps_of(last), _steps(pre_tokenizer)):
-            return normalization
+            spec.add_dummy_prefix, spec.remove_extra_whitespaces, split_white_space = choice
+            return replace(normalization, split_white_space=split_white_space)
     normalizer_is_known = steps in [_steps_of(last) for _, last, _ in _space_handling()]
     wrong = splits if normalizer_is_known else steps
     names = ", ".join(json.dumps(step, ensure_ascii=False)[:100] for step in wrong) or "no pre-tokenizer"
@@ -190,7 +191,7 @@ def _read_normalization(steps: list[dict[str, Any]]) -> tuple[TextNormalization,
         spellings = [_steps(text_normalizer(candidate))]
         if candidate.lower_case:
             spellings.append(_steps_of(lower_case()[-1:]))  # transformers' own, without the step for transformers.js
-        for spelling in spellings:
+        for spelling in filter(None, spellings):
             found, steps = _without(spelling, steps)
             if found:
                 normalization |= candidate
@@ -204,18 +205,20 @@ def _without(first: list[dict[str, Any]], steps: list[dict[str, Any]]) -> tuple[
     return found, steps[len(first) :] if found else steps
 
 
-def _space_handling() -> Iterator[tuple[tuple[bool, bool], list[normalizers.Normalizer], pre_tokenizers.PreTokenizer]]:
-    """Yield (add_dummy_prefix, remove_extra_whitespaces), and the equivalent last normalizers and pre-tokenizer."""
-    for add_dummy_prefix, remove_extra_whitespaces in product((True, False), repeat=2):
-        choice = add_dummy_prefix, remove_extra_whitespaces
+def _space_handling() -> Iterator[
+    tuple[tuple[bool, bool, bool], list[normalizers.Normalizer], pre_tokenizers.PreTokenizer]
+]:
+    """Yield the arguments of `handle_spaces`, and the equivalent last normalizers and pre-tokenizer."""
+    both = (True, False)
+    for choice in product(both, both, both):
         yield choice, *handle_spaces(*choice)
     always = pre_tokenizers.Metaspace(prepend_scheme="always")
     # This package, before it considered transformers.js.
-    yield (True, True), [], pre_tokenizers.Sequence([pre_tokenizers.Split(" ", "removed"), always])
+    yield (True, True, False), [], pre_tokenizers.Sequence([pre_tokenizers.Split(" ", "removed"), always])
     # AlbertTokenizer of transformers 5.
-    yield (True, True), [], pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), always])
+    yield (True, True, True), [], pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), always])
     # The conversion of transformers 4. It differs only for a space at the end of a text.
-    yield (True, True), [normalizers.Replace(Regex(" {2,}"), " ")], always
+    yield (True, True, False), [normalizers.Replace(Regex(" {2,}"), " ")], always
 
 
 def _steps(part: Any) -> list[dict[str, Any]]:

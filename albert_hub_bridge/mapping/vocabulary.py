@@ -8,6 +8,7 @@ compiles the result.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from sentencepiece import sentencepiece_model_pb2 as proto_types
 
 from albert_hub_bridge.model.sentencepiece_unigram import (
     AFTER,
+    WHITE_SPACE,
     TextNormalization,
     baked_normalization,
     text_normalizer,
@@ -28,9 +30,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
 
 # AlbertTokenizer splits texts at Unicode's White_Space and at U+2581, the space of pieces. SentencePiece splits only at
 # spaces.
-_WHITE_SPACE = frozenset(
-    "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u2581" + "".join(map(chr, range(0x2000, 0x200B)))
-)
+_SPLIT_AT = re.compile(f"[{WHITE_SPACE}\u2581]")
 
 
 @lru_cache(maxsize=1)  # a conversion needs the result twice: for the target and for the report
@@ -72,7 +72,7 @@ def _decompile(charsmap: bytes) -> dict[str, str]:
 
 
 def _compose(normalization: TextNormalization, charsmap: Mapping[str, str]) -> dict[str, str]:
-    """Return the map that runs text normalization first and `charsmap` second."""
+    """Return the map that runs text normalization first, `charsmap` second, and turns white space into spaces last."""
     if normalization.strip_accents:
         # Without accents, the only sequences left are of Hangul letters, typed as such or decomposed by NFKD. The map
         # would compose them, but the pipeline of transformers does not.
@@ -81,10 +81,7 @@ def _compose(normalization: TextNormalization, charsmap: Mapping[str, str]) -> d
     # Quotes are replaced in the original text. The other steps normalize each character independently.
     normalizer = text_normalizer(replace(normalization, replace_quotes=False))
     normalized = {character: normalizer.normalize_str(character) for character in _characters()}
-    composed: dict[str, str] = {}
-    for character, text in normalized.items():
-        if (result := _as_spaces(_apply(charsmap, text, longest))) != character:
-            composed[character] = result
+    composed = {character: _apply(charsmap, text, longest) for character, text in normalized.items()}
     # A sequence of the map also matches all characters that the normalization turns into those of the sequence.
     origins: dict[str, list[str]] = {}
     for character, text in normalized.items():
@@ -92,11 +89,12 @@ def _compose(normalization: TextNormalization, charsmap: Mapping[str, str]) -> d
     for sequence, text in charsmap.items():
         if len(sequence) > 1:
             for original in product(*(origins.get(character, []) for character in sequence)):
-                composed["".join(original)] = _as_spaces(text)
+                composed["".join(original)] = text
     if normalization.replace_quotes:
-        quote = _as_spaces(_apply(charsmap, normalizer.normalize_str('"'), longest))
-        composed |= dict.fromkeys(("``", "''"), quote)
-    return composed
+        composed |= dict.fromkeys(("``", "''"), _apply(charsmap, normalizer.normalize_str('"'), longest))
+    if normalization.split_white_space:
+        composed = {sequence: _SPLIT_AT.sub(" ", text) for sequence, text in composed.items()}
+    return {sequence: text for sequence, text in composed.items() if len(sequence) > 1 or text != sequence}
 
 
 def _apply(charsmap: Mapping[str, str], text: str, longest: int) -> str:
@@ -110,10 +108,6 @@ def _apply(charsmap: Mapping[str, str], text: str, longest: int) -> str:
         else:
             result, position = result + text[position], position + 1
     return result
-
-
-def _as_spaces(text: str) -> str:
-    return "".join(" " if character in _WHITE_SPACE else character for character in text)
 
 
 def _characters() -> Iterator[str]:

@@ -21,17 +21,20 @@ SPECIAL_PIECES = {"pad": PAD, "unk": UNK, "cls": CLS, "sep": SEP, "mask": MASK}
 
 @dataclass(frozen=True, slots=True)
 class TextNormalization:
-    """The steps that run before the vocabulary's own normalization.
+    """What ALBERT's tokenizers do to a text, besides the vocabulary's own normalization.
 
     Args:
-        replace_quotes: Replace two back-ticks, or two apostrophes, with a double quote.
-        strip_accents: Decompose (NFKD) and remove combining marks.
-        lower_case: Lower-case.
+        replace_quotes: First, replace two back-ticks, or two apostrophes, with a double quote.
+        strip_accents: Then decompose (NFKD) and remove combining marks.
+        lower_case: Then lower-case.
+        split_white_space: After the vocabulary's own normalization, split at all white space of Unicode. SentencePiece
+            splits at spaces alone. Tabs and line breaks that are left would become `<unk>`.
     """
 
     replace_quotes: bool = False
     strip_accents: bool = False
     lower_case: bool = False
+    split_white_space: bool = False
 
     @property
     def name(self) -> str:
@@ -48,7 +51,10 @@ class TextNormalization:
 
 # KerasHub computes `none`: only the vocabulary's own normalization. transformers' AlbertTokenizer and Google's release
 # compute `uncased`.
-NAMED_NORMALIZATIONS = {"none": TextNormalization(), "uncased": TextNormalization(True, True, True)}
+NAMED_NORMALIZATIONS = {"none": TextNormalization(), "uncased": TextNormalization(True, True, True, True)}
+
+# Unicode's White_Space. As a range of a regular expression, transformers.js understands it as the tokenizers library.
+WHITE_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
 
 # Part of a vocabulary's normalization name: "nmt_nfkc after uncased" has text normalization compiled into it.
@@ -133,7 +139,7 @@ def parse_vocabulary(proto: bytes) -> Vocabulary:
 
 
 def text_normalizer(normalization: TextNormalization) -> normalizers.Normalizer:
-    """Build the text normalization from the normalizers that transformers' AlbertTokenizer uses."""
+    """Build the steps before the vocabulary from the normalizers that transformers' AlbertTokenizer uses."""
     steps: list[normalizers.Normalizer] = []
     if normalization.replace_quotes:
         steps += [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
@@ -165,9 +171,9 @@ def fold_case(charsmap: bytes) -> list[normalizers.Normalizer]:
 
 
 def handle_spaces(
-    add_dummy_prefix: bool, remove_extra_whitespaces: bool
+    add_dummy_prefix: bool, remove_extra_whitespaces: bool, split_white_space: bool
 ) -> tuple[list[normalizers.Normalizer], pre_tokenizers.PreTokenizer]:
-    """Build the handling of spaces. Other white space of Unicode is kept, as in SentencePiece.
+    """Build the handling of spaces, or of all white space of Unicode.
 
     Returns:
         The last steps of the normalizer, and the pre-tokenizer.
@@ -175,9 +181,11 @@ def handle_spaces(
     if add_dummy_prefix and remove_extra_whitespaces:
         # Like transformers' AlbertTokenizer: offsets of a word do not include the space before it.
         # A regular expression, because transformers.js keeps the spaces if it splits at a plain text.
-        words = pre_tokenizers.Split(Regex(" "), "removed")
+        words = pre_tokenizers.Split(Regex(f"[{WHITE_SPACE}]" if split_white_space else " "), "removed")
         return [], pre_tokenizers.Sequence([words, pre_tokenizers.Metaspace(prepend_scheme="always")])
     steps: list[normalizers.Normalizer] = []
+    if split_white_space:
+        steps.append(normalizers.Replace(Regex(f"[{WHITE_SPACE}]"), " "))
     if remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex("^ | $"), "")]
     if add_dummy_prefix:
@@ -193,7 +201,9 @@ def build_tokenizer(vocabulary: Vocabulary, normalization: TextNormalization) ->
     steps: list[normalizers.Normalizer] = [text_normalizer(before)]
     if vocabulary.charsmap:
         steps += [normalizers.Precompiled(vocabulary.charsmap), *fold_case(vocabulary.charsmap)]
-    spaces, pre_tokenizer = handle_spaces(vocabulary.add_dummy_prefix, vocabulary.remove_extra_whitespaces)
+    spaces, pre_tokenizer = handle_spaces(
+        vocabulary.add_dummy_prefix, vocabulary.remove_extra_whitespaces, before.split_white_space
+    )
 
     tokenizer = Tokenizer(models.Unigram(list(vocabulary.pieces), unk_id=vocabulary.special_ids["unk"]))
     tokenizer.normalizer = normalizers.Sequence(steps + spaces)

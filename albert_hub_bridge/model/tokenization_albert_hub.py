@@ -36,6 +36,8 @@ class AlbertHubTokenizer(TokenizersBackend):
         replace_quotes: Whether to replace two back-ticks, or two apostrophes, with a double quote.
         strip_accents: Whether to remove accents.
         do_lower_case: Whether to lower-case. KerasHub never does, even for presets named `..._uncased`.
+        split_white_space: Whether to split at all white space of Unicode that the vocabulary's own normalization
+            leaves, as transformers' AlbertTokenizer does, and not at spaces alone.
         truncate: How `truncation=True` (which transformers treats as `"longest_first"`) truncates pairs: `round_robin`
             or `waterfall` as in KerasHub, or `longest_first` as in transformers. A call can also name `only_first` or
             `only_second`. Overflowing tokens of pairs require one of these two.
@@ -65,6 +67,7 @@ class AlbertHubTokenizer(TokenizersBackend):
         replace_quotes: bool = False,
         strip_accents: bool = False,
         do_lower_case: bool = False,
+        split_white_space: bool = False,
         truncate: str = "longest_first",
         **kwargs: Any,
     ) -> None:
@@ -72,7 +75,7 @@ class AlbertHubTokenizer(TokenizersBackend):
             raise ValueError(f"truncate must be one of {', '.join(TRUNCATION_RULES)}, not {truncate!r}.")
         if __name__.startswith("albert_hub_bridge."):  # only classes that came with a repository's code save that code
             kwargs.pop("auto_map", None)
-        normalization = TextNormalization(replace_quotes, strip_accents, do_lower_case)
+        normalization = TextNormalization(replace_quotes, strip_accents, do_lower_case, split_white_space)
         self._processor: sentencepiece.SentencePieceProcessor | None = None
         self._normalizes = normalization != TextNormalization()
         self._splitters: dict[bool, SentencePieceSplitter | PipelineSplitter] = {}
@@ -92,6 +95,7 @@ class AlbertHubTokenizer(TokenizersBackend):
             replace_quotes=replace_quotes,
             strip_accents=strip_accents,
             do_lower_case=do_lower_case,
+            split_white_space=split_white_space,
             truncate=truncate,
             **{**special, **backend, **kwargs},
         )

@@ -101,7 +101,11 @@ def _differences(
 
 @pytest.mark.parametrize(
     "normalization",
-    [TextNormalization(True, True, True), TextNormalization(True, False, True), TextNormalization(True, True, False)],
+    [
+        NAMED_NORMALIZATIONS["uncased"],
+        TextNormalization(True, False, True, True),
+        TextNormalization(True, True, False, True),
+    ],
 )
 @pytest.mark.parametrize("name", ["english", "nmt_nfkc", "identity"])
 def test_baked_vocabulary_gives_the_ids_of_transformers(name: str, normalization: TextNormalization) -> None:
@@ -156,6 +160,7 @@ def test_normalization_can_be_baked_step_by_step(vocabulary: bytes) -> None:
     for normalization, name in (
         (TextNormalization(replace_quotes=True), "replace_quotes"),
         (TextNormalization(lower_case=True), "replace_quotes + lower_case"),
+        (TextNormalization(split_white_space=True), "replace_quotes + lower_case + split_white_space"),
         (TextNormalization(strip_accents=True), "uncased"),
     ):
         proto = bake_normalization(proto, normalization)
@@ -184,7 +189,8 @@ def test_baking_changes_the_name_and_keeps_the_pieces(vocabulary: bytes) -> None
         (TextNormalization(replace_quotes=True), "``a river''", '"a river"'),
         (TextNormalization(strip_accents=True), "à la rivière, e\u0301", "a la riviere, e"),
         (TextNormalization(lower_case=True), "A RIVER", "a river"),
-        (TextNormalization(True, True, True), "``À La''", '"a la"'),
+        (TextNormalization(split_white_space=True), "a\x85river", "a river"),
+        (NAMED_NORMALIZATIONS["uncased"], "``À La''", '"a la"'),
     ],
 )
 def test_each_step_normalizes_its_example(
@@ -292,17 +298,33 @@ def test_tokenizer_saved_by_transformers_5_is_converted(tmp_path: Path) -> None:
     assert verify(tmp_path / "transformers", tmp_path / "keras", texts=["The River, à (LA) ''x'' - 2.50", "a"]).passed
 
 
+@pytest.mark.parametrize("normalization", [TextNormalization(), TextNormalization(split_white_space=True)])
 @pytest.mark.parametrize("remove_extra_whitespaces", [True, False])
 @pytest.mark.parametrize("add_dummy_prefix", [True, False])
-def test_handling_of_spaces_survives_the_round_trip(add_dummy_prefix: bool, remove_extra_whitespaces: bool) -> None:
+def test_handling_of_spaces_survives_the_round_trip(
+    add_dummy_prefix: bool, remove_extra_whitespaces: bool, normalization: TextNormalization
+) -> None:
     proto = train_vocabulary(
         add_dummy_prefix=add_dummy_prefix, remove_extra_whitespaces=remove_extra_whitespaces, character_coverage=1.0
     )
     vocabulary = parse_vocabulary(proto)
-    pipeline = build_tokenizer(vocabulary, TextNormalization())
-    made, _ = proto_from_tokenizer(json.loads(pipeline.to_str()))
-    one, other = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (proto, made))
-    texts = ["a  bridge   (of) a", " a river", "   a. ", "a b ", "", "A Bridge é", *corpus.documentation(2000)]
+    pipeline = build_tokenizer(vocabulary, normalization)
+    made, found_normalization = proto_from_tokenizer(json.loads(pipeline.to_str()))
+    assert found_normalization == normalization
+    one, other = (
+        sentencepiece.SentencePieceProcessor(model_proto=bake_normalization(model, normalization))
+        for model in (proto, made)
+    )
+    texts = [
+        "a  bridge   (of) a",
+        " a river",
+        "   a. ",
+        "a b ",
+        "",
+        "A Bridge é",
+        "a\x85b",
+        *corpus.documentation(2000),
+    ]
     assert one.encode(texts) == other.encode(texts)
     found = [encoding.ids for encoding in pipeline.encode_batch(texts, add_special_tokens=False)]
     assert _differences(texts, found, one.encode(texts), vocabulary)[2] == []
@@ -333,7 +355,7 @@ def _file(
     [
         # transformers 5; the files of 2020 on the Hub; what transformers 4 made of a SentencePiece model
         ([*_QUOTES, _step("NFKD"), _step("StripAccents"), _step("Lowercase")], [], "Split", "uncased"),
-        ([*_QUOTES, _step("Lowercase")], [], "Split", "replace_quotes + lower_case"),
+        ([*_QUOTES, _step("Lowercase")], [], "Split", "replace_quotes + lower_case + split_white_space"),
         ([*_QUOTES, _step("NFKD"), _step("StripAccents"), _step("Lowercase")], [], "Old", "uncased"),
         (_QUOTES, [_SPACES], _METASPACE, "replace_quotes"),
     ],
@@ -366,7 +388,8 @@ def test_steps_for_transformers_js_change_no_ids(name: str, normalization: str) 
     """Compare with the pipeline that this package wrote before it considered transformers.js, and read that too."""
     proto = train_vocabulary(normalization_rule_name=name)
     vocabulary = parse_vocabulary(proto)
-    pipeline = build_tokenizer(vocabulary, NAMED_NORMALIZATIONS[normalization])
+    expected = replace(NAMED_NORMALIZATIONS[normalization], split_white_space=False)
+    pipeline = build_tokenizer(vocabulary, expected)
     content = json.loads(pipeline.to_str())
     steps = [_step("Precompiled", precompiled_charsmap=base64.b64encode(vocabulary.charsmap).decode())]
     if not vocabulary.charsmap:
@@ -377,7 +400,7 @@ def test_steps_for_transformers_js_change_no_ids(name: str, normalization: str) 
     assert before != content
     for each in (before, content):
         made, found = proto_from_tokenizer(each)
-        assert (found.name, parse_vocabulary(made).charsmap) == (normalization, vocabulary.charsmap)
+        assert (found, parse_vocabulary(made).charsmap) == (expected, vocabulary.charsmap)
     texts = [*_lines(vocabulary, 1000), "İstanbul ΟΔΟΣ Straße", "Ⅷ ℂ 𝐀", "a\u3000b  c \u2003 "]
     ours, theirs = (
         [encoding.ids for encoding in each.encode_batch_fast(texts, add_special_tokens=False)]

@@ -145,7 +145,7 @@ def test_text_rules_come_first(vocabulary_file: Path) -> None:
     assert uncased("À ``Bridge''")["input_ids"] == plain('a "bridge"')["input_ids"]
     assert plain("À ``Bridge''")["input_ids"] != plain('a "bridge"')["input_ids"]
     assert TextNormalization().name == "none"
-    assert TextNormalization(True, True, True).name == "uncased"
+    assert TextNormalization(True, True, True, True).name == "uncased"
     assert TextNormalization(lower_case=True).name == "lower_case"
 
 

@@ -52,7 +52,7 @@ MAX_TOKENIZER_BYTES = 32 << 20  # with 250,000 pieces it has about 16 MB
 
 _MISSPELT_MASK = "[MASK]>"  # transformers 2.2.0 and 2.2.1 wrote it, and gave it the id of <unk>
 _NO_LIMIT = 1 << 31  # transformers writes 1e30 for a tokenizer without a limit
-_NORMALIZATION_KEYS = {"do_lower_case", "keep_accents", "strip_accents", "replace_quotes"}
+_NORMALIZATION_KEYS = {"do_lower_case", "keep_accents", "strip_accents", "replace_quotes", "split_white_space"}
 
 
 class _FoundVocabulary(NamedTuple):
@@ -188,9 +188,12 @@ def _normalization(fields: Mapping[str, Any], layout: SourceLayoutName) -> TextN
     """Return what `tokenizer_config.json` says happens to a text before the vocabulary."""
     lower_case, strip_accents = fields["lower_case"], fields["strip_accents"]
     if layout == "albert_hub" or fields["replace_quotes"] is not None:  # this package wrote it: absent means no
-        return TextNormalization(bool(fields["replace_quotes"]), bool(strip_accents), bool(lower_case))
+        split_white_space = bool(fields["split_white_space"])
+        return TextNormalization(
+            bool(fields["replace_quotes"]), bool(strip_accents), bool(lower_case), split_white_space
+        )
     # The defaults of transformers' AlbertTokenizer, which also hold without a tokenizer_config.json.
-    return TextNormalization(True, not fields["keep_accents"], lower_case is None or lower_case)
+    return TextNormalization(True, not fields["keep_accents"], lower_case is None or lower_case, True)
 
 
 def write_tokenizer(
@@ -226,6 +229,7 @@ def write_tokenizer(
         "strip_accents": normalization.strip_accents,
         "keep_accents": not normalization.strip_accents,  # for users who ask for AlbertTokenizer
         "do_lower_case": normalization.lower_case,
+        "split_white_space": normalization.split_white_space,
         "truncate": tokenizer.truncate,
     }
     if auto_map is not None:
