@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,9 +15,10 @@ from rich.console import Console
 from albert_hub_bridge import convert, inspect
 from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.commands import publish
+from albert_hub_bridge.commands.convert import resolve_target
 from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.commands.reports import Inspection
-from albert_hub_bridge.errors import ConfigurationError, Problem
+from albert_hub_bridge.errors import ConfigurationError, Problem, write_error
 from albert_hub_bridge.layouts.registry import pull
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.provenance.record import GoldenNumbers
@@ -132,6 +133,7 @@ def run_recipe(
     addresses = [f"{hub or 'hf://USER'}/{folder.name}" for folder in folders]
     for address in addresses:
         publish.PushOptions().check(address)  # before anything is downloaded
+    make_output(output, folders, overwrite)
     for entry, folder, address in zip(chosen, folders, addresses, strict=True):
         convert_entry(entry, source or entry.handle, folder, to, overwrite)
         files = publish.check_before_push(folder).files_to_push
@@ -141,6 +143,20 @@ def run_recipe(
         size = sum((folder / file).stat().st_size for file in files)
         console.print(f"  a dry run: --push sends {len(files)} files, {size / 1e6:,.1f} MB, to {address}:")
         console.print(f"  {', '.join(files)}")
+
+
+def make_output(output: Path, folders: Sequence[Path], overwrite: bool) -> None:
+    """Make the folder for the targets, with its parents, and check every target before a source is pulled.
+
+    Raises:
+        TargetError: A target must not be written, or the folder cannot be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(output, error) from error
+    for folder in folders:
+        resolve_target(folder, overwrite)
 
 
 def convert_entry(entry: Entry, source: str | Path, target: Path, to: LayoutName, overwrite: bool) -> None:

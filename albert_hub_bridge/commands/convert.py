@@ -127,7 +127,7 @@ def convert_with(
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert with all options in one object. `convert` documents the rest."""
-    folder, is_replaceable = _resolve_target(target, overwrite)
+    folder, is_replaceable = resolve_target(target, overwrite)
     pulled = _resolve_source(source, folder)
     opened = open_source(pulled.folder)
     with read_checkpoint(opened, options.drop_head, options.allow_pickle) as checkpoint:
@@ -142,7 +142,7 @@ def convert_with(
     return report
 
 
-def _resolve_target(target: str | Path, overwrite: bool) -> tuple[Path, Callable[[str], bool]]:
+def resolve_target(target: str | Path, overwrite: bool) -> tuple[Path, Callable[[str], bool]]:
     """Return the target's absolute path, and which of its files a conversion may replace.
 
     Raises:

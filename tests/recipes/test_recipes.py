@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 from albert_hub_bridge import convert
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.disk.atomic import new_folder
+from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.registry import is_written_file, read_checkpoint, write_checkpoint
 from albert_hub_bridge.mapping.weights import parameter_count
@@ -123,6 +124,32 @@ def test_recipe_refuses_another_checkpoint(tmp_path: Path) -> None:
     assert not (tmp_path / "target").exists()
     with pytest.raises(recipes.ConfigurationError, match="differs"):
         recipes.verify_entry(entry, tmp_path / "sample", tmp_path / "sample")
+
+
+def _run_recipe(entries: dict[str, recipes.Entry], output: Path) -> None:
+    recipes.run_recipe(entries, "all", None, output, "albert_hub", hub=None, push=False, overwrite=False)
+
+
+def test_recipe_makes_its_output(tmp_path: Path) -> None:
+    write_sample_preset(tmp_path / "sample")
+    entry = replace(_entry(SAMPLE_ARCHITECTURE), handle=str(tmp_path / "sample"))
+    _run_recipe({"sample": entry}, tmp_path / "new" / "output")
+    assert (tmp_path / "new" / "output" / f"{entry.name}-albert_hub" / "conversion.json").is_file()
+
+
+def test_recipe_checks_all_targets_before_it_pulls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: object) -> None:
+        pytest.fail(f"{source} was pulled")
+
+    monkeypatch.setattr(recipes, "inspect", refuse)
+    entries = {name: replace(_entry(SAMPLE_ARCHITECTURE), name=name) for name in ("first", "second")}
+    (tmp_path / "second-albert_hub").mkdir()
+    (tmp_path / "second-albert_hub" / "notes.txt").write_text("mine")
+    with pytest.raises(TargetError, match="second-albert_hub"):
+        _run_recipe(entries, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TargetError, match="could not be written"):
+        _run_recipe(entries, tmp_path / "file" / "output")
 
 
 @pytest.mark.parametrize("module", ["keras_to_hf", "hf_to_keras", "verify_parity"])
