@@ -16,10 +16,10 @@ from albert_hub_bridge._version import __version__ as __version__
 
 # Every public name, by the module that defines it.
 _PUBLIC = {
-    "commands.check": ("check",),
     "commands.convert": ("convert",),
     "commands.inspect": ("inspect",),
     "commands.publish": ("card", "push"),
+    "commands.verify": ("check", "verify"),
     "errors": ("AlbertHubBridgeError",),
     "lora.convert": ("convert_adapter",),
     "model.configuration_albert_hub": ("AlbertHubConfig",),
@@ -34,17 +34,16 @@ _PUBLIC = {
     ),
     "model.tokenization_albert_hub": ("AlbertHubTokenizer",),
     "runtime.backbone": ("AlbertBackbone",),
-    "verification.run": ("verify",),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = list(_MODULES)
 
 if TYPE_CHECKING:  # type checkers do not read the table; a test compares the two
-    from albert_hub_bridge.commands.check import check as check  # noqa: I001 (one import for each module)
-    from albert_hub_bridge.commands.convert import convert as convert
+    from albert_hub_bridge.commands.convert import convert as convert  # noqa: I001 (one import for each module)
     from albert_hub_bridge.commands.inspect import inspect as inspect
     from albert_hub_bridge.commands.publish import card as card, push as push
+    from albert_hub_bridge.commands.verify import check as check, verify as verify
     from albert_hub_bridge.errors import AlbertHubBridgeError as AlbertHubBridgeError
     from albert_hub_bridge.lora.convert import convert_adapter as convert_adapter
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig as AlbertHubConfig
@@ -59,7 +58,6 @@ if TYPE_CHECKING:  # type checkers do not read the table; a test compares the tw
     )
     from albert_hub_bridge.model.tokenization_albert_hub import AlbertHubTokenizer as AlbertHubTokenizer
     from albert_hub_bridge.runtime.backbone import AlbertBackbone as AlbertBackbone
-    from albert_hub_bridge.verification.run import verify as verify
 
 
 def __getattr__(name: str) -> Any:

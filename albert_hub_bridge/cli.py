@@ -22,14 +22,13 @@ from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.choices import DTYPE_NAMES, choose
 from albert_hub_bridge.commands import publish
-from albert_hub_bridge.commands.check import check
 from albert_hub_bridge.commands.convert import convert_with
 from albert_hub_bridge.commands.inspect import inspect as inspect_source
 from albert_hub_bridge.commands.options import CHOICES, PARSERS, ConvertOptions, Dtype, Normalize, parse_size
 from albert_hub_bridge.commands.pipeline import convert_and_push
 from albert_hub_bridge.commands.publish import PushOptions
 from albert_hub_bridge.commands.recording import Recorded
-from albert_hub_bridge.commands.verify import verify_and_record
+from albert_hub_bridge.commands.verify import check, verify_and_record
 from albert_hub_bridge.console import errors_as_messages
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.layout import Pooling

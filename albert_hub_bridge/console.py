@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from albert_hub_bridge.commands.recording import Recorded
+from albert_hub_bridge.commands.recording import Recorded, why_not_recorded
 from albert_hub_bridge.commands.reports import Conversion, Inspection
 from albert_hub_bridge.errors import AlbertHubBridgeError
 from albert_hub_bridge.hubs.published import PublishedPreset
@@ -212,13 +212,10 @@ def _vocabulary_facts(vocabulary: VocabularySummary) -> dict[str, str]:
 
 def print_recorded(recorded: Recorded, source: str, target: str) -> None:
     """Print whether the target's record has the result, or why not. Without a record there is nothing to print."""
-    lines = {
-        "recorded": f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]",
-        "changed": f"[yellow]Not recorded:[/] {escape(target)} was changed since its conversion.",
-        "another source": f"[yellow]Not recorded:[/] {escape(source)} is not the source of {escape(target)}.",
-    }
-    if recorded in lines:
-        out.print(lines[recorded])
+    if recorded == "recorded":
+        out.print(f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]")
+    elif recorded != "no record":
+        out.print(f"[yellow]Not recorded:[/] {escape(why_not_recorded(recorded, source, target))}")
 
 
 def print_next_command(*words: str) -> None:

@@ -145,7 +145,8 @@ def check_before_push(path: Path, *, verify: bool = True) -> ConversionRecord:
     if verify and not (record.verification or {}).get("passed"):
         result = "differs from its source" if record.verification else "was not compared with its source"
         raise TargetError(
-            f"{path} {result}. Run: albert-hub-bridge verify SOURCE {shlex.quote(str(path))}. To push it anyway, pass "
-            "--no-verify (verify=False). Its card shows what was measured."
+            f"{path} {result}. Run: albert-hub-bridge verify SOURCE {shlex.quote(str(path))}, or in Python "
+            f"verify(source, target, record=True). To push it anyway, pass --no-verify (verify=False). Its card shows "
+            "what was measured."
         )
     return record

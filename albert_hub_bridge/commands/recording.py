@@ -119,6 +119,16 @@ def write_new_record(folder: Path, record: ConversionRecord, location: str, by_h
 Recorded = Literal["recorded", "no record", "changed", "another source"]
 
 
+def why_not_recorded(recorded: Recorded, source: str, target: str) -> str:
+    """Return why a verification of these folders was not recorded."""
+    reasons = {
+        "no record": f"{target} has no {RECORD}.",
+        "changed": f"{target} was changed since its conversion.",
+        "another source": f"{source} is not the source of {target}.",
+    }
+    return reasons[recorded]
+
+
 def record_verification(
     folder: Path, report: Verification, source: Path, golden: GoldenNumbers | None = None
 ) -> Recorded:

@@ -1,15 +1,100 @@
-"""The command `verify SOURCE TARGET`: compare two folders, and write the result into the target's record and card."""
+"""The command `verify`: compare two folders and record the result, or check a converted folder against its record."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import overload
 
-from albert_hub_bridge.commands.recording import Recorded, record_verification
+from albert_hub_bridge.commands.recording import Recorded, missing_record, record_verification, why_not_recorded
 from albert_hub_bridge.errors import AlbertHubBridgeError, SourceNotFoundError
-from albert_hub_bridge.layouts.registry import pull
+from albert_hub_bridge.hubs.source import pull_source
+from albert_hub_bridge.layouts.registry import is_checkpoint_file, pull
+from albert_hub_bridge.provenance.integrity import FilesCheck, check_files
+from albert_hub_bridge.provenance.record import PICTURE, RECORD
+from albert_hub_bridge.verification import run
 from albert_hub_bridge.verification.report import Verification
-from albert_hub_bridge.verification.run import verify
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
+
+
+@overload
+def verify(source: str | Path) -> FilesCheck: ...
+
+
+@overload
+def verify(
+    source: str | Path,
+    target: str | Path,
+    *,
+    texts: Sequence[str] = ...,
+    tolerance: float = ...,
+    allow_pickle: bool = ...,
+    record: bool = ...,
+) -> Verification: ...
+
+
+def verify(
+    source: str | Path,
+    target: str | Path | None = None,
+    *,
+    texts: Sequence[str] = SAMPLE_TEXTS,
+    tolerance: float = 1e-5,
+    allow_pickle: bool = False,
+    record: bool = False,
+) -> Verification | FilesCheck:
+    """Verify that two presets or repositories are the same model; or, as `check`, that one is still what was converted.
+
+    With a target, five checks compare it with the source: settings, tensors, a reference in float64, and what the
+    libraries of both sides compute on generated inputs and on texts. docs/verification.md explains them.
+
+    Args:
+        source: A folder, a published preset or a handle, as for `convert`.
+        target: A folder or handle. Without it, the files of `source` are checked against its `conversion.json`.
+        texts: The texts to compare. At least one.
+        tolerance: Of outputs on texts. On generated inputs, five times as much.
+        allow_pickle: Whether to read weights that are pickled. The library of that side reads them too.
+        record: Whether to write the result into the `conversion.json` and the card of the target, as the command does.
+            `push` needs it. If `source` is not the recorded source, or `target` was changed, a warning says so.
+
+    Returns:
+        The report. It is true if the verification passed.
+
+    Raises:
+        SourceError, CheckpointError: A folder cannot be found, or is not valid.
+        EngineError: The library of a side cannot load or compute it.
+        ValueError: There are no texts.
+    """
+    if target is None:
+        return check(source)
+    report = run.verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle)
+    if record:
+        recorded = record_verification(Path(target), report, pull(source).folder)
+        if recorded != "recorded":
+            warnings.warn(f"Not recorded: {why_not_recorded(recorded, str(source), str(target))}", stacklevel=2)
+    return report
+
+
+def check(source: str | Path) -> FilesCheck:
+    """Compare the files and tensors of a converted folder with the checksums in its `conversion.json`.
+
+    Args:
+        source: The folder, or the handle that it was pushed to. The files to check are downloaded.
+
+    Raises:
+        SourceError: The folder cannot be found, or has no `conversion.json`.
+        ConfigurationError: `conversion.json` is not a record of this package.
+    """
+    folder = pull_source(source, _files_to_check).folder
+    report = check_files(folder)
+    if report is None:
+        raise missing_record(folder)
+    return replace(report, folder=str(source))
+
+
+def _files_to_check(names: Iterable[str]) -> list[str]:
+    return [name for name in names if is_checkpoint_file(name) or name in (RECORD, PICTURE)]
 
 
 def verify_and_record(
@@ -20,7 +105,7 @@ def verify_and_record(
     tolerance: float = 1e-5,
     allow_pickle: bool = False,
 ) -> tuple[Verification, Recorded]:
-    """Compare two folders as `albert_hub_bridge.verify` does, and record the result in the target.
+    """Compare two folders as `verify` does, and record the result in the target.
 
     Args:
         source: As for `verify`.
@@ -36,7 +121,7 @@ def verify_and_record(
         AlbertHubBridgeError: As `verify`; or the file of texts does not exist, is empty or is not UTF-8.
     """
     texts = SAMPLE_TEXTS if texts_file is None else _read_texts(texts_file)
-    report = verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle)
+    report = run.verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle)
     return report, record_verification(Path(target), report, pull(source).folder)
 
 
