@@ -69,6 +69,11 @@ def test_help_is_whole(name: str, width: int, in_terminal: bool) -> None:
         assert _joined(other.help.partition("\n\n")[0]) in _joined(text)
 
 
+def test_every_command_prints_json() -> None:
+    options = {name: {option for each in command.params for option in each.opts} for name, command in COMMANDS.items()}
+    assert [name for name, found in options.items() if "--json" not in found] == [""]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
