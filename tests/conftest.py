@@ -10,6 +10,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads 
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test goes past 127.0.0.1; those that speak to a server there say so
 
+import importlib.util
+
+
+if importlib.util.find_spec("triton") is not None:  # torch for CUDA brings it
+    importlib.import_module("triton")  # imported after TensorFlow, it ends the process
+
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass

@@ -107,7 +107,7 @@ def install(row: str, python: str, folder: Path, uv: list[str] | None) -> None:
     constraints = folder / "constraints.txt"
     pinned = "" if row == "newest" else (ROOT / "constraints.txt").read_text(encoding="utf-8")
     subprocess.run(
-        [*uv, "venv", "--quiet", "--python", python, "--allow-existing", folder]
+        [*uv, "venv", "--quiet", "--seed", "--python", python, "--allow-existing", folder]
         if uv
         else [python, "-m", "venv", folder],
         check=True,
