@@ -333,6 +333,13 @@ def verify(
         typer.Option(min=0.0, help="Absolute tolerance for outputs on texts. Generated inputs use 5 times this value."),
     ] = 1e-5,
     allow_pickle: AllowPickle = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="If TARGET passes, record it as it is now, although it was changed since its conversion.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -345,7 +352,12 @@ def verify(
         else:
             with console.status("Loading and computing both sides"):
                 report, recorded = verify_and_record(
-                    source, target, texts_file=texts, tolerance=tolerance, allow_pickle=allow_pickle
+                    source,
+                    target,
+                    texts_file=texts,
+                    tolerance=tolerance,
+                    allow_pickle=allow_pickle,
+                    accept_changes=accept_changes,
                 )
     console.print_report(report, as_json)
     if target is not None and not as_json:

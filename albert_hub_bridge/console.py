@@ -215,7 +215,7 @@ def print_recorded(recorded: Recorded, source: str, target: str) -> None:
     if recorded == "recorded":
         out.print(f"[dim]Written into {escape(target)}/conversion.json and README.md.[/]")
     elif recorded != "no record":
-        out.print(f"[yellow]Not recorded:[/] {escape(why_not_recorded(recorded, source, target))}")
+        out.print(f"[yellow]{escape(why_not_recorded(recorded, source, target))}[/]")
 
 
 def print_next_command(*words: str) -> None:

@@ -137,7 +137,8 @@ def convert_with(
         with new_folder(folder, overwrite, is_replaceable) as staging:
             digests = _write(converted, staging, options, opened, progress)
             command = options.command(public_handle(pulled), folder.name)
-            record = make_record(pulled, converted, report, digests, command, _card_metadata(opened, options))
+            metadata, named_labels = _card_metadata(opened, options), options.labels is not None
+            record = make_record(pulled, converted, report, digests, command, metadata, named_labels=named_labels)
             write_new_record(staging, record, folder.name, by_hand)
     return report
 

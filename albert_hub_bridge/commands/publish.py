@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from albert_hub_bridge.commands.recording import render_record_files, required_record, write_record_files
@@ -11,6 +11,7 @@ from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.hubs.huggingface import push_to_hugging_face
 from albert_hub_bridge.hubs.kaggle import push_to_kaggle
 from albert_hub_bridge.provenance.integrity import changed_files, describe_changes
+from albert_hub_bridge.provenance.model_card import is_card_edited
 from albert_hub_bridge.provenance.record import CARD, ConversionRecord
 
 
@@ -56,7 +57,7 @@ class PushOptions:
 
 
 def card(folder: str | Path) -> Path:
-    """Render the model card of a converted folder again. Text that a user wrote between its two marks stays.
+    """Render the model card of a converted folder again. Of a user's text, what is between its two marks stays.
 
     Returns:
         The card's file.
@@ -66,7 +67,9 @@ def card(folder: str | Path) -> Path:
         ConfigurationError: The record is wrong.
     """
     path = Path(folder)
-    write_record_files(path, required_record(path), path.resolve().name)
+    record = required_record(path)
+    accepted = [name for name in record.accepted if name != CARD]
+    write_record_files(path, replace(record, card_sha256=None, accepted=accepted), path.resolve().name)
     return path / CARD
 
 
@@ -141,7 +144,16 @@ def check_before_push(path: Path, *, verify: bool = True) -> ConversionRecord:
     """
     record = required_record(path)
     if changes := changed_files(path, record):
-        raise TargetError(f"{path} was changed since its conversion: {describe_changes(changes)}. Convert it again.")
+        raise TargetError(
+            f"{path} was changed since its conversion: {describe_changes(changes)}. Convert it again. If you meant "
+            f"the changes, run: albert-hub-bridge verify SOURCE {shlex.quote(str(path))} --accept-changes"
+        )
+    if is_card_edited(path, record) and CARD not in record.accepted:
+        raise TargetError(
+            f"{path / CARD} was edited outside of its two marks. Move your text between them and run albert-hub-bridge "
+            f"card {shlex.quote(str(path))}. Or keep the card as it is: albert-hub-bridge verify SOURCE "
+            f"{shlex.quote(str(path))} --accept-changes"
+        )
     if verify and not (record.verification or {}).get("passed"):
         result = "differs from its source" if record.verification else "was not compared with its source"
         raise TargetError(

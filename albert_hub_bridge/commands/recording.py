@@ -20,10 +20,12 @@ from albert_hub_bridge.disk.durable import add_filename, write_file
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, SourceNotFoundError
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
+from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.heads import LABELED_HEADS
 from albert_hub_bridge.provenance.card_metadata import CardMetadata
+from albert_hub_bridge.provenance.digests import file_list
 from albert_hub_bridge.provenance.integrity import changed_files, is_source_of
-from albert_hub_bridge.provenance.model_card import render_card, written_by_hand
+from albert_hub_bridge.provenance.model_card import digest_of_card, is_card_edited, render_card, written_by_hand
 from albert_hub_bridge.provenance.picture import draw_parity
 from albert_hub_bridge.provenance.record import (
     CARD,
@@ -64,6 +66,8 @@ def make_record(
     digests: Digests,
     command: str,
     metadata: CardMetadata,
+    *,
+    named_labels: bool = False,
 ) -> ConversionRecord:
     """Return the record of a conversion. It contains nothing that would differ the next time.
 
@@ -74,6 +78,7 @@ def make_record(
         digests: Of its files and tensors.
         command: The command that converts it again.
         metadata: For the card.
+        named_labels: Whether the option `labels` named the labels.
     """
     handle, tokenizer, head = public_handle(source), converted.tokenizer, converted.head
     source_files, target_files = (
@@ -99,7 +104,8 @@ def make_record(
         ignored=[IgnoredKeyRecord(**asdict(key)) for key in report.ignored],
         dropped=[DroppedTensorRecord(tensor.name, list(tensor.shape), tensor.reason) for tensor in report.dropped],
         notes=list(report.notes),
-        labels=list(head.label_names) if head is not None and head.kind in LABELED_HEADS else None,
+        labels=_labels(converted),
+        labels_from_option=named_labels,
     )
 
 
@@ -112,25 +118,35 @@ def write_new_record(folder: Path, record: ConversionRecord, location: str, by_h
         location: Where users will load it from, as `render_card` takes it.
         by_hand: Text that a user wrote into the card before.
     """
-    write_file(folder / RECORD, record.to_bytes())
-    write_file(folder / CARD, render_card(record, location, by_hand).encode())
+    card = render_card(record, location, by_hand)
+    write_file(folder / RECORD, replace(record, card_sha256=digest_of_card(card)).to_bytes())
+    write_file(folder / CARD, card.encode())
 
 
-Recorded = Literal["recorded", "no record", "changed", "another source"]
+Recorded = Literal["recorded", "card left", "no record", "changed", "another source"]
 
 
 def why_not_recorded(recorded: Recorded, source: str, target: str) -> str:
-    """Return why a verification of these folders was not recorded."""
+    """Return a sentence on why a verification of these folders was not recorded, or not in the card."""
     reasons = {
-        "no record": f"{target} has no {RECORD}.",
-        "changed": f"{target} was changed since its conversion.",
-        "another source": f"{source} is not the source of {target}.",
+        "no record": f"Not recorded: {target} has no {RECORD}.",
+        "changed": f"Not recorded: {target} was changed since its conversion. To record it as it is now, if it passes, "
+        "add --accept-changes (accept_changes=True).",
+        "another source": f"Not recorded: {source} is not the source of {target}.",
+        "card left": f"Not recorded in the card: {target}/{CARD} was edited outside of its two marks, and stays as it "
+        "is. To push it so, add --accept-changes (accept_changes=True). To render it again, run: albert-hub-bridge "
+        f"card {shlex.quote(target)}",
     }
     return reasons[recorded]
 
 
 def record_verification(
-    folder: Path, report: Verification, source: Path, golden: GoldenNumbers | None = None
+    folder: Path,
+    report: Verification,
+    source: Path,
+    golden: GoldenNumbers | None = None,
+    *,
+    accept_changes: bool = False,
 ) -> Recorded:
     """Write the result of `verify` into a converted folder's record and card.
 
@@ -139,22 +155,47 @@ def record_verification(
         report: What `verify` measured.
         source: The folder that was compared with it.
         golden: Published numbers and the folder's difference from them.
+        accept_changes: Whether the record takes the folder as it is now, if it passed, although it was changed since
+            its conversion. A card that was edited outside of its marks then stays as it is.
 
     Returns:
         Whether the result was written, or why not: the folder has no record, or was changed since its conversion, or
-        `source` is not the source of its conversion.
+        `source` is not the source of its conversion. "card left": it was written into the record alone, because the
+        card was edited outside of its marks.
     """
     record = read_record(folder)
     if record is None:
         return "no record"
-    if changed_files(folder, record):
-        return "changed"
     if source.resolve() == folder.resolve() or not is_source_of(source, record):
         return "another source"
+    if accept_changes and report.passed:
+        record = _with_accepted_changes(folder, record)
+    elif changed_files(folder, record):
+        return "changed"
     verification = {key: value for key, value in report.as_dict().items() if key not in ("source", "target")}
     record = replace(record, verification=verification, golden=golden, picture=None)
+    card_is_left = is_card_edited(folder, record) and CARD not in record.accepted
     write_record_files(folder, record, folder.resolve().name)
-    return "recorded"
+    return "card left" if card_is_left else "recorded"
+
+
+def _with_accepted_changes(folder: Path, record: ConversionRecord) -> ConversionRecord:
+    """Return a record with the files that a folder has now. Its tensors are those of the source, as `verify` found."""
+    edited = [CARD] if is_card_edited(folder, record) else []
+    files = {name: FileDigest(**digest) for name, digest in file_list(folder).items()}
+    with read_checkpoint(folder) as checkpoint:
+        labels = _labels(checkpoint)
+    return replace(
+        record,
+        target=replace(record.target, files=files),
+        labels=labels,
+        accepted=sorted({*record.accepted, *changed_files(folder, record), *edited}),
+    )
+
+
+def _labels(checkpoint: Checkpoint) -> list[str] | None:
+    head = checkpoint.head
+    return list(head.label_names) if head is not None and head.kind in LABELED_HEADS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +204,7 @@ class RecordFiles:
 
     Args:
         record: With the digest of the picture.
-        contents: Of the files, by name, without a picture that the folder has already.
+        contents: Of the files, by name, without a picture that the folder has already, or a card that was edited.
     """
 
     record: ConversionRecord
@@ -172,6 +213,8 @@ class RecordFiles:
 
 def render_record_files(folder: Path, record: ConversionRecord, location: str) -> RecordFiles:
     """Render a converted folder's record, card and picture, and write nothing.
+
+    A card that was edited outside of its marks is not rendered, and stays as it is.
 
     Args:
         folder: The target of the conversion.
@@ -184,15 +227,18 @@ def render_record_files(folder: Path, record: ConversionRecord, location: str) -
     from jinja2 import TemplateError  # slow to import, and most commands render no card
 
     digest, drawn = _picture(folder, record)
+    pictures = {} if drawn is None else {PICTURE: drawn}
     record = replace(record, picture=digest)
+    if is_card_edited(folder, record):
+        return RecordFiles(record, {**pictures, RECORD: record.to_bytes()})
     try:
-        rendered = render_card(record, location, written_by_hand(folder))
+        card = render_card(record, location, written_by_hand(folder))
     except (KeyError, TypeError, AttributeError, ValueError, TemplateError) as error:
         # `verification` is checked in its outlines only.
         problem = Problem("wrong", "verification", f"expected what the model card shows of it, found {error!r}")
         raise ConfigurationError(folder / RECORD, "record", [problem], "Run verify again.") from error
-    contents = {RECORD: record.to_bytes(), CARD: rendered.encode()}
-    return RecordFiles(record, contents if drawn is None else {PICTURE: drawn, **contents})
+    record = replace(record, card_sha256=digest_of_card(card))
+    return RecordFiles(record, {**pictures, RECORD: record.to_bytes(), CARD: card.encode()})
 
 
 def write_record_files(folder: Path, record: ConversionRecord, location: str) -> None:

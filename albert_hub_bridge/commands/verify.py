@@ -32,6 +32,7 @@ def verify(
     tolerance: float = ...,
     allow_pickle: bool = ...,
     record: bool = ...,
+    accept_changes: bool = ...,
 ) -> Verification: ...
 
 
@@ -43,6 +44,7 @@ def verify(
     tolerance: float = 1e-5,
     allow_pickle: bool = False,
     record: bool = False,
+    accept_changes: bool = False,
 ) -> Verification | FilesCheck:
     """Verify that two presets or repositories are the same model; or, as `check`, that one is still what was converted.
 
@@ -57,6 +59,8 @@ def verify(
         allow_pickle: Whether to read weights that are pickled. The library of that side reads them too.
         record: Whether to write the result into the `conversion.json` and the card of the target, as the command does.
             `push` needs it. If `source` is not the recorded source, or `target` was changed, a warning says so.
+        accept_changes: With `record`: whether to record the target as it is now, if it passed, although it was changed
+            since its conversion.
 
     Returns:
         The report. It is true if the verification passed.
@@ -70,9 +74,10 @@ def verify(
         return check(source)
     report = run.verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle)
     if record:
-        recorded = record_verification(Path(target), report, pull(source).folder)
+        folder = pull(source).folder
+        recorded = record_verification(Path(target), report, folder, accept_changes=accept_changes)
         if recorded != "recorded":
-            warnings.warn(f"Not recorded: {why_not_recorded(recorded, str(source), str(target))}", stacklevel=2)
+            warnings.warn(why_not_recorded(recorded, str(source), str(target)), stacklevel=2)
     return report
 
 
@@ -104,6 +109,7 @@ def verify_and_record(
     texts_file: Path | None = None,
     tolerance: float = 1e-5,
     allow_pickle: bool = False,
+    accept_changes: bool = False,
 ) -> tuple[Verification, Recorded]:
     """Compare two folders as `verify` does, and record the result in the target.
 
@@ -113,6 +119,7 @@ def verify_and_record(
         texts_file: A UTF-8 file with one text a line; the built-in sample texts by default.
         tolerance: As for `verify`.
         allow_pickle: As for `verify`.
+        accept_changes: As for `record_verification`.
 
     Returns:
         The report, and whether it was recorded, or why not. See `record_verification`.
@@ -122,7 +129,7 @@ def verify_and_record(
     """
     texts = SAMPLE_TEXTS if texts_file is None else _read_texts(texts_file)
     report = run.verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle)
-    return report, record_verification(Path(target), report, pull(source).folder)
+    return report, record_verification(Path(target), report, pull(source).folder, accept_changes=accept_changes)
 
 
 def _read_texts(file: Path) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,22 @@ def written_by_hand(folder: Path) -> str:
     file = folder / CARD
     with add_filename(file):
         return between_marks(file.read_text(encoding="utf-8")) if file.is_file() else ""
+
+
+def digest_of_card(text: str) -> str:
+    """Return the SHA-256 of a card without the text between its marks, in hexadecimal."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return sha256("".join((before, begin, end, after)).encode()).hexdigest()
+
+
+def is_card_edited(folder: Path, record: ConversionRecord) -> bool:
+    """Return whether a user changed a folder's card outside of its marks since it was rendered."""
+    file = folder / CARD
+    if record.card_sha256 is None or not file.is_file():
+        return False
+    with add_filename(file):
+        return digest_of_card(file.read_text(encoding="utf-8")) != record.card_sha256
 
 
 def between_marks(text: str) -> str:

@@ -5,7 +5,7 @@
 # Its import takes about 25 ms, which `convert` needs for the card anyway.
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,9 @@ class ConversionRecord:
         dropped: Tensors that were not converted.
         notes: Notes for the user.
         labels: Names of a classifier's labels, in order; None for other models.
+        labels_from_option: Whether the option `labels` named them.
+        card_sha256: SHA-256 of the card without the text that users wrote between its marks; None if it is not known.
+        accepted: Names of files that were changed after the conversion, and accepted by a verification since then.
         verification: What `verify` measured, without the names of the folders; None before.
         picture: Digest of the picture of the differences per layer.
         golden: Published numbers, where there are any.
@@ -197,6 +200,9 @@ class ConversionRecord:
     dropped: list[DroppedTensorRecord]
     notes: list[str]
     labels: list[str] | None = None
+    labels_from_option: bool = False
+    card_sha256: str | None = None
+    accepted: list[str] = field(default_factory=list)
     verification: dict[str, Any] | None = None
     picture: FileDigest | None = None
     golden: GoldenNumbers | None = None

@@ -27,7 +27,7 @@ from albert_hub_bridge.verification.outputs import check_outputs
 from albert_hub_bridge.verification.reference import check_reference
 from albert_hub_bridge.verification.report import NOT_COMPARABLE, Verification
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
-from albert_hub_bridge.verification.settings import HEAD_EPSILON, check_settings
+from albert_hub_bridge.verification.settings import HEAD_EPSILON, LABELS, check_settings
 from albert_hub_bridge.verification.side import Side
 from albert_hub_bridge.verification.tensors import check_tensors
 from albert_hub_bridge.verification.texts import check_texts
@@ -87,7 +87,11 @@ def verify(
         source_read, notes = _without_dropped_head(whole_source, target_read)
         comparable = _shapes(source_read) == _shapes(target_read)
         epsilons = _forced_epsilons(source_read, target_read)
-        settings = check_settings(source_read, target_read, allowed=[HEAD_EPSILON] if epsilons else [])
+        allowed = [HEAD_EPSILON] if epsilons else []
+        if (renamed := _renamed_labels(source_read, target_read)) is not None:
+            allowed.append(LABELS)
+            notes.append(renamed)
+        settings = check_settings(source_read, target_read, allowed)
         tensors = check_tensors(source_read, target_read)
         reference = check_reference(source_read, target_read) if comparable else NOT_COMPARABLE
         source_side, target_side = _open_sides(source_read, target_read)
@@ -134,6 +138,20 @@ def _without_dropped_head(source: Checkpoint, target: Checkpoint) -> tuple[Check
         return source, []
     note = f"Left out of the target, as its conversion.json says: {first_few(dropped, 3)}."
     return with_heads_of_keras(source), [note]
+
+
+def _renamed_labels(source: Checkpoint, target: Checkpoint) -> str | None:
+    """Return a note if the option `labels` of the conversion gave the target other labels; None if it did not."""
+    record = read_record(target.folder)
+    if source.head is None or target.head is None or record is None or not record.labels_from_option:
+        return None
+    before, after = source.head.labels, target.head.labels
+    if before is None or before == after or after is None or list(after) != record.labels:
+        return None
+    return (
+        f"The option labels of the conversion named the labels {first_few(after, 5)}. In the source they are "
+        f"{first_few(before, 5)}."
+    )
 
 
 def _shapes(checkpoint: Checkpoint) -> dict[str, Any]:

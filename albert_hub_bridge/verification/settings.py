@@ -19,7 +19,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, bak
 from albert_hub_bridge.verification.report import Check
 
 
-HEAD_EPSILON = "masked_lm_layer_norm_epsilon"
+HEAD_EPSILON, LABELS = "masked_lm_layer_norm_epsilon", "labels"
 
 Pairs = dict[str, tuple[Any, Any]]  # the source's and the target's value of each setting
 
@@ -59,10 +59,8 @@ def _model_settings(source: Checkpoint, target: Checkpoint) -> Pairs:
     names = dict.fromkeys([*settings[0], *settings[1]])
     if _involves_keras(source, target):
         names.pop("problem_type", None)  # KerasHub cannot store it
-    if None in (settings[0].get("labels"), settings[1].get("labels")):
-        names.pop(
-            "labels", None
-        )  # LABEL_0, LABEL_1, ... are no names, and the description of the head has their number
+    if None in (settings[0].get(LABELS), settings[1].get(LABELS)):
+        names.pop(LABELS, None)  # LABEL_0, LABEL_1, ... are no names; the description of the head has their number
     return {name: (settings[0].get(name), settings[1].get(name)) for name in names}
 
 
@@ -72,7 +70,7 @@ def _settings_of(checkpoint: Checkpoint) -> dict[str, Any]:
     settings["head"] = head.description if head is not None else None
     if head is not None:
         if head.kind in LABELED_HEADS:
-            settings["labels"] = head.labels
+            settings[LABELS] = head.labels
         if head.kind not in ("masked_lm", "question_answering"):
             settings["classifier_dropout"] = head.dropout if head.dropout is not None else settings["dropout"]
         if checkpoint.layout != "keras":
