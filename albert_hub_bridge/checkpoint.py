@@ -54,6 +54,8 @@ class TokenizerSpec:
         sequence_length: The largest number of tokens in a packed input; None if the source has none.
         truncate: How pairs are cut: `round_robin` or `waterfall` as in KerasHub, `longest_first` as in transformers.
         normalization_from: Where the normalization was read, for the report.
+        padding_side: Where padding tokens are added: `right` or `left`.
+        truncation_side: Where a text that is too long is cut: `right` or `left`.
     """
 
     proto: bytes = field(repr=False)
@@ -62,10 +64,57 @@ class TokenizerSpec:
     sequence_length: int | None = None
     truncate: str = "round_robin"
     normalization_from: str = "KerasHub applies only the vocabulary's own"
+    padding_side: str = "right"
+    truncation_side: str = "right"
 
     def with_proto(self, proto: bytes) -> TokenizerSpec:
         """Return the tokenizer with another SentencePiece model, which is valid."""
         return self if proto is self.proto else replace(self, proto=proto, vocabulary=parse_vocabulary(proto))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """The tokenizer of a repository as its files are, for a repository that gets the same files.
+
+    Args:
+        contents: The content of each file, by its name.
+        class_name: The class that transformers takes for them.
+        is_alberts: Whether `Checkpoint.tokenizer` with this package's class gives the ids of that class.
+        beyond_sentencepiece: What a SentencePiece model cannot hold, so that KerasHub cannot; empty if there is
+            nothing. `Checkpoint.tokenizer` is then the rest, or None if there is no SentencePiece model.
+        ignored: The settings in the files that are not in `Checkpoint.tokenizer`.
+    """
+
+    contents: Mapping[str, bytes] = field(repr=False)
+    class_name: str
+    is_alberts: bool
+    beyond_sentencepiece: str = ""
+    ignored: Sequence[IgnoredKey] = ()
+
+    def fit(self, layout: SourceLayoutName) -> bool:
+        """Return whether a target in this layout gets these files. Otherwise it gets `Checkpoint.tokenizer`."""
+        if layout in ("keras", "google"):
+            return False
+        if self.beyond_sentencepiece:
+            return True
+        return not self.is_alberts if layout == "albert_hub" else self.class_name != "AlbertHubTokenizer"
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceModules:
+    """What sentence-transformers does around an encoder.
+
+    Args:
+        description: In words: the modules, and how they are set.
+        contents: The content of each file, by its name; empty if they are not carried over.
+        obstacle: Why they are not carried over; empty if they are.
+        pooling: How the states of tokens become one vector: `mean`, `cls`, or None for anything else.
+    """
+
+    description: str
+    contents: Mapping[str, bytes] = field(repr=False)
+    obstacle: str = ""
+    pooling: Literal["mean", "cls"] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +129,9 @@ class Checkpoint:
             absent.
         dtype: The dtype of all weights: a key of `DTYPES`.
         head: What is on the encoder; None if there is nothing.
-        tokenizer: How texts become ids; None if the source has no vocabulary.
+        tokenizer: How texts become ids; None if the source has no SentencePiece vocabulary.
+        tokenizer_files: The files of the tokenizer, if it was read from a repository.
+        modules: What sentence-transformers does around the encoder; None if the source is no model for it.
         dropped: Tensors that were found and are not converted.
         ignored: Configuration keys that were found and are not converted.
         notes: Notes for the report.
@@ -95,12 +146,19 @@ class Checkpoint:
     dtype: str
     head: Head | None = None
     tokenizer: TokenizerSpec | None = None
+    tokenizer_files: TokenizerFiles | None = None
+    modules: SentenceModules | None = None
     dropped: Sequence[DroppedTensor] = ()
     ignored: Sequence[IgnoredKey] = ()
     notes: Sequence[str] = ()
     weights_file: Path | None = None
     quantized: bool = False
     resources: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether it says how texts become ids, in any way."""
+        return self.tokenizer is not None or self.tokenizer_files is not None
 
     @property
     def has_pooler(self) -> bool:

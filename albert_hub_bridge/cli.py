@@ -168,6 +168,13 @@ IncludeCode = Annotated[
 DropHead = Annotated[
     bool, typer.Option("--drop-head", help="Drop a head that the target does not support, instead of an error.")
 ]
+DropTokenizer = Annotated[
+    bool,
+    typer.Option(
+        "--drop-tokenizer",
+        help="Drop what is no SentencePiece vocabulary of the tokenizer, such as added tokens, instead of an error.",
+    ),
+]
 SentenceTransformers = Annotated[
     Pooling | None,
     _choice(
@@ -235,6 +242,7 @@ def convert(
     max_shard_size: MaxShardSize = None,
     include_code: IncludeCode = ConvertOptions.include_code,
     drop_head: DropHead = ConvertOptions.drop_head,
+    drop_tokenizer: DropTokenizer = ConvertOptions.drop_tokenizer,
     sentence_transformers: SentenceTransformers = ConvertOptions.sentence_transformers,
     allow_pickle: AllowPickle = ConvertOptions.allow_pickle,
     labels: Labels = None,
@@ -257,6 +265,7 @@ def convert(
             max_shard_size,
             include_code,
             drop_head,
+            drop_tokenizer,
             sentence_transformers,
             allow_pickle,
             labels,

@@ -123,12 +123,16 @@ def _(report: Conversion) -> None:
     source, target = escape(report.source.source), escape(report.target)
     size = f"{report.source.parameters:,} parameters, {report.dtype}" + (f", {report.head}" if report.head else "")
     out.print(f"[bold]{source}[/] ({report.source.layout}) to [bold]{target}[/] ({report.layout}): {size}")
+    lines = []
+    if report.tokenizer is not None:
+        lines.append(f"The tokenizer is the source's own, a {escape(report.tokenizer)}.")
+    elif report.text_normalization is not None:
+        origin = escape(str(report.text_normalization_from))
+        lines.append(f"Text normalization of the target: {escape(report.text_normalization)} ({origin}).")
     if report.changed_texts is not None:
-        out.print(
-            f"Text normalization of the target: {escape(str(report.text_normalization))} "
-            f"({escape(str(report.text_normalization_from))}). {report.changed_texts} of {report.sample_size} sample "
-            "texts have other ids than in the source."
-        )
+        lines.append(f"{report.changed_texts} of {report.sample_size} sample texts have other ids than in the source.")
+    if lines:
+        out.print(" ".join(lines))
     _print_losses(report)
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, Progress
+from albert_hub_bridge.commands.id_comparison import IdComparison, compare_ids
 from albert_hub_bridge.commands.labels import parse_labels, with_labels
 from albert_hub_bridge.commands.notes import conversion_notes, lost_keys
 from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize
 from albert_hub_bridge.commands.recording import Digests, make_record, write_new_record
 from albert_hub_bridge.commands.reports import Conversion
-from albert_hub_bridge.commands.summary import summarize, summarize_vocabulary
+from albert_hub_bridge.commands.summary import summarize, summarize_target
 from albert_hub_bridge.disk.atomic import check_target, new_folder
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, TargetError
@@ -23,10 +24,9 @@ from albert_hub_bridge.formats.lazy_tensors import dtype_name
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.hub.sentence_transformers import encoder_of
-from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, with_pooler
+from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, with_pooler, without_other_tokenizer
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.layouts.registry import is_written_file, open_source, pull, read_checkpoint, write_checkpoint
-from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 from albert_hub_bridge.provenance.card_metadata import CardMetadata, parse_languages, read_card_metadata
@@ -50,6 +50,7 @@ def convert(
     max_shard_size: int | str | None = None,
     include_code: bool = False,
     drop_head: bool = False,
+    drop_tokenizer: bool = False,
     sentence_transformers: Pooling | None = None,
     allow_pickle: bool = False,
     labels: str | Path | Sequence[str] | None = None,
@@ -78,6 +79,9 @@ def convert(
             `trust_remote_code=True`.
         drop_head: Whether to drop a head that the target does not support, or that has no weights in the source,
             instead of raising an error.
+        drop_tokenizer: Whether to drop what is no SentencePiece vocabulary of the tokenizer (added tokens, another kind
+            of vocabulary) where the target does not support it, instead of raising an error. A SentencePiece vocabulary
+            stays.
         sentence_transformers: How the target pools the states of the tokens for sentence-transformers: their `mean`, or
             the state of the first token (`cls`). The source needs a vocabulary, and no head. By default the target is
             not a model for sentence-transformers.
@@ -109,6 +113,7 @@ def convert(
         max_shard_size,
         include_code,
         drop_head,
+        drop_tokenizer,
         sentence_transformers,
         allow_pickle,
         labels,
@@ -132,10 +137,11 @@ def convert_with(
     opened = open_source(pulled.folder)
     with read_checkpoint(opened, options.drop_head, options.allow_pickle) as checkpoint:
         converted = adapt(checkpoint, options, source)
-        report = _report(checkpoint, converted, options, source, target)
         by_hand = written_by_hand(folder)
         with new_folder(folder, overwrite, is_replaceable) as staging:
             digests = _write(converted, staging, options, opened, progress)
+            ids = compare_ids(checkpoint, converted, options.to, staging)
+            report = _report(checkpoint, converted, options, source, target, ids)
             command = options.command(public_handle(pulled), folder.name)
             metadata, named_labels = _card_metadata(opened, options), options.labels is not None
             record = make_record(pulled, converted, report, digests, command, metadata, named_labels=named_labels)
@@ -183,6 +189,8 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
     adapted = checkpoint
     if options.dtype not in (None, checkpoint.dtype):
         adapted = adapted.cast(str(options.dtype))
+    if options.drop_tokenizer and (options.to == "keras" or options.normalize != "keep"):
+        adapted = without_other_tokenizer(adapted)
     if options.normalize != "keep":
         adapted = _with_normalization(adapted, options.normalize, source)
     if options.drop_head and options.to == "keras":
@@ -195,6 +203,14 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
 
 
 def _with_normalization(checkpoint: Checkpoint, name: str, source: str | Path) -> Checkpoint:
+    files = checkpoint.tokenizer_files
+    if files is not None and files.beyond_sentencepiece:
+        rest = ", or pass --drop-tokenizer (drop_tokenizer=True) to keep the SentencePiece vocabulary alone"
+        raise SourceError(
+            f"The tokenizer of {source} is carried over as it is ({files.beyond_sentencepiece}), so its text "
+            "normalization cannot be changed. Leave out --normalize (normalize=...)"
+            f"{rest if checkpoint.tokenizer is not None else ''}."
+        )
     if checkpoint.tokenizer is None:
         raise SourceError(
             f"{source} has no vocabulary that can be read, so its text normalization cannot be changed. "
@@ -207,7 +223,7 @@ def _with_normalization(checkpoint: Checkpoint, name: str, source: str | Path) -
     )
     if name == "uncased":
         tokenizer = tokenizer.with_proto(split_number_commas(tokenizer.proto))
-    return replace(checkpoint, tokenizer=tokenizer)
+    return replace(checkpoint, tokenizer=tokenizer, tokenizer_files=None)
 
 
 def _card_metadata(source: SourceFolder, options: ConvertOptions) -> CardMetadata:
@@ -225,10 +241,12 @@ def _report(
     options: ConvertOptions,
     source: str | Path,
     target: str | Path,
+    ids: IdComparison,
 ) -> Conversion:
-    """Report the conversion of a checkpoint, before it is written."""
+    """Report the conversion of a checkpoint."""
     summary = replace(summarize(checkpoint), source=str(source))
-    vocabulary = None if converted.tokenizer is None else summarize_vocabulary(converted.tokenizer, options.to)
+    notes = conversion_notes(checkpoint, converted, options.to, options.sentence_transformers)
+    vocabulary = summarize_target(converted, options.to)
     return Conversion(
         source=summary,
         target=str(target),
@@ -237,22 +255,33 @@ def _report(
         head=converted.head.description if converted.head is not None else None,
         text_normalization=vocabulary.text_normalization if vocabulary is not None else None,
         text_normalization_from=vocabulary.text_normalization_from if vocabulary is not None else None,
-        changed_texts=_count_changed_texts(checkpoint, converted, options.to),
+        changed_texts=ids.changed,
+        tokenizer=_carried_class(converted, options.to),
+        dropped_tokenizer=_is_beyond(checkpoint) and not _is_beyond(converted),
         sample_size=len(SAMPLE_TEXTS),
-        sentence_transformers=options.sentence_transformers,
+        sentence_transformers=_pooling(converted, options),
         dropped=tuple(converted.dropped),
-        ignored=lost_keys(converted.ignored, options.to),
-        notes=(*summary.notes, *conversion_notes(checkpoint, converted, options.to)),
+        ignored=lost_keys(converted, options.to),
+        notes=(*summary.notes, *notes, *ids.notes),
     )
 
 
-def _count_changed_texts(source: Checkpoint, target: Checkpoint, to: LayoutName) -> int | None:
-    """Return how many sample texts have other ids in the target than in the source; None without a vocabulary."""
-    if source.tokenizer is None or target.tokenizer is None:
-        return None
-    source_ids = tokenize(source.tokenizer, source.layout, SAMPLE_TEXTS)
-    target_ids = tokenize(target.tokenizer, to, SAMPLE_TEXTS)
-    return sum(ids != others for ids, others in zip(source_ids, target_ids, strict=True))
+def _pooling(checkpoint: Checkpoint, options: ConvertOptions) -> Pooling | None:
+    """Return how the target pools for sentence-transformers: as the option says, or else as the source does."""
+    if options.sentence_transformers is not None or checkpoint.modules is None or options.to == "keras":
+        return options.sentence_transformers
+    return checkpoint.modules.pooling
+
+
+def _is_beyond(checkpoint: Checkpoint) -> bool:
+    """Return whether the tokenizer is more than a SentencePiece model."""
+    return checkpoint.tokenizer_files is not None and bool(checkpoint.tokenizer_files.beyond_sentencepiece)
+
+
+def _carried_class(checkpoint: Checkpoint, to: LayoutName) -> str | None:
+    """Return the class of a tokenizer whose files were carried over; None if it was converted, or there is none."""
+    files = checkpoint.tokenizer_files
+    return files.class_name if files is not None and files.fit(to) else None
 
 
 def _write(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
-from albert_hub_bridge.checkpoint import Checkpoint, LayoutName
+from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, TokenizerSpec
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS
+from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.mapping.configs import ALBERT, NOT_USED, IgnoredKey
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON, LABELED_HEADS
@@ -16,12 +17,16 @@ from albert_hub_bridge.text import first_few, one_line
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
-def conversion_notes(source: Checkpoint, target: Checkpoint, to: LayoutName) -> list[str]:
+def conversion_notes(
+    source: Checkpoint, target: Checkpoint, to: LayoutName, sentence_transformers: Pooling | None = None
+) -> list[str]:
     """Return one note for each difference between what was read and what is written."""
     return [
         *_changed_dtype(source, target),
         *_number_commas(source, target),
         *_spiece_model(source),
+        *_lost_tokenizer(source, target, to),
+        *_sentence_modules(target, to, sentence_transformers),
         *(_keras_notes(target) if to == "keras" else ()),
         *_unnamed_labels(target, to),
         *_unused_pooler(target, to),
@@ -30,14 +35,16 @@ def conversion_notes(source: Checkpoint, target: Checkpoint, to: LayoutName) -> 
     ]
 
 
-def lost_keys(ignored: Sequence[IgnoredKey], to: LayoutName) -> tuple[IgnoredKey, ...]:
+def lost_keys(target: Checkpoint, to: LayoutName) -> tuple[IgnoredKey, ...]:
     """Return the keys of the source that the target does not have, of those that are not converted."""
-    kept = {} if to == "keras" else kept_keys(ignored, SPELLINGS[to].table)
-    return tuple(key for key in ignored if key.key not in kept)
+    kept = {} if to == "keras" else kept_keys(target.ignored, SPELLINGS[to].table)
+    files = target.tokenizer_files
+    carried = files.ignored if files is not None and files.fit(to) else ()
+    return tuple(key for key in target.ignored if key.key not in kept and key not in carried)
 
 
 def _kept_keys(target: Checkpoint, to: LayoutName) -> Iterator[str]:
-    lost = lost_keys(target.ignored, to)
+    lost = lost_keys(target, to)
     unused = [key for key in target.ignored if key.reason == NOT_USED and key.key not in ALBERT and key not in lost]
     if unused:
         names = first_few([one_line(key.key, 80) for key in unused], 10)
@@ -81,17 +88,51 @@ def _spiece_model(source: Checkpoint) -> Iterator[str]:
         yield note
 
 
+def _sentence_modules(target: Checkpoint, to: LayoutName, replaced: Pooling | None) -> Iterator[str]:
+    modules = target.modules
+    if modules is None or replaced is not None:
+        return
+    if to == "keras":
+        yield "KerasHub is not for sentence-transformers: the target computes states of tokens, no vectors of texts."
+    elif modules.obstacle:
+        yield (
+            f"The files of sentence-transformers were not converted, because {modules.obstacle}: the target computes "
+            "states of tokens, no vectors of texts. A repository computes vectors with --sentence-transformers mean or "
+            "cls."
+        )
+
+
+def _lost_tokenizer(source: Checkpoint, target: Checkpoint, to: LayoutName) -> Iterator[str]:
+    files = source.tokenizer_files
+    if files is None or not files.beyond_sentencepiece or (target.tokenizer_files is not None and files.fit(to)):
+        return
+    rest = "the SentencePiece vocabulary alone is converted" if target.tokenizer is not None else "it is left out"
+    yield f"Because of --drop-tokenizer, {rest}."
+
+
 def _keras_notes(target: Checkpoint) -> Iterator[str]:
     if target.tokenizer is not None and target.tokenizer.truncate == "longest_first":
         yield (
             "If a pair of texts is too long, and an odd number of pieces fits, KerasHub (round_robin) keeps one piece "
             "more of the first text, and transformers (longest_first) of the longer or the second text."
         )
+    if target.tokenizer is not None:
+        yield from _sides(target.tokenizer)
     if not target.has_pooler:
         yield "KerasHub needs a pooler, and the source has none: pooled_output will be zeros."
     head = target.head
     if head is not None and head.problem_type not in (None, IMPLIED_PROBLEM_TYPES[head.activation]):
         yield f"KerasHub does not support problem_type {head.problem_type}."
+
+
+def _sides(tokenizer: TokenizerSpec) -> Iterator[str]:
+    if tokenizer.padding_side == "left":
+        yield (
+            "The source pads on the left, and KerasHub on the right: tokens after padding have other positions in the "
+            "source, so that the outputs of padded inputs differ."
+        )
+    if tokenizer.truncation_side == "left":
+        yield "Of a text that is too long, the source keeps the end, and KerasHub the beginning."
 
 
 def _unused_pooler(target: Checkpoint, to: LayoutName) -> Iterator[str]:

@@ -53,6 +53,7 @@ class ConvertOptions:
     max_shard_size: int | str | None = None
     include_code: bool = False
     drop_head: bool = False
+    drop_tokenizer: bool = False
     sentence_transformers: Pooling | None = None
     allow_pickle: bool = False
     labels: str | Path | Sequence[str] | None = None

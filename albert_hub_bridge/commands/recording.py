@@ -13,7 +13,7 @@ from typing import Any, Literal
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.commands.reports import Conversion
-from albert_hub_bridge.commands.summary import summarize_vocabulary
+from albert_hub_bridge.commands.summary import summarize_target
 from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
 from albert_hub_bridge.disk.durable import add_filename, write_file
@@ -80,7 +80,7 @@ def make_record(
         metadata: For the card.
         named_labels: Whether the option `labels` named the labels.
     """
-    handle, tokenizer, head = public_handle(source), converted.tokenizer, converted.head
+    handle, head = public_handle(source), converted.head
     source_files, target_files = (
         {name: FileDigest(**digest) for name, digest in files.items()}
         for files in (digests.source_files, digests.target_files)
@@ -97,7 +97,9 @@ def make_record(
         head_kind=head.kind if head is not None else None,
         has_pooler=converted.has_pooler,
         parameters=sum(prod(weight.shape) for weight in converted.weights.values()),
-        vocabulary=summarize_vocabulary(tokenizer, report.layout) if tokenizer is not None else None,
+        vocabulary=summarize_target(converted, report.layout),
+        tokenizer=report.tokenizer,
+        dropped_tokenizer=report.dropped_tokenizer,
         changed_texts=report.changed_texts,
         sample_size=report.sample_size,
         sentence_transformers=report.sentence_transformers,

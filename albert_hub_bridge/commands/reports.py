@@ -64,7 +64,9 @@ class Conversion:
         head: Description of its head; None for an encoder alone.
         text_normalization: What happens to a text before the vocabulary's own normalization; None without a tokenizer.
         text_normalization_from: The file, library or option that defines it.
-        changed_texts: Number of sample texts that have other ids than in the source; None without a tokenizer.
+        tokenizer: The class of a tokenizer whose files were carried over as they are; None if it was converted.
+        dropped_tokenizer: Whether what is no SentencePiece vocabulary of the tokenizer was dropped.
+        changed_texts: Number of sample texts that have other ids than in the source; None if that was not compared.
         sample_size: Number of sample texts.
         sentence_transformers: How the target pools for sentence-transformers; None if it is no model for it.
         dropped: Tensors that were not converted.
@@ -79,6 +81,8 @@ class Conversion:
     head: str | None
     text_normalization: str | None
     text_normalization_from: str | None
+    tokenizer: str | None
+    dropped_tokenizer: bool
     changed_texts: int | None
     sample_size: int
     sentence_transformers: Pooling | None

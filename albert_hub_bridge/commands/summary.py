@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from albert_hub_bridge.checkpoint import Checkpoint, SourceLayoutName, TokenizerSpec
+from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, SourceLayoutName, TokenizerSpec
 from albert_hub_bridge.commands.reports import Inspection
 from albert_hub_bridge.mapping.number_commas import splits_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import AFTER, TextNormalization
@@ -39,6 +39,14 @@ def summarize_vocabulary(tokenizer: TokenizerSpec, layout: SourceLayoutName) -> 
     )
 
 
+def summarize_target(checkpoint: Checkpoint, layout: LayoutName) -> VocabularySummary | None:
+    """Summarize the vocabulary of a checkpoint as it is written; None if that is no SentencePiece vocabulary alone."""
+    files = checkpoint.tokenizer_files
+    if checkpoint.tokenizer is None or (files is not None and files.beyond_sentencepiece and files.fit(layout)):
+        return None
+    return summarize_vocabulary(checkpoint.tokenizer, layout)
+
+
 def summarize(checkpoint: Checkpoint) -> Inspection:
     """Summarize a checkpoint."""
     tokenizer, notes = checkpoint.tokenizer, list(checkpoint.notes)
@@ -46,6 +54,10 @@ def summarize(checkpoint: Checkpoint) -> Inspection:
         notes.append(
             "The text normalization is part of the vocabulary's own normalization. --normalize does not remove it."
         )
+    if checkpoint.modules is not None:
+        notes.append(f"It is a model for sentence-transformers ({checkpoint.modules.description}).")
+    if (files := checkpoint.tokenizer_files) is not None and files.beyond_sentencepiece:
+        notes.append(f"The tokenizer is more than a SentencePiece model: {files.beyond_sentencepiece}.")
     positions = checkpoint.architecture.max_sequence_length
     if tokenizer is not None and (tokenizer.sequence_length or 0) > positions:
         notes.append(

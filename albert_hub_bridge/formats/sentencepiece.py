@@ -6,6 +6,10 @@ sentencepiece and the tokenizers library take many times the memory of a file, s
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2 as proto_types
 
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.errors import Problem, VocabularyError
@@ -35,7 +39,7 @@ def read_vocabulary(file: Path, architecture: Architecture) -> tuple[bytes, Voca
         FileError: It is not a regular file, or is larger than the architecture or any vocabulary allows, or is empty.
         VocabularyError: As `fitting_vocabulary`.
     """
-    max_bytes = _MAX_OTHER_BYTES + _max_piece_bytes(architecture)
+    max_bytes = _MAX_OTHER_BYTES + max_piece_bytes(architecture)
     proto = read_bytes(file, min(_MAX_BYTES, max_bytes))
     return proto, fitting_vocabulary(file, proto, architecture)
 
@@ -52,25 +56,51 @@ def fitting_vocabulary(file: Path, proto: bytes, architecture: Architecture) -> 
         VocabularyError: It is not a unigram model with ALBERT's special pieces, or has more pieces than the token
             embedding has rows.
     """
-    rows = architecture.vocabulary_size
     try:
-        pieces, other = _measure(proto, rows)
-        detail = ""
-        if pieces > rows:
-            detail = f"expected at most {rows} pieces, the rows of the token embedding, found {pieces} or more"
-        elif other > _MAX_OTHER_BYTES:
-            detail = f"expected at most {_MAX_OTHER_BYTES:,} bytes other than pieces, found {other:,}"
-        elif (size := len(proto) - other) > (max_bytes := _max_piece_bytes(architecture)):
-            detail = f"expected at most {max_bytes:,} bytes of pieces, found {size:,}"
-        if detail:
-            raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
+        _check_size(file, proto, architecture)
         return parse_vocabulary(proto)
     except ValueError as error:
         detail = f"expected a unigram model with ALBERT's special pieces, found: {error}"
         raise VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)]) from error
 
 
-def _max_piece_bytes(architecture: Architecture) -> int:
+def read_pieces(file: Path, proto: bytes, architecture: Architecture) -> list[str]:
+    """Return the pieces of any SentencePiece model, which need not be ALBERT's.
+
+    Args:
+        file: Named in messages.
+        proto: Content of the file.
+        architecture: Its token embedding has a row for each piece.
+
+    Raises:
+        VocabularyError: It is not a SentencePiece model, or has more pieces than the token embedding has rows.
+    """
+    model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
+    try:
+        _check_size(file, proto, architecture)
+        model.ParseFromString(proto)
+    except (ValueError, DecodeError) as error:
+        detail = f"expected a SentencePiece model, found: {error}"
+        raise VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)]) from error
+    return [str(piece.piece) for piece in model.pieces]
+
+
+def _check_size(file: Path, proto: bytes, architecture: Architecture) -> None:
+    rows = architecture.vocabulary_size
+    pieces, other = _measure(proto, rows)
+    detail = ""
+    if pieces > rows:
+        detail = f"expected at most {rows} pieces, the rows of the token embedding, found {pieces} or more"
+    elif other > _MAX_OTHER_BYTES:
+        detail = f"expected at most {_MAX_OTHER_BYTES:,} bytes other than pieces, found {other:,}"
+    elif (size := len(proto) - other) > (max_bytes := max_piece_bytes(architecture)):
+        detail = f"expected at most {max_bytes:,} bytes of pieces, found {size:,}"
+    if detail:
+        raise VocabularyError(file, "vocabulary", [Problem("too large", file.name, detail)])
+
+
+def max_piece_bytes(architecture: Architecture) -> int:
+    """Return the largest size of all pieces of a vocabulary that fits an architecture, in bytes."""
     return _EXTRA_PIECE_BYTES + _PIECE_BYTES * architecture.vocabulary_size
 
 

@@ -34,7 +34,9 @@ _CURRENT_ROWS = tuple(
         if row.role != "legacy weights"
     )
 )
-_NESTED = tuple(name for row in _ROWS for name in row.names if "/" in name)
+_NESTED = tuple(
+    dict.fromkeys(name.replace("#", n) for row in _ROWS for name in row.names if "/" in name for n in "123456789")
+)
 _RECORD, _CARD, _ = RECORD_FILES
 
 

@@ -49,6 +49,7 @@ def _one_of(*values: str | None) -> Validator:
 TRUNCATION = _one_of("round_robin", "waterfall")
 TRUNCATION_OR_LONGEST = _one_of("round_robin", "waterfall", "longest_first")
 PROBLEM_TYPE = _one_of("regression", "single_label_classification", "multi_label_classification")
+SIDE = _one_of("right", "left")
 CLASSIFIER_ACTIVATION = _one_of(None, "softmax", "sigmoid")
 
 # transformers has several names for the same function.
@@ -308,6 +309,8 @@ KERAS_TOKENIZER: Table = {
 TOKENIZER_CONFIG: Table = {
     "model_max_length":     Renamed("sequence_length", None, POSITIVE),
     "truncate":             Renamed("truncate", "longest_first", TRUNCATION_OR_LONGEST),
+    "padding_side":         Renamed("padding_side", "right", SIDE),
+    "truncation_side":      Renamed("truncation_side", "right", SIDE),
     "do_lower_case":        Renamed("lower_case", None, BOOLEAN),
     "keep_accents":         Renamed("keep_accents", None, BOOLEAN),
     "strip_accents":        Renamed("strip_accents", None, BOOLEAN),

@@ -38,7 +38,8 @@ def pieces_of(content: Mapping[str, Any]) -> list[tuple[str, float]]:
     model = content.get("model")
     # The first files of the library have no type. Only Unigram has a list of pieces.
     if not isinstance(model, dict) or model.get("type", "Unigram") != "Unigram":
-        raise ValueError(f"expected a Unigram model, found {model.get('type') if isinstance(model, dict) else 'none'}")
+        found = f"a {model.get('type')} model" if isinstance(model, dict) else "no model"
+        raise ValueError(f"{found} instead of a Unigram model")
     rows = model.get("vocab")
     if not isinstance(rows, list) or not all(
         isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and type(row[1]) in (int, float)
@@ -48,6 +49,14 @@ def pieces_of(content: Mapping[str, Any]) -> list[tuple[str, float]]:
     pieces = [(piece, score) for piece, score in rows]
     check_tokens(added_tokens(content), pieces)
     return pieces
+
+
+def without_added_tokens(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `tokenizer.json` without its added tokens, but for ALBERT's special pieces."""
+    rows = content.get("added_tokens")
+    special = SPECIAL_PIECES.values()
+    kept = [row for row in rows if isinstance(row, dict) and row.get("content") in special] if rows else []
+    return {**content, "added_tokens": kept}
 
 
 def added_tokens(content: Mapping[str, Any]) -> list[str]:
@@ -75,7 +84,7 @@ def check_tokens(tokens: Iterable[str], pieces: Iterable[tuple[str, float]]) -> 
     """
     if unknown := set(tokens) - {piece for piece, _ in pieces}:
         names = first_few([short_repr(token) for token in sorted(unknown)], 10)
-        raise ValueError(f"a SentencePiece model has no tokens beyond its vocabulary, such as {names}")
+        raise ValueError(f"tokens beyond its vocabulary, such as {names}")
 
 
 def check_ids(ids: Mapping[str, Any], pieces: Sequence[tuple[str, float]]) -> None:
@@ -97,11 +106,13 @@ def check_ids(ids: Mapping[str, Any], pieces: Sequence[tuple[str, float]]) -> No
         raise ValueError(f"ids that differ from the vocabulary: {', '.join(details)}")
 
 
-def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextNormalization]:
+def proto_from_tokenizer(content: Mapping[str, Any], keep_last_space: bool = False) -> tuple[bytes, TextNormalization]:
     """Convert a `tokenizer.json` back to a SentencePiece model.
 
     Args:
         content: The parsed file, written by this package or by transformers for ALBERT.
+        keep_last_space: Whether to refuse a pipeline that makes a piece of a space at the end of a text, instead of
+            converting it without that.
 
     Returns:
         The serialized model, and the text normalization before it.
@@ -120,9 +131,9 @@ def proto_from_tokenizer(content: Mapping[str, Any]) -> tuple[bytes, TextNormali
         raise ValueError(f"not the tokenizer.json of a unigram model: {error!r}") from error
     # The library builds trees of pieces and tokens, about 300 bytes per character. The pipeline does not need them.
     unknown_only = {**content["model"], "vocab": [[SPECIAL_PIECES["unk"], 0.0]], "unk_id": 0}
-    tokenizer = _parse({**content, "model": unknown_only, "added_tokens": []})
+    tokenizer = parse_tokenizer({**content, "model": unknown_only, "added_tokens": []})
     spec = model.normalizer_spec
-    normalization = _read_pipeline(tokenizer, spec)
+    normalization = _read_pipeline(tokenizer, spec, keep_last_space)
     spec.name = "tokenizer.json"
     trainer = model.trainer_spec
     trainer.model_type, trainer.vocab_size, trainer.unk_id = trainer.UNIGRAM, len(pieces), unk_id
@@ -140,8 +151,12 @@ def _piece_type(index: int, piece: str, score: float, unk_id: int) -> Any:
     return types.USER_DEFINED if score == 0.0 else types.NORMAL
 
 
-def _parse(content: Mapping[str, Any]) -> Tokenizer:
-    """Parse a `tokenizer.json` with the tokenizers library, which also updates old spellings."""
+def parse_tokenizer(content: Mapping[str, Any]) -> Tokenizer:
+    """Parse a `tokenizer.json` with the tokenizers library, which also updates old spellings.
+
+    Raises:
+        ValueError: The library rejects it.
+    """
     try:
         # For a damaged map, Tokenizer.from_str panics. Precompiled raises an exception.
         for step in _flat(content["normalizer"]) if content.get("normalizer") else ():
@@ -156,7 +171,7 @@ def _parse(content: Mapping[str, Any]) -> Tokenizer:
         raise ValueError("not a file for the tokenizers library") from error
 
 
-def _read_pipeline(tokenizer: Tokenizer, spec: Any) -> TextNormalization:
+def _read_pipeline(tokenizer: Tokenizer, spec: Any, keep_last_space: bool) -> TextNormalization:
     """Return the text normalization of a pipeline, and copy its map and its handling of spaces to `spec`.
 
     A supported pipeline has text normalization, a map and the handling of spaces, in this order, and nothing else.
@@ -164,6 +179,7 @@ def _read_pipeline(tokenizer: Tokenizer, spec: Any) -> TextNormalization:
     Args:
         tokenizer: The pipeline.
         spec: The NormalizerSpec of the new model.
+        keep_last_space: As for `proto_from_tokenizer`.
 
     Raises:
         ValueError: The pipeline has other steps, or a different order.
@@ -177,10 +193,15 @@ def _read_pipeline(tokenizer: Tokenizer, spec: Any) -> TextNormalization:
         if (steps, splits) == (_steps_of(last), _steps(pre_tokenizer)):
             spec.add_dummy_prefix, spec.remove_extra_whitespaces, split_white_space = choice
             return replace(normalization, split_white_space=split_white_space)
+    if (steps, splits) == _WITH_LAST_SPACE:
+        if keep_last_space:
+            raise ValueError("a space at the end of a text that becomes a piece")
+        spec.add_dummy_prefix = spec.remove_extra_whitespaces = True
+        return normalization
     normalizer_is_known = steps in [_steps_of(last) for _, last, _ in _space_handling()]
     wrong = splits if normalizer_is_known else steps
     names = ", ".join(json.dumps(step, ensure_ascii=False)[:100] for step in wrong) or "no pre-tokenizer"
-    raise ValueError(f"SentencePiece has no such step, or not at this place: {names}")
+    raise ValueError(f"steps that SentencePiece does not have, or not at this place: {names}")
 
 
 def _read_normalization(steps: list[dict[str, Any]]) -> tuple[TextNormalization, list[dict[str, Any]]]:
@@ -217,8 +238,6 @@ def _space_handling() -> Iterator[
     yield (True, True, False), [], pre_tokenizers.Sequence([pre_tokenizers.Split(" ", "removed"), always])
     # AlbertTokenizer of transformers 5.
     yield (True, True, True), [], pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), always])
-    # The conversion of transformers 4. It differs only for a space at the end of a text.
-    yield (True, True, False), [normalizers.Replace(Regex(" {2,}"), " ")], always
 
 
 def _steps(part: Any) -> list[dict[str, Any]]:
@@ -236,3 +255,10 @@ def _flat(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield tree
     for step in tree.get("normalizers", tree.get("pretokenizers", [])):
         yield from _flat(step)
+
+
+# The conversion of transformers 4. It differs from SentencePiece only for a space at the end of a text.
+_WITH_LAST_SPACE = (
+    _steps(normalizers.Replace(Regex(" {2,}"), " ")),
+    _steps(pre_tokenizers.Metaspace(prepend_scheme="always")),
+)

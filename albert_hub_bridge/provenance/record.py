@@ -166,7 +166,7 @@ class ConversionRecord:
         has_pooler: Whether the target's encoder has a pooler.
         parameters: Number of parameters.
         vocabulary: Of the target; None without a tokenizer.
-        changed_texts: Number of sample texts that have other ids than in the source; None without a tokenizer.
+        changed_texts: Number of sample texts that have other ids than in the source; None if that was not compared.
         sample_size: Number of sample texts.
         sentence_transformers: Pooling for sentence-transformers.
         ignored: Settings that were not converted.
@@ -179,6 +179,8 @@ class ConversionRecord:
         verification: What `verify` measured, without the names of the folders; None before.
         picture: Digest of the picture of the differences per layer.
         golden: Published numbers, where there are any.
+        tokenizer: Class of a tokenizer whose files were carried over as they are; None if it was converted.
+        dropped_tokenizer: Whether `--drop-tokenizer` left out what is no SentencePiece vocabulary of the tokenizer.
     """
 
     tool: str
@@ -206,6 +208,8 @@ class ConversionRecord:
     verification: dict[str, Any] | None = None
     picture: FileDigest | None = None
     golden: GoldenNumbers | None = None
+    tokenizer: str | None = None
+    dropped_tokenizer: bool = False
 
     @property
     def made_by(self) -> str:

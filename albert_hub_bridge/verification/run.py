@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras
+from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, without_other_tokenizer
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.provenance.record import read_record
 from albert_hub_bridge.text import first_few
@@ -84,7 +84,7 @@ def verify(
     ):
         for checkpoint in (whole_source, target_read):
             checkpoint.check_values()
-        source_read, notes = _without_dropped_head(whole_source, target_read)
+        source_read, notes = _without_dropped(whole_source, target_read)
         comparable = _shapes(source_read) == _shapes(target_read)
         epsilons = _forced_epsilons(source_read, target_read)
         allowed = [HEAD_EPSILON] if epsilons else []
@@ -126,18 +126,24 @@ def verify(
     )
 
 
-def _without_dropped_head(source: Checkpoint, target: Checkpoint) -> tuple[Checkpoint, list[str]]:
-    """Return the source without the head tensors that its conversion to KerasHub dropped, and a note that names them.
+def _without_dropped(source: Checkpoint, target: Checkpoint) -> tuple[Checkpoint, list[str]]:
+    """Return the source without what its conversion to KerasHub dropped, and notes that name it.
 
-    The target's conversion.json lists them.
+    The target's conversion.json lists it: tensors of the head, and what of the tokenizer is no SentencePiece model.
     """
     record = read_record(target.folder) if target.layout == "keras" else None
-    recorded = {tensor.name for tensor in record.dropped} if record is not None else set()
-    dropped = sorted({rule.albert_hub for rule in source.head_rules} & set(source.weights) & recorded)
-    if not dropped:
+    if record is None:
         return source, []
-    note = f"Left out of the target, as its conversion.json says: {first_few(dropped, 3)}."
-    return with_heads_of_keras(source), [note]
+    notes = []
+    if record.dropped_tokenizer and source.tokenizer_files is not None:
+        beyond = source.tokenizer_files.beyond_sentencepiece
+        notes.append(f"Left out of the target's tokenizer, as its conversion.json says: {beyond}.")
+        source = without_other_tokenizer(source)
+    recorded = {tensor.name for tensor in record.dropped}
+    if dropped := sorted({rule.albert_hub for rule in source.head_rules} & set(source.weights) & recorded):
+        notes.append(f"Left out of the target, as its conversion.json says: {first_few(dropped, 3)}.")
+        source = with_heads_of_keras(source)
+    return source, notes
 
 
 def _renamed_labels(source: Checkpoint, target: Checkpoint) -> str | None:

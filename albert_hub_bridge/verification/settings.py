@@ -10,7 +10,7 @@ from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.disk.strict_json import read_json
 from albert_hub_bridge.layouts.hub.files import TOKENIZER, VOCABULARY
-from albert_hub_bridge.layouts.hub.tokenizer import MAX_TOKENIZER_BYTES
+from albert_hub_bridge.layouts.hub.tokenizer_files import MAX_TOKENIZER_BYTES, different_files
 from albert_hub_bridge.mapping.heads import IMPLIED_PROBLEM_TYPES, LABELED_HEADS
 from albert_hub_bridge.mapping.number_commas import is_number_comma
 from albert_hub_bridge.mapping.tokenizer_json import proto_from_tokenizer
@@ -43,7 +43,7 @@ def check_settings(source: Checkpoint, target: Checkpoint, allowed: Collection[s
         target: The target.
         allowed: Names of settings that may differ.
     """
-    pairs = _model_settings(source, target)
+    pairs = _model_settings(source, target) | _extensions(source, target)
     if source.tokenizer is not None and target.tokenizer is not None:
         pairs |= _tokenizer_settings(source, target, source.tokenizer, target.tokenizer)
     different = {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and name not in allowed}
@@ -62,6 +62,18 @@ def _model_settings(source: Checkpoint, target: Checkpoint) -> Pairs:
     if None in (settings[0].get(LABELS), settings[1].get(LABELS)):
         names.pop(LABELS, None)  # LABEL_0, LABEL_1, ... are no names; the description of the head has their number
     return {name: (settings[0].get(name), settings[1].get(name)) for name in names}
+
+
+def _extensions(source: Checkpoint, target: Checkpoint) -> Pairs:
+    """Return what tokenizers have that no SentencePiece model can hold, if one has it, and the files that differ."""
+    files, others = source.tokenizer_files, target.tokenizer_files
+    beyond = [each.beyond_sentencepiece if each is not None else "" for each in (files, others)]
+    if not any(beyond) or not (source.has_tokenizer and target.has_tokenizer):
+        return {}
+    pairs: Pairs = {"tokenizer": (beyond[0] or "a SentencePiece vocabulary", beyond[1] or "a SentencePiece vocabulary")}
+    if files is not None and others is not None:
+        pairs |= dict.fromkeys(different_files(files, others), ("the source's", "another one"))
+    return pairs
 
 
 def _settings_of(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -98,7 +110,9 @@ def _tokenizer_settings(
         "the source's character map",
         "the source's character map" if same else "another character map",
     )
-    if (found := _contradiction_in_tokenizer_file(target, target_tokenizer)) is not None:
+    files, others = source.tokenizer_files, target.tokenizer_files
+    is_carried = files is not None and others is not None and TOKENIZER not in different_files(files, others)
+    if not is_carried and (found := _contradiction_in_tokenizer_file(target, target_tokenizer)) is not None:
         pairs[TOKENIZER] = f"the pieces of {VOCABULARY}", f"a {TOKENIZER} with {found}"
     return pairs
 
@@ -108,7 +122,9 @@ def _settings_of_tokenizer(checkpoint: Checkpoint, tokenizer: TokenizerSpec, as_
     if as_keras and truncate == "longest_first":
         truncate = "round_robin"  # the nearest that KerasHub has
     length = tokenizer.sequence_length or 512  # KerasHub's default
+    sides = {} if as_keras else {"padding_side": tokenizer.padding_side, "truncation_side": tokenizer.truncation_side}
     return {
+        **sides,
         "text_normalization": _full_normalization(tokenizer).name,
         "special_ids": vocabulary.special_ids,
         "add_dummy_prefix": vocabulary.add_dummy_prefix,

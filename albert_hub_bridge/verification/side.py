@@ -27,3 +27,10 @@ class Side:
         if tokenizer is None or tokenizer.sequence_length is None:
             return positions
         return min(positions, tokenizer.sequence_length)
+
+    @property
+    def special_ids(self) -> dict[str, int] | None:
+        """The ids of `pad`, `cls` and `sep`; None without a tokenizer."""
+        if self.checkpoint.tokenizer is not None:
+            return self.checkpoint.tokenizer.vocabulary.special_ids
+        return self.engine.special_ids() if self.checkpoint.has_tokenizer else None

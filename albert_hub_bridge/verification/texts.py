@@ -82,8 +82,7 @@ def _output_differences(source: Side, target: Side, ids: Ids) -> tuple[dict[str,
 def _inputs(source: Side, target: Side, ids: Ids) -> dict[str, np.ndarray]:
     """Pack ids for both engines; generated ids if there are none."""
     architecture = source.checkpoint.architecture
-    tokenizer = source.checkpoint.tokenizer or target.checkpoint.tokenizer
-    special_ids = tokenizer.vocabulary.special_ids if tokenizer is not None else {"pad": 0, "cls": 0, "sep": 0}
+    special_ids = source.special_ids or target.special_ids or {"pad": 0, "cls": 0, "sep": 0}
     size = architecture.vocabulary_size
     rows = ids or [[index % size for index in range(40)], [size - 1]]
     return pack(rows, special_ids, architecture.num_segments, min(source.max_length, target.max_length))

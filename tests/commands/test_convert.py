@@ -74,15 +74,15 @@ def test_existing_repository_is_replaced_as_a_whole(sample: Path, tmp_path: Path
     target = tmp_path / "target"
     convert(sample, target, to="transformers")
     (target / "old.txt").write_text("old")
-    (target / "added_tokens.json").write_text("{}")  # repositories have it, but nothing here writes it
+    (target / "flax_model.msgpack").write_text("{}")  # repositories have it, but nothing here writes it
     (target / ".git").mkdir()
     (target / ".git" / "HEAD").write_text("main")
     before = _tree(target)
-    with pytest.raises(TargetError, match=r"has \.git/HEAD, added_tokens\.json, old\.txt, which nothing here writes"):
+    with pytest.raises(TargetError, match=r"has \.git/HEAD, flax_model\.msgpack, old\.txt, which nothing here writes"):
         convert(sample, target, to="keras", overwrite=True)
     assert _tree(target) == before
     (target / "old.txt").unlink()
-    (target / "added_tokens.json").unlink()
+    (target / "flax_model.msgpack").unlink()
     shutil.rmtree(target / ".git")
     convert(sample, target, to="keras", overwrite=True)
     assert _tree(target).keys() == _tree(sample).keys() | {"conversion.json", "README.md"}

@@ -132,7 +132,7 @@ def test_preset(
         "hub.repository.match_weights",
         "hub.repository.check_tied",
         "hub.repository.read_tokenizer",
-        "hub.repository.dropped_pooling",
+        "hub.repository.read_modules",
         "hub.repository.Checkpoint",
         "hub.repository.replace",
         "registry.replace",

@@ -438,7 +438,7 @@ def test_unsupported_pipelines_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(named)) as error:
         proto_from_tokenizer(_file(vocabulary, before, after, pre_tokenizer))
-    assert "SentencePiece has no such step, or not at this place" in str(error.value)
+    assert "steps that SentencePiece does not have, or not at this place" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -478,9 +478,9 @@ def test_tokenizer_of_transformers_5_converts_back_to_sentencepiece(vocabulary_f
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "expected a Unigram model, found none"),
-        ({"model": {"type": "BPE", "vocab": {"a": 0}, "unk_id": 0}}, "expected a Unigram model, found BPE"),
-        ({"model": {"type": "WordLevel", "vocab": [], "unk_id": 0}}, "expected a Unigram model, found WordLevel"),
+        ({}, "no model instead of a Unigram model"),
+        ({"model": {"type": "BPE", "vocab": {"a": 0}, "unk_id": 0}}, "a BPE model instead of"),
+        ({"model": {"type": "WordLevel", "vocab": [], "unk_id": 0}}, "a WordLevel model instead of"),
         ({"model": {"type": "Unigram", "vocab": [["a", "b"]], "unk_id": 0}}, "not the tokenizer.json"),
         (
             {"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0}, "normalizer": {"type": "X"}},

@@ -29,17 +29,18 @@ from albert_hub_bridge.errors import ConfigurationError, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, TiedPair, check_tied
 from albert_hub_bridge.layouts.configuration import Configuration, read_configuration
 from albert_hub_bridge.layouts.files import FileRow
+from albert_hub_bridge.layouts.hub.any_tokenizer import read_tokenizer, write_tokenizer
 from albert_hub_bridge.layouts.hub.files import CONFIG, FILES
 from albert_hub_bridge.layouts.hub.head import find_head, head_fields, read_head
 from albert_hub_bridge.layouts.hub.legacy_names import rename_legacy_tensors
 from albert_hub_bridge.layouts.hub.remote_code import TOKENIZER_AUTO_MAP, code_files, model_auto_map
 from albert_hub_bridge.layouts.hub.sentence_transformers import (
-    dropped_pooling,
+    read_modules,
+    write_modules,
     write_sentence_transformers,
 )
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, RepositoryLayout, Spelling
 from albert_hub_bridge.layouts.hub.tied_tensors import check_decoder, drop_copies
-from albert_hub_bridge.layouts.hub.tokenizer import read_tokenizer, write_tokenizer
 from albert_hub_bridge.layouts.hub.weights import open_weights, plan_weights
 from albert_hub_bridge.layouts.layout import DEFAULT_WRITING, Layout, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.weight_files import write_weights
@@ -52,6 +53,7 @@ from albert_hub_bridge.mapping.weights import POOLER, TorchDialect, WeightRule, 
 
 # Keys of transformers' ALBERT, which no other architecture has. Before 2.5 there was no model_type.
 _KEYS_OF_ALBERT = {"inner_group_num", "num_hidden_groups"}
+_IDS_OF_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
 def is_repository(source: SourceFolder, layout: RepositoryLayout) -> bool:
@@ -132,7 +134,7 @@ def _read(
     sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
     weights = match_weights(file, tensors, expected, sizes, spelling.dialect)
     check_tied(file, [*renamed_twice, *tied])
-    tokenizer, ignored, notes = read_tokenizer(source, layout, architecture)
+    tokenizer, files, ignored, notes = read_tokenizer(source, layout, architecture)
     if not set(weights) >= POOLER:
         notes.append("The source has no pooler.")
     return Checkpoint(
@@ -143,9 +145,11 @@ def _read(
         dtype=next(iter(weights.values())).dtype,
         head=head,
         tokenizer=tokenizer,
+        tokenizer_files=files,
         dropped=[*unused, *dropped],
         ignored=[*configuration.ignored, *_ignored_head_keys(configuration, head, keys, spelling), *ignored],
-        notes=[*notes, *dropped_pooling(source)],
+        notes=notes,
+        modules=read_modules(source),
         weights_file=file,
     )
 
@@ -202,12 +206,12 @@ def write_repository(
         config["auto_map"] = model_auto_map(head.kind if head is not None else None)
         for name, content in code_files().items():
             write_file(folder / name, content)
-    if checkpoint.tokenizer is not None:
-        auto_map = TOKENIZER_AUTO_MAP if options.include_code else None
-        write_tokenizer(checkpoint.tokenizer, folder, layout, checkpoint.architecture, auto_map)
+    write_tokenizer(checkpoint, folder, layout, TOKENIZER_AUTO_MAP if options.include_code else None)
     write_json(folder / CONFIG, config)
     if options.sentence_transformers is not None:
         write_sentence_transformers(folder, options.sentence_transformers, checkpoint.architecture.hidden_dim)
+    elif checkpoint.modules is not None:
+        write_modules(folder, checkpoint.modules)
     prefix = spelling.prefix if layout == "transformers" or head is not None else ""
     plans = plan_weights(checkpoint, folder, spelling.dialect, prefix, options.max_shard_bytes)
     return write_weights(checkpoint, plans, spelling.dialect, options.progress)
@@ -229,9 +233,11 @@ def _config(checkpoint: Checkpoint, layout: RepositoryLayout) -> dict[str, Any]:
     config |= write_keys(spelling.table, fields) | {"dtype": checkpoint.dtype}
     if "id2label" in config:
         config["label2id"] = {label: int(index) for index, label in config["id2label"].items()}
-    if checkpoint.tokenizer is not None:
+    if checkpoint.tokenizer_files is not None and checkpoint.tokenizer_files.fit(layout):
+        config |= {key.key: key.value for key in checkpoint.ignored if key.key in _IDS_OF_TOKENS}
+    elif checkpoint.tokenizer is not None:
         ids = checkpoint.tokenizer.vocabulary.special_ids
-        config |= {"pad_token_id": ids["pad"], "bos_token_id": ids["cls"], "eos_token_id": ids["sep"]}
+        config |= dict(zip(_IDS_OF_TOKENS, (ids["pad"], ids["cls"], ids["sep"]), strict=True))
     return config
 
 

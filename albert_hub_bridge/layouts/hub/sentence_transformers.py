@@ -9,21 +9,33 @@ Source:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.checkpoint import Checkpoint, SentenceModules
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import parse, write_json
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError
-from albert_hub_bridge.layouts.hub.files import MODULES, POOLING, POOLING_FILES, SENTENCE_TRANSFORMERS, TRANSFORMER
+from albert_hub_bridge.layouts.hub.files import (
+    MODULE_KINDS,
+    MODULES,
+    POOLING,
+    POOLING_FILES,
+    PYTORCH,
+    SENTENCE_TRANSFORMERS,
+    TRANSFORMER,
+    WEIGHTS,
+)
 from albert_hub_bridge.layouts.layout import Pooling
-from albert_hub_bridge.text import first_few
+from albert_hub_bridge.text import first_few, one_line
 
 
 _MAX_MODULES_BYTES = 1 << 20  # `modules.json` has some hundred bytes
+_MAX_MODULE_BYTES = 64 << 20  # a dense layer of 4096 times 4096 values in float32
+_FOLDER = re.compile(rf"[1-9]_({'|'.join(MODULE_KINDS)})")
 _OLDEST_READER = "5.4.0"  # the first version that knows these classes and keys; older ones report that
 
 _CLASSES = {
@@ -43,7 +55,7 @@ def encoder_of(checkpoint: Checkpoint, source: str | Path, drop_head: bool) -> C
     Raises:
         SourceError: There is a head, or no vocabulary.
     """
-    if checkpoint.tokenizer is None:
+    if not checkpoint.has_tokenizer:
         raise SourceError(f"{source} has no vocabulary that is read, and sentence-transformers takes texts.")
     if checkpoint.head is None:
         return checkpoint
@@ -84,26 +96,57 @@ def write_sentence_transformers(folder: Path, pooling: Pooling, hidden_dim: int)
     write_json(folder / SENTENCE_TRANSFORMERS, settings)
 
 
-def dropped_pooling(source: SourceFolder) -> list[str]:
-    """Return a note on the files of sentence-transformers, which are not converted; empty if there are none.
+def write_modules(folder: Path, modules: SentenceModules) -> None:
+    """Write the files of another model for sentence-transformers into a repository, as they are."""
+    for name, content in modules.contents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_file(folder / name, content)
+
+
+def read_modules(source: SourceFolder) -> SentenceModules | None:
+    """Read the files of sentence-transformers, if there are any.
 
     Raises:
-        ConfigurationError: `modules.json` or the configuration of the pooling cannot be read.
+        FileError, ConfigurationError: `modules.json` or a configuration cannot be read.
     """
     if MODULES not in source:
-        return []
-    present = [name for name in POOLING_FILES if name in source]  # this note is about all of them
+        return None
     try:
         listed = parse(source.read(MODULES, _MAX_MODULES_BYTES))
-        modules = [str(module["type"]).rpartition(".")[2][:80] for module in listed]
-    except (ValueError, TypeError, KeyError) as error:
+        rows = [(str(module["type"]), str(module.get("path", ""))) for module in listed]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         problem = Problem("unusable", MODULES, f"expected a list of modules with their type, found {error!r}")
         raise ConfigurationError(source.path(MODULES), "configuration", [problem]) from error
-    modes = f", pooling {_pooling_modes(source.json(POOLING))}" if POOLING in present else ""
-    return [
-        f"{MODULES} makes it a model for sentence-transformers ({first_few(modules, 10)}{modes[:200]}), and that is "
-        "not converted. A repository becomes one with --sentence-transformers mean or cls."
-    ]
+    names = [name for name in (*POOLING_FILES, *_module_files(path for _, path in rows)) if name in source]
+    settings = {name: source.json(name) for name in (TRANSFORMER, POOLING) if name in names}
+    description = first_few([type_.rpartition(".")[2][:80] for type_, _ in rows], 10)
+    if (modes := _pooling_modes(settings[POOLING]) if POOLING in settings else "") != "":
+        description += f", pooling {modes[:200]}"
+    if type(length := settings.get(TRANSFORMER, {}).get("max_seq_length")) is int:
+        description += f", at most {length} tokens"
+    if obstacle := _obstacle(source, rows):
+        return SentenceModules(description, {}, obstacle)
+    contents = {name: source.read(name, _MAX_MODULE_BYTES) for name in dict.fromkeys(names)}
+    found = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}.get(modes)
+    return SentenceModules(description, contents, pooling=cast("Pooling | None", found))
+
+
+def _module_files(paths: Iterable[str]) -> list[str]:
+    """Return the files that modules in subfolders can have."""
+    folders = [path for path in paths if _FOLDER.fullmatch(path)]
+    return [f"{folder}/{name}" for folder in folders for name in ("config.json", WEIGHTS)]
+
+
+def _obstacle(source: SourceFolder, rows: Iterable[tuple[str, str]]) -> str:
+    """Return why modules cannot be carried over; empty if they can."""
+    for class_name, path in rows:
+        if not class_name.startswith("sentence_transformers."):
+            return f"{one_line(class_name, 100)} is code of the source"
+        if path and not _FOLDER.fullmatch(path):
+            return f"{one_line(path, 100)} is a module that this package does not know"
+        if f"{path}/{PYTORCH}" in source.names and f"{path}/{WEIGHTS}" not in source:
+            return f"{path}/{PYTORCH} is a pickle; save the model with safetensors"
+    return ""
 
 
 def _pooling_modes(config: Mapping[str, Any]) -> str:

@@ -47,10 +47,10 @@ def check_special_tokens(
         with as_vocabulary_error(source, ADDED_TOKENS):
             check_ids(source.json(ADDED_TOKENS), vocabulary.pieces)
     with as_vocabulary_error(source, TOKENIZER_CONFIG):
-        check_ids(_decoder_ids(settings.get("added_tokens_decoder")), vocabulary.pieces)
-        check_tokens(_named_tokens(settings), vocabulary.pieces)
+        check_ids(decoder_ids(settings.get("added_tokens_decoder")), vocabulary.pieces)
+        check_tokens(named_tokens(settings), vocabulary.pieces)
     with as_vocabulary_error(source, SPECIAL_TOKENS):
-        check_tokens(_named_tokens(special), vocabulary.pieces)
+        check_tokens(named_tokens(special), vocabulary.pieces)
     read_fields(source.path(SPECIAL_TOKENS), TOKENIZER_CONFIG_KEYS, in_table(special))
 
 
@@ -80,8 +80,12 @@ def check_pieces(source: SourceFolder, tokenizer: Mapping[str, Any], vocabulary:
         raise VocabularyError(source.path(TOKENIZER), "vocabulary", [problem])
 
 
-def _decoder_ids(rows: Any) -> dict[str, Any]:
-    """Return the tokens of `added_tokens_decoder`, which is by id, with their ids."""
+def decoder_ids(rows: Any) -> dict[str, Any]:
+    """Return the tokens of `added_tokens_decoder`, which is by id, with their ids.
+
+    Raises:
+        ValueError: It has another form, or a token twice.
+    """
     if rows is None:
         return {}
     if not isinstance(rows, dict) or not all(isinstance(text_of(row), str) for row in rows.values()):
@@ -91,8 +95,12 @@ def _decoder_ids(rows: Any) -> dict[str, Any]:
     return {text_of(row): int(key) if key.isdecimal() and len(key) < 10 else key for key, row in rows.items()}
 
 
-def _named_tokens(settings: Mapping[str, Any]) -> list[str]:
-    """Return the tokens that settings name, besides those in the table of keys."""
+def named_tokens(settings: Mapping[str, Any]) -> list[str]:
+    """Return the tokens that settings name, besides those in the table of keys.
+
+    Raises:
+        ValueError: They are no texts.
+    """
     found = [settings.get("bos_token"), settings.get("eos_token")]
     for key in ("additional_special_tokens", "extra_special_tokens"):
         more = settings.get(key) or []

@@ -1,4 +1,4 @@
-"""The tokenizer of a Hub repository: `spiece.model`, `tokenizer.json` and `tokenizer_config.json`.
+"""ALBERT's tokenizer in a Hub repository: `spiece.model`, `tokenizer.json` and `tokenizer_config.json`.
 
 KerasHub and transformers' slow tokenizers read SentencePiece's model. transformers' fast tokenizers read
 `tokenizer.json`. A repository can have one of them or both. If it has both, they must have the same pieces. The scores
@@ -19,7 +19,6 @@ from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.formats.sentencepiece import fitting_vocabulary, read_vocabulary
 from albert_hub_bridge.layouts.configuration import read_fields
 from albert_hub_bridge.layouts.hub.files import (
-    ADDED_TOKENS,
     SPECIAL_TOKENS,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -32,10 +31,16 @@ from albert_hub_bridge.layouts.hub.token_checks import (
     in_table,
     text_of,
 )
+from albert_hub_bridge.layouts.hub.tokenizer_files import MAX_TOKENIZER_BYTES
 from albert_hub_bridge.mapping.configs import TOKENIZER_CONFIG as TOKENIZER_CONFIG_KEYS
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.number_commas import is_number_comma, split_number_commas, with_scores
-from albert_hub_bridge.mapping.tokenizer_json import added_tokens, pieces_of, proto_from_tokenizer
+from albert_hub_bridge.mapping.tokenizer_json import (
+    added_tokens,
+    pieces_of,
+    proto_from_tokenizer,
+    without_added_tokens,
+)
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import (
     MASK,
@@ -47,8 +52,6 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
 )
 from albert_hub_bridge.text import first_few
 
-
-MAX_TOKENIZER_BYTES = 32 << 20  # with 250,000 pieces it has about 16 MB
 
 _MISSPELT_MASK = "[MASK]>"  # transformers 2.2.0 and 2.2.1 wrote it, and gave it the id of <unk>
 _NO_LIMIT = 1 << 31  # transformers writes 1e30 for a tokenizer without a limit
@@ -73,24 +76,37 @@ class _FoundVocabulary(NamedTuple):
     other_scores: int = 0
 
 
-def read_tokenizer(
-    source: SourceFolder, layout: SourceLayoutName, architecture: Architecture
-) -> tuple[TokenizerSpec | None, list[IgnoredKey], list[str]]:
-    """Read the tokenizer of a repository, if it has one.
+def read_alberts_tokenizer(
+    source: SourceFolder,
+    layout: SourceLayoutName,
+    architecture: Architecture,
+    *,
+    as_the_file_says: bool = False,
+    without_added: bool = False,
+) -> tuple[TokenizerSpec, list[IgnoredKey], list[str]]:
+    """Read ALBERT's tokenizer from a repository that has `spiece.model` or `tokenizer.json`.
+
+    Args:
+        source: The repository.
+        layout: Its layout.
+        architecture: Of its encoder.
+        as_the_file_says: Whether the class of the tokenizer runs `tokenizer.json` as it is. Otherwise it builds its
+            pipeline from `tokenizer_config.json`.
+        without_added: Whether to leave out added tokens, instead of refusing them.
 
     Returns:
         The tokenizer, the settings that are not converted, and notes for the report.
 
     Raises:
-        FileError, ConfigurationError, VocabularyError: A file is wrong, or two files contradict each other.
+        FileError, ConfigurationError, VocabularyError: A file is wrong, two files contradict each other, or there is
+            something that no SentencePiece model can hold.
     """
-    found = _read_vocabulary(source, layout, architecture)
-    if found is None:
-        left = [name for name in (ADDED_TOKENS, SPECIAL_TOKENS, TOKENIZER_CONFIG) if name in source]
-        lost = f", and what {first_few(left, 10)} says is lost" if left else ""
-        return None, [], [f"The repository has no {VOCABULARY}: the result has no tokenizer{lost}."]
+    content = source.json(TOKENIZER, MAX_TOKENIZER_BYTES) if TOKENIZER in source else {}
+    if without_added:
+        content = without_added_tokens(content)
+    found = _read_vocabulary(source, layout, architecture, content, as_the_file_says)
     notes = []
-    if found.normalization is not None:
+    if VOCABULARY not in source:
         notes.append(f"The repository has no {VOCABULARY}: the vocabulary was made from {TOKENIZER}.")
     if found.other_scores:
         notes.append(
@@ -102,12 +118,11 @@ def read_tokenizer(
         notes.append(f"The mask token was {_MISSPELT_MASK!r}, as transformers 2.2 misspelt it: it is {MASK!r} now.")
         for each in misspelt:
             each["mask_token"] = MASK
-    check_special_tokens(source, settings, special, found.vocabulary)
-    if cut_out := added_tokens(found.tokenizer):
-        notes.append(
-            f"{TOKENIZER} cuts {first_few(cut_out, 20)} out of a text first, so that what follows begins a word there. "
-            "In the result it does not, as when the vocabulary was trained."
-        )
+    if not without_added:
+        check_special_tokens(source, settings, special, found.vocabulary)
+        if cut_out := added_tokens(found.tokenizer):
+            with as_vocabulary_error(source, TOKENIZER):
+                raise ValueError(f"added tokens that are cut out of a text first: {first_few(cut_out, 20)}")
     fields, ignored = _read_fields(source, settings)
     normalization, normalization_from = found.normalization, TOKENIZER
     if normalization is None:
@@ -123,27 +138,29 @@ def read_tokenizer(
         int(length) if length is not None and 1 <= length < _NO_LIMIT else None,
         fields["truncate"],
         normalization_from,
+        fields["padding_side"],
+        fields["truncation_side"],
     )
     return tokenizer, ignored, notes
 
 
 def _read_vocabulary(
-    source: SourceFolder, layout: SourceLayoutName, architecture: Architecture
-) -> _FoundVocabulary | None:
-    """Read `spiece.model`, or else make a vocabulary from `tokenizer.json`; return None if there is neither."""
+    source: SourceFolder,
+    layout: SourceLayoutName,
+    architecture: Architecture,
+    content: Mapping[str, Any],
+    as_the_file_says: bool,
+) -> _FoundVocabulary:
+    """Read `spiece.model`, or else make a vocabulary from `tokenizer.json`, which has this content."""
     if VOCABULARY in source:
         proto, vocabulary = read_vocabulary(source.path(VOCABULARY), architecture)
-        content: Mapping[str, Any] = {}
         if TOKENIZER in source:
-            content = source.json(TOKENIZER, MAX_TOKENIZER_BYTES)
             check_pieces(source, content, vocabulary)
-        found = _FoundVocabulary(proto, vocabulary, content, None)
-        return _with_scores_of_transformers(source, found) if layout == "transformers" else found
-    if TOKENIZER not in source:
-        return None
+        if not as_the_file_says:
+            found = _FoundVocabulary(proto, vocabulary, content, None)
+            return _with_scores_of_transformers(source, found) if layout == "transformers" else found
     with as_vocabulary_error(source, TOKENIZER):
-        content = source.json(TOKENIZER, MAX_TOKENIZER_BYTES)
-        proto, normalization = proto_from_tokenizer(content)
+        proto, normalization = proto_from_tokenizer(content, as_the_file_says)
     vocabulary = fitting_vocabulary(source.path(TOKENIZER), proto, architecture)
     return _FoundVocabulary(proto, vocabulary, content, normalization)
 
@@ -196,7 +213,7 @@ def _normalization(fields: Mapping[str, Any], layout: SourceLayoutName) -> TextN
     return TextNormalization(True, not fields["keep_accents"], lower_case is None or lower_case, True)
 
 
-def write_tokenizer(
+def write_alberts_tokenizer(
     tokenizer: TokenizerSpec,
     folder: Path,
     layout: SourceLayoutName,
@@ -231,6 +248,8 @@ def write_tokenizer(
         "do_lower_case": normalization.lower_case,
         "split_white_space": normalization.split_white_space,
         "truncate": tokenizer.truncate,
+        "padding_side": tokenizer.padding_side,
+        "truncation_side": tokenizer.truncation_side,
     }
     if auto_map is not None:
         config["auto_map"] = auto_map

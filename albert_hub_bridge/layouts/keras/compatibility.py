@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.checkpoint import Checkpoint, TokenizerFiles
 from albert_hub_bridge.errors import Problem
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
 from albert_hub_bridge.mapping.heads import HEADS, Head
@@ -27,6 +27,35 @@ def unsupported_by_keras(architecture: Architecture, head: Head | None) -> list[
         missing = "sentence-order head" if head.kind == "pretraining" else HEADS[head.kind].description
         problems.append(Problem("unsupported", "head", f"KerasHub's ALBERT has no {missing}"))
     return problems
+
+
+def unsupported_tokenizer(files: TokenizerFiles | None) -> list[Problem]:
+    """Return what of a tokenizer KerasHub cannot hold."""
+    if files is None or not files.beyond_sentencepiece:
+        return []
+    detail = f"expected a SentencePiece vocabulary and nothing else, found {files.beyond_sentencepiece}"
+    return [Problem("unsupported", "tokenizer", detail)]
+
+
+def advice_on_unsupported(checkpoint: Checkpoint, problems: list[Problem]) -> str:
+    """Return what to do about what `unsupported_by_keras` found."""
+    where = {problem.where for problem in problems}
+    options = ["--drop-head (drop_head=True)"] * ("head" in where)
+    if "tokenizer" in where:
+        rest = "leave out the tokenizer" if checkpoint.tokenizer is None else "keep the SentencePiece vocabulary alone"
+        options.append(f"--drop-tokenizer (drop_tokenizer=True) to {rest}")
+    advice = "Convert to the albert_hub layout instead, which can hold it"
+    has_way_out = options and where <= {"head", "tokenizer"}
+    return f"{advice}, or pass {' and '.join(options)}." if has_way_out else f"{advice}."
+
+
+def without_other_tokenizer(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint without what of its tokenizer is no SentencePiece model.
+
+    A SentencePiece vocabulary stays.
+    """
+    files = checkpoint.tokenizer_files
+    return replace(checkpoint, tokenizer_files=None) if files is not None and files.beyond_sentencepiece else checkpoint
 
 
 def with_heads_of_keras(checkpoint: Checkpoint) -> Checkpoint:

@@ -18,7 +18,12 @@ from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, check_tied
 from albert_hub_bridge.layouts.configuration import Configuration, read_configuration
-from albert_hub_bridge.layouts.keras.compatibility import unsupported_by_keras, with_pooler
+from albert_hub_bridge.layouts.keras.compatibility import (
+    advice_on_unsupported,
+    unsupported_by_keras,
+    unsupported_tokenizer,
+    with_pooler,
+)
 from albert_hub_bridge.layouts.keras.files import CONFIG, FILES, METADATA, TASK, TASK_WEIGHTS
 from albert_hub_bridge.layouts.keras.objects import check_objects, policy, serialized
 from albert_hub_bridge.layouts.keras.quantization import check_policy, dequantize, policy_name
@@ -187,9 +192,9 @@ def write_preset(
         TargetError: One weight alone is larger than a shard may be.
         OSError: The system did not write a file, which it names.
     """
-    if problems := unsupported_by_keras(checkpoint.architecture, checkpoint.head):
-        advice = "Convert to the albert_hub layout instead, which can compute it"
-        advice += ", or pass --drop-head (drop_head=True)." if problems[-1].where == "head" else "."
+    problems = unsupported_by_keras(checkpoint.architecture, checkpoint.head)
+    if problems := [*problems, *unsupported_tokenizer(checkpoint.tokenizer_files)]:
+        advice = advice_on_unsupported(checkpoint, problems)
         raise ConfigurationError(checkpoint.folder / CONFIG, "configuration, for KerasHub,", problems, advice)
     checkpoint = with_pooler(checkpoint)
     head = checkpoint.head

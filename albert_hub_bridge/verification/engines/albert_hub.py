@@ -16,6 +16,9 @@ from albert_hub_bridge.verification.engines.common import pack
 from albert_hub_bridge.verification.engines.torch_models import TorchEngine, compute_outputs, set_head_epsilon
 
 
+_SPECIAL = ("pad", "cls", "sep")
+
+
 class AlbertHubEngine(TorchEngine):
     """This package's model, for checkpoints that no installed library can compute."""
 
@@ -31,6 +34,10 @@ class AlbertHubEngine(TorchEngine):
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Tokenize with sentencepiece as KerasHub does, or with `tokenizers` if there is text normalization."""
         return tokenize(self._tokenizer, self._layout, texts) if self._tokenizer is not None else None
+
+    def special_ids(self) -> dict[str, int]:
+        """Return the ids in the vocabulary."""
+        return self._tokenizer.vocabulary.special_ids if self._tokenizer is not None else dict.fromkeys(_SPECIAL, 0)
 
 
 def compute_in_float64(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -23,6 +23,9 @@ class Engine(Protocol):
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Return the ids of each text, without special tokens; None if the checkpoint has no vocabulary."""
 
+    def special_ids(self) -> dict[str, int]:
+        """Return the ids of `pad`, `cls` and `sep` in the checkpoint's tokenizer; 0 where it has no such token."""
+
     def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute the outputs.
 

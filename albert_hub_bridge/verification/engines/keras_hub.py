@@ -48,6 +48,10 @@ class KerasHubEngine:
             return None
         return [[int(index) for index in self._tokenizer(text)] for text in texts]
 
+    def special_ids(self) -> dict[str, int]:
+        """Return what AlbertTokenizer has."""
+        return {name: int(getattr(self._tokenizer, f"{name}_token_id", 0)) for name in ("pad", "cls", "sep")}
+
     def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute with AlbertBackbone, and with the task if there is a head. See `Engine.compute`."""
         with warnings.catch_warnings():

@@ -17,14 +17,14 @@ from sentencepiece import sentencepiece_model_pb2 as proto_types
 from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.layouts.hub.files import TOKENIZER, VOCABULARY
-from albert_hub_bridge.layouts.hub.tokenizer import MAX_TOKENIZER_BYTES
+from albert_hub_bridge.layouts.hub.tokenizer_files import MAX_TOKENIZER_BYTES
 from albert_hub_bridge.mapping.number_commas import splits_number_commas
 from albert_hub_bridge.text import first_few
 
 
 def spiece_model_alone(checkpoint: Checkpoint) -> TokenizerSpec | None:
     """Return the tokenizer of a repository for transformers without `tokenizer.json`; None for all others."""
-    if checkpoint.layout != "transformers" or (checkpoint.folder / TOKENIZER).is_file():
+    if checkpoint.layout != "transformers" or checkpoint.tokenizer_files is not None:
         return None
     return checkpoint.tokenizer
 

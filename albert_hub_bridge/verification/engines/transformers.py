@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.mapping.heads import HEADS
 from albert_hub_bridge.verification.engines.spiece_model import spiece_model_alone, tokenizer_with_albert_rules
 from albert_hub_bridge.verification.engines.torch_models import TorchEngine
@@ -32,8 +34,8 @@ class TransformersEngine(TorchEngine):
             self._tokenizer: Any = None
             if (alone := spiece_model_alone(checkpoint)) is not None:
                 self._tokenizer = tokenizer_with_albert_rules(alone)
-            elif checkpoint.tokenizer is not None:
-                self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            elif checkpoint.has_tokenizer:
+                self._tokenizer = load_tokenizer(checkpoint)
         super().__init__(encoder, model, head)
         package = f" with albert_hub_bridge {__version__}" if checkpoint.layout == "albert_hub" else ""
         self.name = f"transformers {transformers.__version__} {type(model).__name__}{package}"
@@ -45,8 +47,11 @@ class TransformersEngine(TorchEngine):
         """
         if self._tokenizer is None:
             return None
-        rows = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [list(row) for row in rows]
+        return token_ids(self._tokenizer, texts)
+
+    def special_ids(self) -> dict[str, int]:
+        """Return the ids of `pad`, `cls` and `sep`; 0 where the repository's tokenizer has none."""
+        return {name: getattr(self._tokenizer, f"{name}_token_id", None) or 0 for name in ("pad", "cls", "sep")}
 
     def classify(self, text: str) -> list[dict[str, Any]]:
         """Return the label and the score that the pipeline for text classification gives to a text."""
@@ -58,6 +63,38 @@ class TransformersEngine(TorchEngine):
             )
             found: list[dict[str, Any]] = classifier(text)
         return found
+
+
+def load_tokenizer(checkpoint: Checkpoint, folder: Path | None = None) -> Any:
+    """Load the tokenizer of a repository as a user does, with AutoTokenizer.
+
+    Args:
+        checkpoint: What was read from the repository, or written into it.
+        folder: The repository, if it is not the folder that the checkpoint was read from.
+
+    Raises:
+        EngineError: transformers does not load it.
+    """
+    import transformers
+
+    # Absolute: transformers takes `user/repo` for a repository on the Hub.
+    path = os.path.abspath(folder or checkpoint.folder)
+    try:
+        with _quiet(transformers):
+            return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # each tokenizer has exceptions of its own
+        raise EngineError(f"{path} fails in its own library: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # panics of the tokenizers library are not an Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise EngineError(f"{path} fails in its own library: {error}") from error
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of each text, without special tokens. Special tokens in a text are ordinary text."""
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    rows = tokenizer(list(texts), **options)["input_ids"]
+    return [list(row) for row in rows]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,7 +96,7 @@ def test_record_and_card_mention_the_pooling(preset: Path, tmp_path: Path) -> No
     card(folder)
     assert (folder / "README.md").read_text() == text
     (folder / "1_Pooling" / "config.json").write_text("{}")
-    assert "since then: {'1_Pooling/config.json': 'changed'}" in str(inspect(folder).made_by)
+    assert "since then: 1_Pooling/config.json (changed)" in str(inspect(folder).made_by)
     convert(preset, folder, to="albert_hub", overwrite=True)
     assert not any((folder / name).exists() for name in POOLING_FILES)
 
@@ -203,18 +204,71 @@ def test_a_head_is_dropped_on_request(
 _OLD_POOLING = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
 
 
-@pytest.mark.parametrize("to", ["keras", "albert_hub", "transformers"])
-def test_pooling_of_a_source_has_a_note(to: LayoutName, preset: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "theirs"
-    convert(preset, tmp_path / "ours", to="transformers", sentence_transformers="mean")
-    model = sentence_transformers.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
-    model.append(sentence_transformers.sentence_transformer.modules.Normalize())
+def _other_model(folder: Path, source: Path, *modules: Any) -> Any:
+    """Save the model that sentence-transformers makes of a repository and more modules, and return it."""
+    model = sentence_transformers.SentenceTransformer(str(source), device="cpu")
+    for module in modules:
+        model.append(module)
+    model.max_seq_length = 9
     model.save(str(folder))
-    report = convert(folder, tmp_path / "target", to=to)
-    assert "a model for sentence-transformers (Transformer, Pooling, Normalize, pooling mean)" in str(report.notes)
-    assert "Files that were not converted: 2_Normalize/config.json, README.md." in report.notes
+    return model
+
+
+@pytest.mark.parametrize("to", ["albert_hub", "transformers"])
+def test_modules_of_a_source_are_carried_over(to: LayoutName, preset: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    modules = sentence_transformers.sentence_transformer.modules
+    convert(preset, tmp_path / "ours", to="transformers", sentence_transformers="mean")
+    dense = modules.Dense(32, 8)
+    model = _other_model(tmp_path / "theirs", tmp_path / "ours", dense, modules.Normalize())
+    report = convert(tmp_path / "theirs", tmp_path / "target", to=to)
+    assert report.sentence_transformers == "mean"
+    description = "Transformer, Pooling, Dense, Normalize, pooling mean"
+    assert f"It is a model for sentence-transformers ({description})." in report.notes
+    found = sentence_transformers.SentenceTransformer(str(tmp_path / "target"), device="cpu")
+    assert found.max_seq_length == 9
+    torch.testing.assert_close(found.encode(TEXTS), model.encode(TEXTS), **CLOSE)
+    assert found.encode(TEXTS).shape == (len(TEXTS), 8)
+
+    report = convert(tmp_path / "theirs", tmp_path / "keras", to="keras")
+    assert report.sentence_transformers is None
+    assert "KerasHub is not for sentence-transformers" in str(report.notes)
+    report = convert(tmp_path / "theirs", tmp_path / "cls", to=to, sentence_transformers="cls")
+    assert report.sentence_transformers == "cls"
+    assert not (tmp_path / "cls" / "2_Dense").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "obstacle"),
+    [
+        (lambda folder, rows: rows[1].update(type="their_code.Pooling"), "their_code.Pooling is code of the source"),
+        (lambda folder, rows: rows[1].update(path="../1_Pooling"), "../1_Pooling is a module that this package does"),
+        (
+            lambda folder, rows: (folder / "1_Pooling" / "pytorch_model.bin").write_bytes(b"x"),
+            "1_Pooling/pytorch_model.bin is a pickle",
+        ),
+    ],
+)
+def test_modules_that_are_not_carried_over_are_named(
+    change: Callable[[Path, list[dict[str, Any]]], object], obstacle: str, preset: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "theirs"
+    convert(preset, folder, to="transformers", sentence_transformers="mean")
+    rows = json.loads((folder / "modules.json").read_text())
+    change(folder, rows)
+    (folder / "modules.json").write_text(json.dumps(rows))
+    report = convert(folder, tmp_path / "target", to="transformers")
+    assert f"were not converted, because {obstacle}" in str(report.notes)
+    assert report.sentence_transformers is None
     assert not (tmp_path / "target" / "modules.json").exists()
 
+
+_OLD_POOLING = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+
+
+def test_the_pooling_of_a_source_has_a_note(preset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    convert(preset, folder, to="transformers", sentence_transformers="mean")
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(_OLD_POOLING))
     assert "pooling cls_token)" in str(inspect(folder).notes)
     (folder / "modules.json").write_text('{"idx": 0}')

@@ -1,0 +1,107 @@
+"""Compare the ids of the sample texts before and after a conversion, with the libraries of both layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, SourceLayoutName
+from albert_hub_bridge.errors import EngineError
+from albert_hub_bridge.layouts.hub.files import TOKENIZER
+from albert_hub_bridge.layouts.tokenize import tokenize
+from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
+
+
+_PAIR = ("a first text", "and a second")
+
+
+@dataclass(frozen=True, slots=True)
+class IdComparison:
+    """What a conversion changes of the ids.
+
+    Args:
+        changed: Number of sample texts that have other ids than in the source; None if that was not compared.
+        notes: Notes for the report.
+    """
+
+    changed: int | None
+    notes: Sequence[str] = ()
+
+
+def compare_ids(source: Checkpoint, target: Checkpoint, to: LayoutName, folder: Path) -> IdComparison:
+    """Compare a source with its conversion.
+
+    Args:
+        source: As it was read.
+        target: As it was written.
+        to: The layout of the target.
+        folder: Where it was written.
+    """
+    if not (source.has_tokenizer and target.has_tokenizer):
+        return IdComparison(None)
+    if source.tokenizer_files is None:
+        before, after = (_ids_of(each, layout) for each, layout in ((source, source.layout), (target, to)))
+        return IdComparison(_count(before, after))
+    return _compare_with_transformers(source, target, to, folder)
+
+
+def _compare_with_transformers(source: Checkpoint, target: Checkpoint, to: LayoutName, folder: Path) -> IdComparison:
+    """Compare the conversion of a repository with what transformers makes of the repository."""
+    # These take seconds to import, which the conversion of a preset does not need.
+    from albert_hub_bridge.verification.engines.transformers import load_tokenizer, token_ids
+
+    try:
+        before = load_tokenizer(source)
+    except EngineError as error:
+        return IdComparison(None, [f"The ids were not compared, because transformers does not load them: {error}"])
+    ids = token_ids(before, SAMPLE_TEXTS)
+    is_carried = target.tokenizer_files is not None and target.tokenizer_files.fit(to)
+    after = load_tokenizer(target, folder) if is_carried else None
+    others = token_ids(after, SAMPLE_TEXTS) if after is not None else _ids_of(target, to)
+    notes = [*_other_version(source, ids, is_carried), *_segments(before, after, to)]
+    return IdComparison(_count(ids, others), notes)
+
+
+def _ids_of(checkpoint: Checkpoint, layout: SourceLayoutName) -> list[list[int]]:
+    return tokenize(checkpoint.tokenizer, layout, SAMPLE_TEXTS) if checkpoint.tokenizer is not None else []
+
+
+def _count(ids: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> int:
+    return sum(list(one) != list(other) for one, other in zip(ids, others, strict=True))
+
+
+def _other_version(source: Checkpoint, ids: Sequence[Sequence[int]], is_carried: bool) -> Iterator[str]:
+    """Note how many texts have other ids in transformers 4, which runs `tokenizer.json` as it is."""
+    import transformers
+    from tokenizers import Tokenizer
+
+    files = source.tokenizer_files
+    if source.layout != "transformers" or files is None or TOKENIZER not in files.contents:
+        return
+    pipeline = Tokenizer.from_str(files.contents[TOKENIZER].decode())
+    pipeline.no_truncation()
+    pipeline.no_padding()
+    pipeline.encode_special_tokens = True
+    others = [each.ids for each in pipeline.encode_batch(list(SAMPLE_TEXTS), add_special_tokens=False)]
+    if changed := _count(ids, others):
+        yield (
+            f"{changed} of {len(SAMPLE_TEXTS)} sample texts have other ids in transformers 4, which runs {TOKENIZER}, "
+            f"than in transformers {transformers.__version__}, which builds {files.class_name}'s own pipeline. "
+            f"The target keeps {'both' if is_carried else 'the latter'}."
+        )
+
+
+def _segments(before: Any, after: Any, to: LayoutName) -> Iterator[str]:
+    """Note that transformers 5 gives no segment ids for a pair, which ALBERT was trained with."""
+    import transformers
+
+    if "token_type_ids" in before(*_PAIR):
+        return
+    if after is not None:
+        where = "As in the source, both texts of a pair are in segment 0 in the target"
+    else:
+        library = "KerasHub" if to == "keras" else "The target"
+        where = f"{library} puts the second text of a pair into segment 1, as ALBERT was trained. In the source it is 0"
+    yield f"{where}: transformers {transformers.__version__} gives no token_type_ids. transformers 4 gives them."
