@@ -257,7 +257,8 @@ def convert(
     quiet: Quiet = False,
 ) -> None:
     """Convert a preset or repository to another layout."""
-    with errors_as_messages(as_json, _interrupted(target)), console.progress_bar(hidden=as_json) as progress:
+    progress_bar = partial(console.progress_bar, hidden=as_json)
+    with errors_as_messages(as_json, _interrupted(target)):
         options = ConvertOptions(
             to,
             normalize,
@@ -274,11 +275,13 @@ def convert(
         )
         push_options = PushOptions(private or None, revision, create_pr, message)
         if "://" in target:
-            url = convert_and_push(options, source, target, push_options, progress=progress)
+            stages = console.stages_of_verification
+            url = convert_and_push(options, source, target, push_options, converting=progress_bar, verifying=stages)
             console.print_url(url, as_json)
             return
         push_options.check_unused(target)
-        report = convert_with(options, source, target, overwrite=overwrite, progress=progress)
+        with progress_bar() as progress:
+            report = convert_with(options, source, target, overwrite=overwrite, progress=progress)
     console.print_report(report, as_json)
     if not as_json:
         console.print_next_command("verify", source, target, *(["--allow-pickle"] if allow_pickle else []))
@@ -359,7 +362,7 @@ def verify(
         if target is None:
             report = check(source)
         else:
-            with console.status("Loading and computing both sides"):
+            with console.stages_of_verification() as stages:
                 report, recorded = verify_and_record(
                     source,
                     target,
@@ -367,6 +370,7 @@ def verify(
                     tolerance=tolerance,
                     allow_pickle=allow_pickle,
                     accept_changes=accept_changes,
+                    progress=stages,
                 )
     console.print_report(report, as_json)
     if target is not None and not as_json:

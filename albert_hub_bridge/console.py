@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,16 @@ from typing import Any
 import typer
 from rich import markup
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from albert_hub_bridge.commands.recording import Recorded, why_not_recorded
@@ -26,6 +37,7 @@ from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.provenance.record import VocabularySummary
 from albert_hub_bridge.text import first_few, one_line, printable
+from albert_hub_bridge.verification.progress import STAGES, Stage, StageProgress, ignore_progress
 from albert_hub_bridge.verification.report import Verification
 
 
@@ -39,6 +51,14 @@ _LAYOUTS = {
     "albert_hub": "a Hub repository in the albert_hub layout",
     "transformers": "a Hub repository in the transformers layout",
     "google": "Google's original release",
+}
+_STAGES: Mapping[Stage, str] = {
+    "reading": "reading both sides",
+    "tensors": "comparing tensors",
+    "reference": "computing in float64",
+    "loading": "loading both libraries",
+    "engines": "computing generated inputs",
+    "texts": "computing texts",
 }
 INTERRUPTED = "Interrupted; nothing was changed."
 _COLORS = {"passed": "green", "failed": "red", "not measured": "yellow"}
@@ -82,9 +102,59 @@ def progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def status(text: str) -> AbstractContextManager[object]:
-    """Show that something is computed, on a terminal."""
-    return nullcontext() if out.quiet else err.status(text)
+@contextmanager
+def stages_of_verification() -> Iterator[StageProgress]:
+    """Show the stages of a verification, and yield a function that takes them.
+
+    A terminal shows a bar with the time left for the stage. Elsewhere each stage is a line on the standard error. What
+    other libraries log or warn of meanwhile is not shown: the report has what matters of it.
+    """
+    with _without_notices_of_libraries():
+        if out.quiet:
+            yield ignore_progress
+        elif err.is_terminal:
+            with _bar_of_stages() as progress:
+                yield progress
+        else:
+            yield _print_stage
+
+
+@contextmanager
+def _bar_of_stages() -> Iterator[StageProgress]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(15), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        shown: dict[Stage, TaskID] = {}
+
+        def show(stage: Stage, done: int, total: int) -> None:
+            if stage not in shown:
+                for task in shown.values():
+                    bar.remove_task(task)
+                shown.clear()
+                shown[stage] = bar.add_task(_stage_in_words(stage), total=total if total > 1 else None)
+            bar.update(shown[stage], completed=done)
+
+        yield show
+
+
+def _print_stage(stage: Stage, done: int, _total: int) -> None:
+    if not done:
+        err.print(_stage_in_words(stage))
+
+
+def _stage_in_words(stage: Stage) -> str:
+    return f"{STAGES.index(stage) + 1}/{len(STAGES)} {_STAGES[stage]}"
+
+
+@contextmanager
+def _without_notices_of_libraries() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def print_json(content: dict[str, Any]) -> None:

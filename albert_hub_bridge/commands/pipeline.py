@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from albert_hub_bridge.checkpoint import Progress
@@ -11,6 +14,7 @@ from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.commands.publish import PushOptions, push_with
 from albert_hub_bridge.commands.verify import verify_and_record
 from albert_hub_bridge.errors import TargetError
+from albert_hub_bridge.verification.progress import StageProgress, ignore_progress
 
 
 def convert_and_push(
@@ -19,7 +23,8 @@ def convert_and_push(
     target: str,
     push_options: PushOptions,
     *,
-    progress: Progress | None = None,
+    converting: Callable[[], AbstractContextManager[Progress | None]] = nullcontext,
+    verifying: Callable[[], AbstractContextManager[StageProgress | None]] = nullcontext,
 ) -> str:
     """Convert into a temporary folder, verify the result and push it.
 
@@ -28,7 +33,8 @@ def convert_and_push(
         source: As for `convert`.
         target: As for `push`.
         push_options: Of the push.
-        progress: As for `convert`.
+        converting: Opens what shows the progress of the conversion, as `convert` reports it.
+        verifying: Opens what shows the stages of the verification, as `verify` reports them.
 
     Returns:
         The address of the pushed repository or model.
@@ -40,12 +46,16 @@ def convert_and_push(
     push_options.check(target)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / target.rpartition("/")[2]
-        convert_with(options, source, folder, progress=progress)
-        report, _ = verify_and_record(source, folder, allow_pickle=options.allow_pickle)
+        with converting() as progress:
+            convert_with(options, source, folder, progress=progress)
+        with verifying() as stages:
+            report, _ = verify_and_record(
+                source, folder, allow_pickle=options.allow_pickle, progress=stages or ignore_progress
+            )
         if not report.passed:
             raise TargetError(
                 f"Nothing was pushed, because the converted model differs from {source}. Convert it to a folder and "
-                f"look at the differences: albert-hub-bridge verify {source} FOLDER. If they are intended, push the "
-                "folder with --no-verify. Its card contains the result."
+                f"look at the differences: albert-hub-bridge verify {shlex.quote(str(source))} FOLDER. If they are "
+                "intended, push the folder with --no-verify. Its card contains the result."
             )
         return push_with(push_options, folder, target)

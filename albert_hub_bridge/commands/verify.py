@@ -15,6 +15,7 @@ from albert_hub_bridge.layouts.registry import is_checkpoint_file, pull
 from albert_hub_bridge.provenance.integrity import FilesCheck, check_files
 from albert_hub_bridge.provenance.record import PICTURE, RECORD
 from albert_hub_bridge.verification import run
+from albert_hub_bridge.verification.progress import StageProgress, ignore_progress
 from albert_hub_bridge.verification.report import Verification
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
@@ -33,6 +34,7 @@ def verify(
     allow_pickle: bool = ...,
     record: bool = ...,
     accept_changes: bool = ...,
+    progress: StageProgress = ...,
 ) -> Verification: ...
 
 
@@ -45,6 +47,7 @@ def verify(
     allow_pickle: bool = False,
     record: bool = False,
     accept_changes: bool = False,
+    progress: StageProgress = ignore_progress,
 ) -> Verification | FilesCheck:
     """Verify that two presets or repositories are the same model; or, as `check`, that one is still what was converted.
 
@@ -61,6 +64,8 @@ def verify(
             `push` needs it. If `source` is not the recorded source, or `target` was changed, a warning says so.
         accept_changes: With `record`: whether to record the target as it is now, if it passed, although it was changed
             since its conversion.
+        progress: Is called with the name of a stage, the work done in it and the work in all, when the stage begins and
+            while it runs.
 
     Returns:
         The report. It is true if the verification passed.
@@ -72,7 +77,7 @@ def verify(
     """
     if target is None:
         return check(source)
-    report = run.verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle)
+    report = run.verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle, progress=progress)
     if record:
         folder = pull(source).folder
         recorded = record_verification(Path(target), report, folder, accept_changes=accept_changes)
@@ -110,6 +115,7 @@ def verify_and_record(
     tolerance: float = 1e-5,
     allow_pickle: bool = False,
     accept_changes: bool = False,
+    progress: StageProgress = ignore_progress,
 ) -> tuple[Verification, Recorded]:
     """Compare two folders as `verify` does, and record the result in the target.
 
@@ -120,6 +126,7 @@ def verify_and_record(
         tolerance: As for `verify`.
         allow_pickle: As for `verify`.
         accept_changes: As for `record_verification`.
+        progress: As for `verify`.
 
     Returns:
         The report, and whether it was recorded, or why not. See `record_verification`.
@@ -128,7 +135,7 @@ def verify_and_record(
         AlbertHubBridgeError: As `verify`; or the file of texts does not exist, is empty or is not UTF-8.
     """
     texts = SAMPLE_TEXTS if texts_file is None else _read_texts(texts_file)
-    report = run.verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle)
+    report = run.verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle, progress=progress)
     return report, record_verification(Path(target), report, pull(source).folder, accept_changes=accept_changes)
 
 

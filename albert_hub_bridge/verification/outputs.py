@@ -7,17 +7,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from albert_hub_bridge.verification.generated_inputs import SHORT, generate_probes, probe_of_every_padding
+from albert_hub_bridge.verification.progress import StageProgress, ignore_progress, with_progress
 from albert_hub_bridge.verification.report import Check
 from albert_hub_bridge.verification.side import Side
 
 
-def check_outputs(source: Side, target: Side, limit: float) -> Check:
+def check_outputs(source: Side, target: Side, limit: float, progress: StageProgress = ignore_progress) -> Check:
     """Compare the outputs of both engines in float32 on generated inputs.
 
     Args:
         source: The source.
         target: The target. Its architecture computes the same function as the source's.
         limit: The largest absolute difference that passes.
+        progress: As for `verify`.
     """
     engines = source.engine, target.engine
     architecture = source.checkpoint.architecture
@@ -27,7 +29,8 @@ def check_outputs(source: Side, target: Side, limit: float) -> Check:
     largest: dict[str, tuple[float, str]] = {}  # the largest difference of each output, and the row that has it
     padding_gap = 0.0
     first = probe_of_every_padding(*sizes, min(SHORT, max_length))
-    for probe in (first, *generate_probes(*sizes, max_length)):
+    probes = [first, *generate_probes(*sizes, max_length)]
+    for probe in with_progress(probes, "engines", progress, lambda each: each.inputs["token_ids"].size):
         outputs = [engine.compute(probe.inputs, with_head=probe is first) for engine in engines]
         for name, gaps in row_differences(*outputs).items():
             for gap, row, mask in zip(gaps.tolist(), probe.rows, probe.inputs["padding_mask"], strict=True):

@@ -24,6 +24,7 @@ from albert_hub_bridge.verification.engines.common import Engine
 from albert_hub_bridge.verification.engines.spiece_model import note_on_spiece_model
 from albert_hub_bridge.verification.example import example_output
 from albert_hub_bridge.verification.outputs import check_outputs
+from albert_hub_bridge.verification.progress import StageProgress, ignore_progress
 from albert_hub_bridge.verification.reference import check_reference
 from albert_hub_bridge.verification.report import NOT_COMPARABLE, Verification
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
@@ -43,6 +44,7 @@ def verify(
     texts: Sequence[str] = SAMPLE_TEXTS,
     tolerance: float = 1e-5,
     allow_pickle: bool = False,
+    progress: StageProgress = ignore_progress,
 ) -> Verification:
     """Verify that two presets or repositories are the same model.
 
@@ -67,6 +69,7 @@ def verify(
         texts: The texts to compare. At least one.
         tolerance: Largest absolute difference of outputs that passes on texts. On generated inputs, five times as much.
         allow_pickle: Whether to read weights that are pickled. The library of that side reads them too.
+        progress: Is called with a stage, the work done in it, and the work in all, when the stage begins and later.
 
     Returns:
         The report.
@@ -78,6 +81,7 @@ def verify(
     """
     if not texts:
         raise ValueError("verify needs at least one text.")
+    progress("reading", 0, 1)
     with (
         read_checkpoint(pull(source).folder, allow_pickle=allow_pickle) as whole_source,
         read_checkpoint(pull(target).folder, allow_pickle=allow_pickle) as target_read,
@@ -92,12 +96,17 @@ def verify(
             allowed.append(LABELS)
             notes.append(renamed)
         settings = check_settings(source_read, target_read, allowed)
-        tensors = check_tensors(source_read, target_read)
+        tensors = check_tensors(source_read, target_read, progress)
+        progress("reference", 0, 1)
         reference = check_reference(source_read, target_read) if comparable else NOT_COMPARABLE
+        progress("loading", 0, 1)
         source_side, target_side = _open_sides(source_read, target_read)
     if epsilons:
         notes.append(_use_one_epsilon(source_side.engine, target_side.engine, *epsilons))
-    outputs = check_outputs(source_side, target_side, PROBE_FACTOR * tolerance) if comparable else NOT_COMPARABLE
+    outputs = NOT_COMPARABLE
+    if comparable:
+        outputs = check_outputs(source_side, target_side, PROBE_FACTOR * tolerance, progress)
+    progress("texts", 0, 1)
     notes += [note for side in (source_side, target_side) if (note := note_on_spiece_model(side.checkpoint, texts))]
     on_texts = check_texts(source_side, target_side, texts, tolerance, comparable)
     return Verification(

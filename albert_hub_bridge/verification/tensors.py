@@ -10,6 +10,7 @@ import numpy as np
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
 from albert_hub_bridge.mapping.weights import POOLER, WeightRule
+from albert_hub_bridge.verification.progress import StageProgress, ignore_progress, with_progress
 from albert_hub_bridge.verification.report import Check
 
 
@@ -27,7 +28,7 @@ class TensorsCheck(Check):
     different_tensors: Sequence[str] = ()
 
 
-def check_tensors(source: Checkpoint, target: Checkpoint) -> TensorsCheck:
+def check_tensors(source: Checkpoint, target: Checkpoint, progress: StageProgress = ignore_progress) -> TensorsCheck:
     """Compare the bits of all tensors, in the source's layout.
 
     The target's tensors are moved to the source's layout with the weight table. The source's tensors are read as its
@@ -39,7 +40,7 @@ def check_tensors(source: Checkpoint, target: Checkpoint) -> TensorsCheck:
     rules = {rule.albert_hub: rule for side in (source, target) for rule in (*side.encoder_rules, *side.head_rules)}
     different = _mapping_problems(source, "source", rules) | _mapping_problems(target, "target", rules)
     absent, num_values = [], 0
-    for name, rule in rules.items():
+    for name, rule in with_progress([*rules.items()], "tensors", progress):
         source_weight, target_weight = source.weights.get(name), target.weights.get(name)
         if source_weight is not None and target_weight is not None:
             num_values += int(np.prod(source_weight.shape))
