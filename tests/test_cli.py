@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from albert_hub_bridge import __version__
 from albert_hub_bridge.cli import app
+from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 from conversion.sample import write_sample_preset
 
 
@@ -53,7 +54,7 @@ def test_json_reports(sample: Path, tmp_path: Path) -> None:
         assert result.exit_code == 0
         report = json.loads(result.stdout)
         assert report.get("passed", True) is True
-    assert report["texts"] == 8
+    assert report["texts"] == len(SAMPLE_TEXTS)
     result = runner.invoke(app, ["inspect", str(tmp_path / "nowhere"), "--json"])
     assert result.exit_code == 2
     assert "does not exist" in json.loads(result.stdout)["error"]
