@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from albert_hub_bridge.checkpoint import DroppedTensor, LayoutName, SourceLayoutName
-from albert_hub_bridge.layouts.layout import Pooling
+from albert_hub_bridge.document import Block, Document, escape
+from albert_hub_bridge.layouts.layout import DESCRIPTIONS, Pooling
+from albert_hub_bridge.layouts.losses import show_losses
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.provenance.record import VocabularySummary
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(Document):
     """The content of a preset or repository.
 
     Args:
@@ -47,13 +49,27 @@ class Inspection:
     notes: Sequence[str]
     made_by: str | None = None
 
+    def blocks(self) -> Iterator[Block]:
+        """Yield what the report shows."""
+        settings = self.architecture.keras_arguments | self.architecture.differences_from_keras
+        facts = {name: str(value) for name, value in settings.items()}
+        facts["parameters"] = f"{self.parameters:,} in {self.tensors} tensors"
+        facts["size"] = f"{self.bytes / 1e6:,.1f} MB, {self.dtype}"
+        if self.made_by is not None:
+            facts["made by"] = escape(self.made_by)
+        facts["head"] = escape(self.head or "none")
+        facts |= _vocabulary_facts(self.vocabulary) if self.vocabulary is not None else {"vocabulary": "none"}
+        yield f"[bold]{escape(self.source)}[/]: {DESCRIPTIONS[self.layout]}"
+        yield facts
+        yield from show_losses(self.dropped, self.ignored, self.notes)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(Document):
     """What was converted, and what was not.
 
     Args:
@@ -90,6 +106,36 @@ class Conversion:
     ignored: Sequence[IgnoredKey]
     notes: Sequence[str]
 
+    def blocks(self) -> Iterator[Block]:
+        """Yield what the report shows."""
+        source, target = escape(self.source.source), escape(self.target)
+        size = f"{self.source.parameters:,} parameters, {self.dtype}" + (f", {escape(self.head)}" if self.head else "")
+        yield f"[bold]{source}[/] ({self.source.layout}) to [bold]{target}[/] ({self.layout}): {size}"
+        lines = []
+        if self.tokenizer is not None:
+            lines.append(f"The tokenizer is the source's own, a {escape(self.tokenizer)}.")
+        elif self.text_normalization is not None:
+            origin = escape(str(self.text_normalization_from))
+            lines.append(f"Text normalization of the target: {escape(self.text_normalization)} ({origin}).")
+        if self.changed_texts is not None:
+            lines.append(f"{self.changed_texts} of {self.sample_size} sample texts have other ids than in the source.")
+        if lines:
+            yield " ".join(lines)
+        yield from show_losses(self.dropped, self.ignored, self.notes)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report for JSON."""
         return asdict(self)
+
+
+def _vocabulary_facts(vocabulary: VocabularySummary) -> dict[str, str]:
+    inside = " (in the vocabulary)" if vocabulary.normalization_in_vocabulary else ""
+    normalization = f"{vocabulary.text_normalization}{inside} ({vocabulary.text_normalization_from})"
+    length = vocabulary.sequence_length or "not defined"
+    facts = {
+        "text normalization": escape(normalization),
+        "vocabulary": escape(f"{vocabulary.pieces:,} pieces, normalization {vocabulary.normalization}"),
+    }
+    if vocabulary.splits_numbers is not None:
+        facts["1984,"] = "a number and a comma" if vocabulary.splits_numbers else "a number with a comma: one piece"
+    return facts | {"packing": f"sequence length {length}, pairs truncated {vocabulary.truncate}"}

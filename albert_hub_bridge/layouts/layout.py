@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,14 @@ from albert_hub_bridge.layouts.files import FileRow
 
 
 Pooling = Literal["mean", "cls"]  # of sentence-transformers: how the states of tokens become one vector
+
+# What a folder of a layout is, in a sentence.
+DESCRIPTIONS: Mapping[SourceLayoutName, str] = {
+    "keras": "a KerasHub preset",
+    "albert_hub": "a Hub repository in the albert_hub layout",
+    "transformers": "a Hub repository in the transformers layout",
+    "google": "Google's original release",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from albert_hub_bridge.checkpoint import DroppedTensor, LayoutName
+from albert_hub_bridge.document import Block, Document, escape
+from albert_hub_bridge.layouts.layout import DESCRIPTIONS
+from albert_hub_bridge.layouts.losses import show_losses
 from albert_hub_bridge.mapping.configs import IgnoredKey
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterConversion:
+class AdapterConversion(Document):
     """The report of a conversion.
 
     Args:
@@ -33,6 +36,13 @@ class AdapterConversion:
     dropped: Sequence[DroppedTensor]
     ignored: Sequence[IgnoredKey]
     notes: Sequence[str]
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield what the report shows."""
+        ranks = sorted(set(self.ranks.values()))
+        yield f"[bold]{escape(self.target)}[/]: a LoRA adapter for {DESCRIPTIONS[self.layout]}"
+        yield f"{len(self.ranks)} layers, rank {' to '.join(map(str, dict.fromkeys((ranks[0], ranks[-1]))))}"
+        yield from show_losses(self.dropped, self.ignored, self.notes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.disk.checksums import sha256_of
+from albert_hub_bridge.document import Block, Document, escape
 from albert_hub_bridge.errors import CheckpointError, SourceError
 from albert_hub_bridge.layouts.registry import open_source, read_checkpoint
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
 from albert_hub_bridge.provenance.record import CARD, PICTURE, RECORD, ConversionRecord, FileDigest, read_record
+from albert_hub_bridge.text import first_few
 
 
 @dataclass(frozen=True, slots=True)
-class FilesCheck:
+class FilesCheck(Document):
     """Whether a converted folder is still what its own `conversion.json` says.
 
     Args:
@@ -45,6 +47,22 @@ class FilesCheck:
     def passed(self) -> bool:
         """Whether every file and tensor is unchanged, and no file was added that libraries would read."""
         return not self.changes and not self.different_tensors
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield what the report shows."""
+        yield f"[bold]{escape(self.folder)}[/]: {escape(self.made_by)}"
+        if self.changes:
+            yield {name: f"[red]{change}[/]" for name, change in self.changes.items()}
+        if self.different_tensors:
+            yield f"[red]Changed tensors:[/] {escape(first_few(self.different_tensors, 10))}"
+        if self.others:
+            others = escape(", ".join(self.others))
+            yield f"[yellow]Not in conversion.json, and not part of a preset or repository:[/] {others}"
+        if self.passed:
+            yield f"[bold green]PASSED: all {self.files} files and {self.tensors} tensors are unchanged.[/]"
+        else:
+            changed = f"{len(self.changes)} files and {len(self.different_tensors)} tensors"
+            yield f"[bold red]FAILED: {changed} were changed since the conversion.[/]"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as data for JSON."""

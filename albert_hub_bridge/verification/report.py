@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from typing import Any, Literal
 
+from albert_hub_bridge.document import Block, Document, escape
+from albert_hub_bridge.layouts.losses import show_notes
+from albert_hub_bridge.provenance.picture import draw_parity
+
 
 Outcome = Literal["passed", "failed", "not measured"]
+
+_COLORS = {"passed": "green", "failed": "red", "not measured": "yellow"}
+_MAX_FAILURES = 10  # of one check, in what is shown; `as_dict` has all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +62,7 @@ NOT_COMPARABLE = Check(not_measured=("the architectures differ: there is nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
+class Verification(Document):
     """The verification report of a source and a target.
 
     Args:
@@ -111,6 +118,35 @@ class Verification:
     def passed(self) -> bool:
         """Whether no check failed."""
         return not self.failed_checks
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield what the report shows."""
+        facts = {
+            "source": escape(f"{self.source}, computed by {self.source_engine}"),
+            "target": escape(f"{self.target}, computed by {self.target_engine}"),
+        }
+        for name, check in self.checks.items():
+            summary = f": {escape(check.describe())}" if check.summary else ""
+            lines = [f"[{_COLORS[check.outcome]}]{check.outcome}[/]{summary}"]
+            lines += [f"[red]{escape(failure)}[/]" for failure in check.failures[:_MAX_FAILURES]]
+            if more := len(check.failures[_MAX_FAILURES:]):
+                lines.append(f"[red]and {more} more[/]")
+            lines += [f"[yellow]not measured: {escape(what)}[/]" for what in check.not_measured]
+            facts[name] = "\n".join(lines)
+        yield facts
+        yield from show_notes(self.notes)
+        if self.first_difference is not None:
+            yield {f"first text with other ids, {k}": escape(repr(v)) for k, v in self.first_difference.items()}
+        if self.passed:
+            yield "[bold green]PASSED: source and target match.[/]"
+        else:
+            failed = ", ".join(self.failed_checks)
+            yield f"[bold red]FAILED: source and target differ. Failed checks: {failed}.[/]"
+
+    def picture(self) -> tuple[bytes, str] | None:
+        """Return the difference after each layer as a PNG, if it was measured and matplotlib is installed."""
+        png = draw_parity(self.as_dict())
+        return None if png is None else (png, "The largest difference after each layer")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values. NaN and infinity become None."""
