@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,17 @@ from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, Voc
 
 LayoutName = Literal["keras", "albert_hub", "transformers"]
 SourceLayoutName = Literal["keras", "albert_hub", "transformers", "google"]
+# Why a tensor was dropped.
+OPTIMIZER = "the optimizer's state"
+BUFFER = "a buffer, not a parameter: counts 0, 1, 2, ..."
+COPY = "a copy of "  # and the name of the tensor
+DROPPED_HEAD = "its head is dropped"
+DROPPED_UNKNOWN = "no ALBERT has it, and --drop-unknown names it"
+_UNKNOWN_ADVICE = (
+    "Leave out a head with --drop-head (drop_head=True). If the model does not need the other tensors, name each with "
+    "--drop-unknown NAME (drop_unknown=[...]). Or download the source again."
+)
+
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
@@ -40,6 +52,16 @@ class DroppedTensor:
     name: str
     shape: tuple[int, ...]
     reason: str
+
+
+def is_loss(reason: str) -> bool:
+    """Return whether something is lost with a tensor that was dropped for this reason."""
+    return reason not in (OPTIMIZER, BUFFER) and not reason.startswith(COPY)
+
+
+def count_by_reason(reasons: Iterable[str]) -> str:
+    """Return how many tensors were dropped for each reason: "the optimizer's state (56), a copy of x (1)"."""
+    return ", ".join(f"{reason} ({count})" for reason, count in Counter(reasons).items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,8 +333,40 @@ def match_weights(
             if name in found and found[name].dtype in dtypes - {common}
         ]
     if problems:
-        raise WeightsError(file, "weights", problems)
+        only_unknown = all(problem.kind == "unexpected" for problem in problems)
+        raise WeightsError(file, "weights", problems, _UNKNOWN_ADVICE if only_unknown else "")
     return weights
+
+
+def leave_out(
+    file: Path, found: Mapping[str, LazyTensor], names: Collection[str], known: Collection[str]
+) -> tuple[dict[str, LazyTensor], list[DroppedTensor]]:
+    """Leave out the tensors that a user named.
+
+    Args:
+        file: The file, for the message.
+        found: Every tensor of the file, by its name.
+        names: The names of the tensors to leave out.
+        known: The names of the tensors that an ALBERT has.
+
+    Returns:
+        The other tensors, and the dropped ones.
+
+    Raises:
+        WeightsError: There is no such tensor, or an ALBERT has it; lists them all.
+    """
+    problems = [
+        Problem("missing", name, "expected the tensor to leave out, found none") for name in names if name not in found
+    ]
+    problems += [
+        Problem("needed", name, f"expected a tensor that no ALBERT has, found one of its own: {found[name].shape}")
+        for name in names
+        if name in found and name in known
+    ]
+    if problems:
+        raise WeightsError(file, "weights", problems, "Correct --drop-unknown (drop_unknown=[...]).")
+    dropped = [DroppedTensor(name, found[name].shape, DROPPED_UNKNOWN) for name in names]
+    return {name: tensor for name, tensor in found.items() if name not in names}, dropped
 
 
 def check_layers(file: Path, architecture: Architecture, found: int) -> None:

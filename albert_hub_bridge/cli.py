@@ -32,6 +32,7 @@ from albert_hub_bridge.commands.verify import check, verify_and_record
 from albert_hub_bridge.console import errors_as_messages
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.layout import Pooling
+from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.verification.report import Verification
 
@@ -175,6 +176,22 @@ DropTokenizer = Annotated[
         help="Drop what is no SentencePiece vocabulary of the tokenizer, such as added tokens, instead of an error.",
     ),
 ]
+DropUnknown = Annotated[
+    list[str],
+    typer.Option(
+        help="Drop this tensor, which no ALBERT has, instead of an error. Give the option once for each tensor.",
+        metavar="TENSOR",
+        show_default=False,
+    ),
+]
+HeadOption = Annotated[
+    HeadKind | None,
+    _choice(
+        "head",
+        help="The head of a repository that names no class, where its tensors and settings do not tell it.",
+        show_default=False,
+    ),
+]
 SentenceTransformers = Annotated[
     Pooling | None,
     _choice(
@@ -243,6 +260,8 @@ def convert(
     include_code: IncludeCode = ConvertOptions.include_code,
     drop_head: DropHead = ConvertOptions.drop_head,
     drop_tokenizer: DropTokenizer = ConvertOptions.drop_tokenizer,
+    drop_unknown: DropUnknown = ConvertOptions.drop_unknown,  # type: ignore[assignment]
+    head: HeadOption = ConvertOptions.head,
     sentence_transformers: SentenceTransformers = ConvertOptions.sentence_transformers,
     allow_pickle: AllowPickle = ConvertOptions.allow_pickle,
     labels: Labels = None,
@@ -267,6 +286,8 @@ def convert(
             include_code,
             drop_head,
             drop_tokenizer,
+            drop_unknown,
+            head,
             sentence_transformers,
             allow_pickle,
             labels,
@@ -319,10 +340,16 @@ def convert_adapter(
 
 
 @_command()
-def inspect(source: Source, allow_pickle: AllowPickle = False, as_json: AsJson = False) -> None:
+def inspect(
+    source: Source,
+    drop_head: DropHead = False,
+    head: HeadOption = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+) -> None:
     """Describe a preset or repository."""
     with errors_as_messages(as_json):
-        report = inspect_source(source, allow_pickle=allow_pickle)
+        report = inspect_source(source, drop_head=drop_head, head=head, allow_pickle=allow_pickle)
     console.print_report(report, as_json)
 
 

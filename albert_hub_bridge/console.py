@@ -30,7 +30,7 @@ from albert_hub_bridge.commands.reports import Conversion, Inspection
 from albert_hub_bridge.document import as_renderable, escape
 from albert_hub_bridge.errors import AlbertHubBridgeError
 from albert_hub_bridge.hubs.published import PublishedPreset
-from albert_hub_bridge.layouts.losses import lost_settings
+from albert_hub_bridge.layouts.losses import lost_settings, lost_tensors
 from albert_hub_bridge.lora.report import AdapterConversion
 from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.verification.progress import STAGES, Stage, StageProgress, ignore_progress
@@ -164,7 +164,8 @@ def _needs_attention(report: Report) -> bool:
     if isinstance(report, Verification):
         return bool(report.notes) or not report.passed
     changed_texts = report.changed_texts if isinstance(report, Conversion) else None
-    return bool(changed_texts or report.dropped or report.notes or lost_settings(report.ignored))
+    lost = lost_tensors(report.dropped) or lost_settings(report.ignored)
+    return bool(changed_texts or lost or report.notes)
 
 
 def print_recorded(recorded: Recorded, source: str, target: str) -> None:

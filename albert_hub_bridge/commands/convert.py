@@ -27,6 +27,7 @@ from albert_hub_bridge.layouts.hub.sentence_transformers import encoder_of
 from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, with_pooler, without_other_tokenizer
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.layouts.registry import is_written_file, open_source, pull, read_checkpoint, write_checkpoint
+from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 from albert_hub_bridge.provenance.card_metadata import CardMetadata, parse_languages, read_card_metadata
@@ -51,6 +52,8 @@ def convert(
     include_code: bool = False,
     drop_head: bool = False,
     drop_tokenizer: bool = False,
+    drop_unknown: Sequence[str] = (),
+    head: HeadKind | None = None,
     sentence_transformers: Pooling | None = None,
     allow_pickle: bool = False,
     labels: str | Path | Sequence[str] | None = None,
@@ -82,6 +85,8 @@ def convert(
         drop_tokenizer: Whether to drop what is no SentencePiece vocabulary of the tokenizer (added tokens, another kind
             of vocabulary) where the target does not support it, instead of raising an error. A SentencePiece vocabulary
             stays.
+        drop_unknown: The names of tensors in the source that no ALBERT has, to drop instead of raising an error.
+        head: The head of a source whose `config.json` names no class, where its tensors and settings do not tell it.
         sentence_transformers: How the target pools the states of the tokens for sentence-transformers: their `mean`, or
             the state of the first token (`cls`). The source needs a vocabulary, and no head. By default the target is
             not a model for sentence-transformers.
@@ -114,6 +119,8 @@ def convert(
         include_code,
         drop_head,
         drop_tokenizer,
+        drop_unknown,
+        head,
         sentence_transformers,
         allow_pickle,
         labels,
@@ -135,7 +142,8 @@ def convert_with(
     folder, is_replaceable = resolve_target(target, overwrite)
     pulled = _resolve_source(source, folder)
     opened = open_source(pulled.folder)
-    with read_checkpoint(opened, options.drop_head, options.allow_pickle) as checkpoint:
+    with read_checkpoint(opened, options.reading) as checkpoint:
+        _check_head(checkpoint, options, source)
         converted = adapt(checkpoint, options, source)
         by_hand = written_by_hand(folder)
         with new_folder(folder, overwrite, is_replaceable) as staging:
@@ -173,6 +181,15 @@ def _resolve_source(source: str | Path, target: Path) -> LocalSource:
     if pulled.folder.resolve() in target.resolve().parents:
         raise TargetError(f"The target {target} is inside the source {pulled.folder}. Choose another target.")
     return pulled
+
+
+def _check_head(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -> None:
+    """Refuse the option `head` if it contradicts the source."""
+    found = checkpoint.head.kind if checkpoint.head is not None else "none"
+    if options.head not in (None, found) and not options.drop_head:
+        raise SourceError(
+            f"{source} itself says which head it has: {found}, not {options.head}. Leave out --head (head=...)."
+        )
 
 
 def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -> Checkpoint:

@@ -10,7 +10,7 @@ from albert_hub_bridge.layouts.hub.spelling import SPELLINGS
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.mapping.configs import ALBERT, NOT_USED, IgnoredKey
-from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON, LABELED_HEADS
+from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON, LABELED_HEADS, NEED_POOLER
 from albert_hub_bridge.mapping.number_commas import is_number_comma, splits_number_commas
 from albert_hub_bridge.mapping.unused_keys import kept_keys
 from albert_hub_bridge.text import first_few, one_line
@@ -136,7 +136,7 @@ def _sides(tokenizer: TokenizerSpec) -> Iterator[str]:
 
 
 def _unused_pooler(target: Checkpoint, to: LayoutName) -> Iterator[str]:
-    pooled = target.head is None or target.head.kind in ("pretraining", "sequence_classification", "multiple_choice")
+    pooled = target.head is None or target.head.kind in NEED_POOLER
     if to == "transformers" and target.head is not None and target.has_pooler and not pooled:
         yield (
             f"{HEADS[target.head.kind].albert} has no pooler, and reports the pooler's weights as unexpected. "

@@ -13,7 +13,8 @@ from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.choices import DTYPE_NAMES, choose
 from albert_hub_bridge.commands.labels import parse_labels
 from albert_hub_bridge.errors import TargetError
-from albert_hub_bridge.layouts.layout import Pooling
+from albert_hub_bridge.layouts.layout import Pooling, ReadOptions
+from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.provenance.card_metadata import parse_languages, parse_license
 from albert_hub_bridge.text import join_names
 
@@ -25,6 +26,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "to": get_args(LayoutName),
     "normalize": get_args(Normalize),
     "dtype": (None, *get_args(Dtype)),
+    "head": (None, *get_args(HeadKind)),
     "sentence_transformers": (None, *get_args(Pooling)),
 }
 
@@ -54,6 +56,8 @@ class ConvertOptions:
     include_code: bool = False
     drop_head: bool = False
     drop_tokenizer: bool = False
+    drop_unknown: Sequence[str] = ()
+    head: HeadKind | None = None
     sentence_transformers: Pooling | None = None
     allow_pickle: bool = False
     labels: str | Path | Sequence[str] | None = None
@@ -84,6 +88,10 @@ class ConvertOptions:
             _ = self.max_shard_bytes
         except ValueError as error:
             problems.append(str(error))
+        if isinstance(self.drop_unknown, str) or not all(isinstance(name, str) for name in self.drop_unknown):
+            problems.append(f"drop_unknown is a list of names of tensors, not {self.drop_unknown!r}.")
+        else:
+            object.__setattr__(self, "drop_unknown", tuple(self.drop_unknown))
         return problems
 
     def _unsupported(self) -> list[str]:
@@ -101,6 +109,11 @@ class ConvertOptions:
         return problems
 
     @property
+    def reading(self) -> ReadOptions:
+        """How the source is read."""
+        return ReadOptions(self.drop_head, tuple(self.drop_unknown), self.head, self.allow_pickle)
+
+    @property
     def max_shard_bytes(self) -> int | None:
         """`max_shard_size` in bytes."""
         return None if self.max_shard_size is None else parse_size(self.max_shard_size)
@@ -116,7 +129,10 @@ class ConvertOptions:
             if value is True:
                 words.append(option)
             elif isinstance(value, tuple):
-                words += [option, join_names(value)]
+                repeated = field.name == "drop_unknown"
+                words += (
+                    [word for each in value for word in (option, each)] if repeated else [option, join_names(value)]
+                )
             elif value != field.default:
                 words += [option, str(value)]
         return shlex.join(words)

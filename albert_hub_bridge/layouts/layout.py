@@ -11,6 +11,7 @@ from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayoutName
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.layouts.configuration import Configuration
 from albert_hub_bridge.layouts.files import FileRow
+from albert_hub_bridge.mapping.heads import HeadKind
 
 
 Pooling = Literal["mean", "cls"]  # of sentence-transformers: how the states of tokens become one vector
@@ -30,11 +31,18 @@ class ReadOptions:
 
     Args:
         drop_head: Whether to leave out a head that is unknown or has no weights, instead of refusing it.
+        drop_unknown: The names of tensors that no ALBERT has, and that are left out.
+        head: The head, where the source does not say which one it has; None to tell it by the source alone.
         allow_pickle: Whether to read weights that are a pickle. A separate process reads only tensors from it.
     """
 
     drop_head: bool = False
+    drop_unknown: tuple[str, ...] = ()
+    head: HeadKind | None = None
     allow_pickle: bool = False
+
+
+DEFAULT_READING = ReadOptions()
 
 
 @dataclass(frozen=True, slots=True)

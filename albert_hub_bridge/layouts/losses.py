@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from albert_hub_bridge.checkpoint import DroppedTensor
+from albert_hub_bridge.checkpoint import DroppedTensor, count_by_reason, is_loss
 from albert_hub_bridge.document import Block, escape
 from albert_hub_bridge.mapping.configs import NO_LOSS, IgnoredKey
 from albert_hub_bridge.text import one_line
@@ -14,14 +14,21 @@ def show_losses(
     dropped: Sequence[DroppedTensor], ignored: Iterable[IgnoredKey], notes: Iterable[str]
 ) -> Iterator[Block]:
     """Yield tensors and settings that were not converted, and notes."""
-    if dropped:
-        yield f"[yellow]{len(dropped)} tensors were not converted:[/]"
-        for tensor in dropped:
+    if lost := lost_tensors(dropped):
+        yield f"[yellow]{len(lost)} tensors were not converted:[/]"
+        for tensor in lost:
             yield f"  {escape(one_line(tensor.name, 160))} {tensor.shape}: {escape(tensor.reason)}"
+    if unneeded := count_by_reason(tensor.reason for tensor in dropped if not is_loss(tensor.reason)):
+        yield f"[dim]Tensors that no model needs: {escape(unneeded)}.[/]"
     if settings := lost_settings(ignored):
         names = ", ".join(settings)
         yield f"[dim]Settings that were not converted (--json shows the reasons): {escape(names)}.[/]"
     yield from show_notes(notes)
+
+
+def lost_tensors(dropped: Iterable[DroppedTensor]) -> list[DroppedTensor]:
+    """Return the tensors whose loss a user should know of."""
+    return [tensor for tensor in dropped if is_loss(tensor.reason)]
 
 
 def lost_settings(ignored: Iterable[IgnoredKey]) -> list[str]:

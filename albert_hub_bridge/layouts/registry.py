@@ -16,7 +16,7 @@ from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.google.release import RELEASE
 from albert_hub_bridge.layouts.hub.repository import ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY
 from albert_hub_bridge.layouts.keras.preset import PRESET
-from albert_hub_bridge.layouts.layout import Layout, Pooling, ReadOptions, WriteOptions
+from albert_hub_bridge.layouts.layout import DEFAULT_READING, Layout, Pooling, ReadOptions, WriteOptions
 from albert_hub_bridge.text import first_few, one_line
 
 
@@ -104,13 +104,12 @@ def read_configuration(folder: Path) -> Configuration:
     return _detect(source).read_configuration(source)
 
 
-def read_checkpoint(folder: Path | SourceFolder, drop_head: bool = False, allow_pickle: bool = False) -> Checkpoint:
+def read_checkpoint(folder: Path | SourceFolder, options: ReadOptions = DEFAULT_READING) -> Checkpoint:
     """Read a folder of any layout. Close the checkpoint when done.
 
     Args:
         folder: The folder of a preset, a repository or Google's release, or what `open_source` returned of it.
-        drop_head: Whether to leave out a head that is unknown or has no weights, instead of refusing it.
-        allow_pickle: Whether to read weights that are a pickle. A separate process reads only tensors from it.
+        options: How to read it.
 
     Raises:
         SourceError, CheckpointError: The folder has another content, or is wrong.
@@ -118,7 +117,7 @@ def read_checkpoint(folder: Path | SourceFolder, drop_head: bool = False, allow_
     source = folder if isinstance(folder, SourceFolder) else open_source(folder)
     layout = _detect(source)
     with closed_on_failure() as resources:
-        checkpoint = layout.read(source, ReadOptions(drop_head, allow_pickle))
+        checkpoint = layout.read(source, options)
         resources.callback(checkpoint.close)
         return replace(checkpoint, notes=[*checkpoint.notes, *_notes_on_unread_files(source, layout)])
 

@@ -12,6 +12,7 @@ from albert_hub_bridge.choices import choose
 from albert_hub_bridge.disk.atomic import check_target, check_target_file, new_file, new_folder
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, SourceNotFoundError, TargetError
+from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.lora.adapter import Adapter
 from albert_hub_bridge.lora.factors import DEFAULT_LAYERS, LoraLayer
@@ -151,7 +152,7 @@ def _is_keras_file(source: Path) -> bool:
 def _read_base(base: str | Path, to: LayoutName, allow_pickle: bool) -> tuple[Architecture, bool, BaseName]:
     """Return the architecture of the base, whether it has a head, and how PEFT loads it."""
     pulled = pull(base)
-    with read_checkpoint(pulled.folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
+    with read_checkpoint(pulled.folder, ReadOptions(drop_head=True, allow_pickle=allow_pickle)) as checkpoint:
         name = base_name(pulled.handle) if checkpoint.layout == to else BaseName()
         return checkpoint.architecture, checkpoint.head is not None, name
 

@@ -58,6 +58,8 @@ HEADS: Mapping[HeadKind, HeadClass] = {
 
 # The heads whose scores have names.
 LABELED_HEADS: tuple[HeadKind, ...] = ("sequence_classification", "token_classification")
+# Heads on the pooled output. The others read the states of all tokens.
+NEED_POOLER: frozenset[HeadKind] = frozenset({"pretraining", "sequence_classification", "multiple_choice"})
 
 KERAS_EPSILON = 1e-5  # layer norm of the masked-LM head. Source: keras_hub/src/layers/modeling/masked_lm_head.py
 

@@ -84,7 +84,7 @@ _LAYER = (
     WeightRule("_feedforward_layer_norm/vars/1",              "feedforward_layer_norm.bias",                "full_layer_layer_norm.bias",   "hidden",                "hidden"),
 )
 
-_POOLER = (
+POOLER_RULES = (
     WeightRule("layers/dense_1/vars/0", "pooled_dense.weight", "pooler.weight", "hidden pooled", "pooled hidden"),
     WeightRule("layers/dense_1/vars/1", "pooled_dense.bias",   "pooler.bias",   "pooled",        "pooled"),
 )
@@ -126,7 +126,7 @@ _HEADS: Mapping[HeadKind, tuple[WeightRule, ...]] = {
 
 def weight_rules(architecture: Architecture, pooler: bool = True) -> tuple[WeightRule, ...]:
     """Return the rows of all parameters of an encoder, in the order of the forward pass."""
-    return (*_STEM, *_layers(architecture), *(_POOLER if pooler else ()))
+    return (*_STEM, *_layers(architecture), *(POOLER_RULES if pooler else ()))
 
 
 def head_rules(kind: HeadKind) -> tuple[WeightRule, ...]:
@@ -134,7 +134,7 @@ def head_rules(kind: HeadKind) -> tuple[WeightRule, ...]:
     return _HEADS[kind]
 
 
-POOLER = frozenset(rule.albert_hub for rule in _POOLER)
+POOLER = frozenset(rule.albert_hub for rule in POOLER_RULES)
 
 
 def _layers(architecture: Architecture) -> Iterator[WeightRule]:
@@ -170,7 +170,7 @@ def weights_as_markdown() -> str:
     ]
     layer = [_in_layer(rule, "transformer_encoder[_n]", "g", "i") for rule in _LAYER]
     heads = (*_MASKED_LM, *_SENTENCE_ORDER, *_SEQUENCE_CLASSIFIER, *_CHOICE_CLASSIFIER, *_SPAN_CLASSIFIER)
-    for rule in (*_STEM, *layer, *_POOLER, *heads):
+    for rule in (*_STEM, *layer, *POOLER_RULES, *heads):
         keras = f"`{rule.keras}` | {rule.keras_axes}" if rule.keras else "none | "
         lines.append(f"| {keras} | `{rule.albert_hub}` | `{rule.albert}` | {rule.torch_axes} |")
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from albert_hub_bridge.checkpoint import count_by_reason, is_loss
 from albert_hub_bridge.disk.durable import add_filename
 from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
@@ -103,7 +104,10 @@ def render_card(record: ConversionRecord, location: str, by_hand: str = "") -> s
         parity=_parity(record),
         picture=PICTURE if record.picture is not None else None,
         notes=[_plain(note) for note in record.notes],
-        dropped=[(_plain(each.name), tuple(each.shape), each.reason) for each in record.dropped],
+        dropped=[
+            (_plain(each.name), tuple(each.shape), each.reason) for each in record.dropped if is_loss(each.reason)
+        ],
+        unneeded=_unneeded(record),
         ignored=_by_reason(record.ignored),
         begin=BEGIN,
         end=END,
@@ -137,6 +141,11 @@ _MARKUP = str.maketrans({"<": "&lt;", "`": "'"})
 def _plain(text: str) -> str:
     """Return a text of the source on one line, without Markdown or HTML: no tags, links or code."""
     return one_line(text, 2000).translate(_MARKUP).replace("](", "] (")
+
+
+def _unneeded(record: ConversionRecord) -> str:
+    counts = count_by_reason(tensor.reason for tensor in record.dropped if not is_loss(tensor.reason))
+    return _plain(counts) if counts else ""
 
 
 def _parity(record: ConversionRecord) -> dict[str, str]:

@@ -13,6 +13,7 @@ import torch
 from albert_hub_bridge.errors import ConfigurationError
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.keras.compatibility import unsupported_by_keras, with_pooler
+from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint, read_configuration
 from albert_hub_bridge.model.architecture import KERAS_FIELDS, Architecture
 from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig
@@ -178,7 +179,7 @@ class AlbertBackbone(KerasFiles, KerasLora):
                     f"The weights of {preset} do not fit with {', '.join(changed)} overridden. Pass load_weights=False "
                     "for random weights."
                 )
-            with read_checkpoint(folder, drop_head=True, allow_pickle=allow_pickle) as checkpoint:
+            with read_checkpoint(folder, ReadOptions(drop_head=True, allow_pickle=allow_pickle)) as checkpoint:
                 if not checkpoint.has_pooler:
                     warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
                 set_weights(backbone.model, backbone.architecture, with_pooler(checkpoint).weights)

@@ -12,8 +12,9 @@ from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, dtype_name
 from albert_hub_bridge.formats.torch_tensors import as_tensor
 from albert_hub_bridge.layouts.hub.head import head_fields
+from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
-from albert_hub_bridge.mapping.heads import HEADS
+from albert_hub_bridge.mapping.heads import HEADS, kind_of_class
 from albert_hub_bridge.mapping.weights import ENCODERS
 
 
@@ -48,8 +49,10 @@ def load_preset(
 
     dtype = choose("dtype", dtype_name(dtype), tuple(DTYPES), DTYPE_NAMES)
     name = model_class.__name__
-    without_head = name == "AlbertHubModel"
-    with read_checkpoint(pull(preset).folder, drop_head=without_head, allow_pickle=allow_pickle) as checkpoint:
+    kind = kind_of_class(name)
+    without_head = kind is None
+    options = ReadOptions(drop_head=without_head, head=kind, allow_pickle=allow_pickle)
+    with read_checkpoint(pull(preset).folder, options) as checkpoint:
         found = HEADS[checkpoint.head.kind].albert_hub if checkpoint.head is not None else "AlbertHubModel"
         if not without_head and name != found:
             problem = Problem("other head", "architecture", f"expected that of {name}, found that of {found}")

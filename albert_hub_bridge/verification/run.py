@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.checkpoint import DROPPED_HEAD, DROPPED_UNKNOWN, Checkpoint
 from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, without_other_tokenizer
+from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
+from albert_hub_bridge.provenance.integrity import is_source_of
 from albert_hub_bridge.provenance.record import read_record
 from albert_hub_bridge.text import first_few
 from albert_hub_bridge.verification.engines import registry
@@ -82,9 +84,10 @@ def verify(
     if not texts:
         raise ValueError("verify needs at least one text.")
     progress("reading", 0, 1)
+    source_folder = pull(source).folder
     with (
-        read_checkpoint(pull(source).folder, allow_pickle=allow_pickle) as whole_source,
-        read_checkpoint(pull(target).folder, allow_pickle=allow_pickle) as target_read,
+        read_checkpoint(pull(target).folder, ReadOptions(allow_pickle=allow_pickle)) as target_read,
+        read_checkpoint(source_folder, _source_options(source_folder, target_read, allow_pickle)) as whole_source,
     ):
         for checkpoint in (whole_source, target_read):
             checkpoint.check_values()
@@ -135,24 +138,35 @@ def verify(
     )
 
 
-def _without_dropped(source: Checkpoint, target: Checkpoint) -> tuple[Checkpoint, list[str]]:
-    """Return the source without what its conversion to KerasHub dropped, and notes that name it.
-
-    The target's conversion.json lists it: tensors of the head, and what of the tokenizer is no SentencePiece model.
-    """
-    record = read_record(target.folder) if target.layout == "keras" else None
+def _source_options(source: Path, target: Checkpoint, allow_pickle: bool) -> ReadOptions:
+    """Return how to read the source: as the conversion read it, which the target's conversion.json says."""
+    record, head = read_record(target.folder), target.head.kind if target.head is not None else None
     if record is None:
-        return source, []
+        return ReadOptions(head=head, allow_pickle=allow_pickle)
+    named = tuple(tensor.name for tensor in record.dropped if tensor.reason == DROPPED_UNKNOWN)
+    if named and not is_source_of(source, record):
+        named = ()
+    return ReadOptions(head is None, named, head, allow_pickle)
+
+
+def _without_dropped(source: Checkpoint, target: Checkpoint) -> tuple[Checkpoint, list[str]]:
+    """Return the source without what its conversion dropped, and notes that name it.
+
+    Tensors may have been left out when the source was read. The conversion.json of a preset lists what KerasHub does
+    not support: tensors of the head, and what of the tokenizer is no SentencePiece model.
+    """
+    left_out = [tensor.name for tensor in source.dropped if tensor.reason in (DROPPED_HEAD, DROPPED_UNKNOWN)]
+    record = read_record(target.folder) if target.layout == "keras" else None
     notes = []
-    if record.dropped_tokenizer and source.tokenizer_files is not None:
+    if record is not None and record.dropped_tokenizer and source.tokenizer_files is not None:
         beyond = source.tokenizer_files.beyond_sentencepiece
         notes.append(f"Left out of the target's tokenizer, as its conversion.json says: {beyond}.")
         source = without_other_tokenizer(source)
-    recorded = {tensor.name for tensor in record.dropped}
-    if dropped := sorted({rule.albert_hub for rule in source.head_rules} & set(source.weights) & recorded):
-        notes.append(f"Left out of the target, as its conversion.json says: {first_few(dropped, 3)}.")
-        source = with_heads_of_keras(source)
-    return source, notes
+    recorded = {tensor.name for tensor in record.dropped} if record is not None else set()
+    dropped = sorted({rule.albert_hub for rule in source.head_rules} & set(source.weights) & recorded)
+    if names := [*left_out, *dropped]:
+        notes.append(f"Left out of the target, as its conversion.json says: {first_few(names, 3)}.")
+    return with_heads_of_keras(source) if dropped else source, notes
 
 
 def _renamed_labels(source: Checkpoint, target: Checkpoint) -> str | None:

@@ -45,10 +45,13 @@ def test_dtypes_are_those_of_the_weights() -> None:
                 "max_shard_size": "2KB",
                 "include_code": True,
                 "drop_head": True,
+                "drop_unknown": ["crf.weight", "crf.bias"],
+                "head": "Token-Classification",
                 "sentence_transformers": "cls",
                 "allow_pickle": True,
             },
             "--to albert_hub --normalize uncased --dtype float16 --max-shard-size 2KB --include-code --drop-head "
+            "--drop-unknown crf.weight --drop-unknown crf.bias --head token_classification "
             "--sentence-transformers cls --allow-pickle",
         ),
     ],

@@ -19,6 +19,7 @@ import transformers
 
 from albert_hub_bridge import convert, verify
 from albert_hub_bridge.errors import CheckpointError
+from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from tests.conftest import FIXTURES, TEXTS
@@ -253,7 +254,7 @@ def test_int8_is_dequantized_to_the_values_that_keras_computes(name: str, source
     with np.load(FIXTURES / f"{name}.npz") as file:
         theirs = {key: file[key] for key in file if key.startswith("dequantized/")}
     assert len(theirs) >= 28
-    with read_checkpoint(source(name), allow_pickle=True) as checkpoint:
+    with read_checkpoint(source(name), ReadOptions(allow_pickle=True)) as checkpoint:
         ours = [checkpoint.read(rule, "keras") for rule in (*checkpoint.encoder_rules, *checkpoint.head_rules)]
     for key, value in theirs.items():
         assert any(value.shape == array.shape and np.array_equal(value, array) for array in ours), key

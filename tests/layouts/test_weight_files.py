@@ -22,6 +22,7 @@ from albert_hub_bridge.errors import CheckpointError, ConfigurationError, Source
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.keras.preset import write_preset
+from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
@@ -282,7 +283,7 @@ def test_only_tensors_are_unpickled(
 def test_tensors_that_share_memory_are_unpickled(albert_folder: Path) -> None:
     tensors = _as_bin(albert_folder)
     torch.save(tensors, albert_folder / "pytorch_model.bin")
-    with read_checkpoint(albert_folder, allow_pickle=True) as checkpoint:
+    with read_checkpoint(albert_folder, ReadOptions(allow_pickle=True)) as checkpoint:
         for rule in checkpoint.encoder_rules:
             np.testing.assert_array_equal(checkpoint.read(rule, "albert"), tensors[f"albert.{rule.albert}"].numpy())
 
@@ -322,7 +323,7 @@ def test_names_of_old_layer_norms_are_read(albert_folder: Path) -> None:
     }
     assert sum(name.endswith(("gamma", "beta")) for name in old) > 8
     torch.save(old, albert_folder / "pytorch_model.bin")
-    with read_checkpoint(albert_folder, allow_pickle=True) as checkpoint:
+    with read_checkpoint(albert_folder, ReadOptions(allow_pickle=True)) as checkpoint:
         for rule in checkpoint.encoder_rules:
             np.testing.assert_array_equal(checkpoint.read(rule, "albert"), tensors[f"albert.{rule.albert}"].numpy())
 
@@ -332,7 +333,7 @@ def test_a_masked_lm_with_only_the_decoders_bias_is_read(tmp_path: Path) -> None
     tensors = _as_bin(tmp_path)
     tensors["predictions.decoder.bias"] = tensors.pop("predictions.bias")
     torch.save(tensors, tmp_path / "pytorch_model.bin")
-    with read_checkpoint(tmp_path, allow_pickle=True) as checkpoint:
+    with read_checkpoint(tmp_path, ReadOptions(allow_pickle=True)) as checkpoint:
         bias = checkpoint.weights["masked_lm_head.decoder.bias"].read()
     np.testing.assert_array_equal(bias, tensors["predictions.decoder.bias"].numpy())
 

@@ -11,7 +11,16 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import Checkpoint, DroppedTensor, TokenizerSpec, check_layers, match_weights
+from albert_hub_bridge.checkpoint import (
+    DROPPED_HEAD,
+    OPTIMIZER,
+    Checkpoint,
+    DroppedTensor,
+    TokenizerSpec,
+    check_layers,
+    leave_out,
+    match_weights,
+)
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import Problem, SourceError, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, transposed
@@ -22,7 +31,7 @@ from albert_hub_bridge.layouts.files import FileRow
 from albert_hub_bridge.layouts.layout import Layout, ReadOptions
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT
-from albert_hub_bridge.mapping.heads import Head, HeadKind
+from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind
 from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.mapping.unused_keys import with_unused_keys
 from albert_hub_bridge.mapping.weights import WeightRule, head_rules, weight_rules
@@ -65,6 +74,8 @@ _NAMES = (
     (r"/beta$", "/bias"),
 )
 _TRAINING = re.compile(r"(^(global_step|beta[12]_power)$)|(/(adam|lamb)_[mv](_\d+)?$)|(/Adam(_1)?$)")
+# Google's squad_utils.py (v2): the answer's start, its end given the start, and whether there is one.
+_OTHER_HEAD = re.compile(r"(start_logits|end_logits|answer_class)\.")
 
 
 def is_release(source: SourceFolder) -> bool:
@@ -77,7 +88,7 @@ def read_release(source: SourceFolder, options: ReadOptions) -> Checkpoint:
 
     Args:
         source: A folder with `albert_config.json` and a checkpoint: `model.ckpt-best` or the only one.
-        options: Not used: the head is found by its tensors, and nothing is a pickle.
+        options: How to read it. The head is found by its tensors, and nothing is a pickle.
 
     Raises:
         SourceError: There is no checkpoint, or several.
@@ -86,11 +97,14 @@ def read_release(source: SourceFolder, options: ReadOptions) -> Checkpoint:
     configuration = read_release_configuration(source)
     architecture, file = configuration.architecture, _find_index(source)
     tensors, dropped = _read_variables(file)
+    tensors, other_head = _without_other_head(file, tensors, options.drop_head)
     for name in source.matching(f"{file.stem}.data-*"):
         source.path(name)  # the bundle has read them
     check_layers(file, architecture, len(tensors))
-    head = _find_head(tensors)
     expected: dict[str, WeightRule] = {rule.albert: rule for rule in weight_rules(architecture)}
+    known = {*expected, *(rule.albert for kind in HEADS for rule in head_rules(kind))}
+    tensors, named = leave_out(file, tensors, options.drop_unknown, known)
+    head = _find_head(tensors)
     expected |= {rule.albert: rule for rule in (head_rules(head.kind) if head is not None else ())}
     sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
     weights = match_weights(file, tensors, expected, sizes, "albert")
@@ -103,7 +117,7 @@ def read_release(source: SourceFolder, options: ReadOptions) -> Checkpoint:
         dtype=next(iter(weights.values())).dtype,
         head=head,
         tokenizer=tokenizer,
-        dropped=dropped,
+        dropped=[*dropped, *other_head, *named],
         ignored=configuration.ignored,
         notes=notes,
         weights_file=file,
@@ -153,7 +167,7 @@ def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTens
     dropped, twice = [], []
     for name, tensor in read_bundle(file).items():
         if _TRAINING.search(name):
-            dropped.append(DroppedTensor(name, tensor.shape, "the optimizer's state"))
+            dropped.append(DroppedTensor(name, tensor.shape, OPTIMIZER))
             continue
         current = name
         for pattern, replacement in _NAMES:
@@ -165,6 +179,23 @@ def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTens
     if twice:
         raise WeightsError(file, "weights", twice)
     return found, dropped
+
+
+def _without_other_head(
+    file: Path, tensors: Mapping[str, LazyTensor], drop_head: bool
+) -> tuple[dict[str, LazyTensor], list[DroppedTensor]]:
+    """Return the variables without those of a head that no library has, and the dropped ones.
+
+    Raises:
+        WeightsError: There is such a head, and it may not be dropped.
+    """
+    head = [name for name in tensors if _OTHER_HEAD.match(name)]
+    if head and not drop_head:
+        detail = f"expected a head that transformers has, found that of SQuAD 2 ({len(head)} variables)"
+        advice = "Pass --drop-head (drop_head=True) to convert the encoder alone."
+        raise WeightsError(file, "weights", [Problem("unsupported", "head", detail)], advice)
+    dropped = [DroppedTensor(name, tensors[name].shape, DROPPED_HEAD) for name in head]
+    return {name: tensor for name, tensor in tensors.items() if name not in head}, dropped
 
 
 def _find_head(found: Mapping[str, LazyTensor]) -> Head | None:

@@ -15,24 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.checkpoint import (
-    Checkpoint,
-    DroppedTensor,
-    check_layers,
-    closed_on_failure,
-    match_weights,
-)
+from albert_hub_bridge.checkpoint import Checkpoint, closed_on_failure
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import write_json
-from albert_hub_bridge.errors import ConfigurationError, WeightsError
-from albert_hub_bridge.formats.lazy_tensors import LazyTensor, TiedPair, check_tied
+from albert_hub_bridge.formats.lazy_tensors import LazyTensor
 from albert_hub_bridge.layouts.configuration import Configuration, read_configuration
 from albert_hub_bridge.layouts.files import FileRow
 from albert_hub_bridge.layouts.hub.any_tokenizer import read_tokenizer, write_tokenizer
 from albert_hub_bridge.layouts.hub.files import CONFIG, FILES
-from albert_hub_bridge.layouts.hub.head import find_head, head_fields, read_head
-from albert_hub_bridge.layouts.hub.legacy_names import rename_legacy_tensors
+from albert_hub_bridge.layouts.hub.head import head_fields, named_head
+from albert_hub_bridge.layouts.hub.matching import match_tensors
 from albert_hub_bridge.layouts.hub.remote_code import TOKENIZER_AUTO_MAP, code_files, model_auto_map
 from albert_hub_bridge.layouts.hub.sentence_transformers import (
     read_modules,
@@ -40,15 +33,13 @@ from albert_hub_bridge.layouts.hub.sentence_transformers import (
     write_sentence_transformers,
 )
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, RepositoryLayout, Spelling
-from albert_hub_bridge.layouts.hub.tied_tensors import check_decoder, drop_copies
 from albert_hub_bridge.layouts.hub.weights import open_weights, plan_weights
 from albert_hub_bridge.layouts.layout import DEFAULT_WRITING, Layout, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.weight_files import write_weights
-from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import IgnoredKey, Renamed, write_keys
 from albert_hub_bridge.mapping.heads import HEADS, Head
 from albert_hub_bridge.mapping.unused_keys import kept_keys, with_unused_keys
-from albert_hub_bridge.mapping.weights import POOLER, TorchDialect, WeightRule, head_rules, weight_rules
+from albert_hub_bridge.mapping.weights import POOLER
 
 
 # Keys of transformers' ALBERT, which no other architecture has. Before 2.5 there was no model_type.
@@ -80,21 +71,7 @@ def read_repository(source: SourceFolder, options: ReadOptions, layout: Reposito
     configuration = read_repository_configuration(source, layout)
     with closed_on_failure() as resources:
         file, tensors = open_weights(source, resources, options.allow_pickle)
-        try:
-            checkpoint = _read(source, options, layout, configuration, file, tensors)
-        except (ConfigurationError, WeightsError):
-            prefix = SPELLINGS[layout].prefix
-            encoder = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-            if not options.drop_head or len(encoder) in (0, len(tensors)):
-                raise  # not because of the head
-            checkpoint = _read(source, options, layout, configuration, file, encoder)
-            head = [
-                DroppedTensor(name, tensor.shape, "its head is dropped")
-                for name, tensor in tensors.items()
-                if name not in encoder
-            ]
-            checkpoint = replace(checkpoint, dropped=[*checkpoint.dropped, *head])
-        return replace(checkpoint, resources=resources)
+        return replace(_read(source, options, layout, configuration, file, tensors), resources=resources)
 
 
 def read_repository_configuration(source: SourceFolder, layout: RepositoryLayout) -> Configuration:
@@ -115,54 +92,28 @@ def _read(
     file: Path,
     tensors: dict[str, LazyTensor],
 ) -> Checkpoint:
-    spelling, keys, architecture = SPELLINGS[layout], source.json(CONFIG), configuration.architecture
-    is_oldest = "model_type" not in keys
-    unused: list[DroppedTensor] = []
-    renamed_twice: list[TiedPair] = []
-    if layout == "transformers":
-        tensors, unused, renamed_twice = rename_legacy_tensors(file, tensors, is_oldest)
-    check_layers(file, architecture, len(tensors))
-    prefix = spelling.prefix if any(name.startswith(spelling.prefix) for name in tensors) else ""
-    tensors, dropped, tied = drop_copies(tensors, spelling, prefix)
-    kind = find_head(source.path(CONFIG), keys, set(tensors), spelling.dialect, options.drop_head)
-    head = read_head(kind, configuration, source.path(CONFIG)) if kind is not None else None
-    if head is not None and keys.get("tie_word_embeddings") is False:
-        check_decoder(file, head, spelling, dropped)
-    if head is not None and is_oldest and file.suffix == ".bin":
-        head = replace(head, layer_norm_epsilon=1e-5)  # torch's default, which these versions used
-    expected = _expected_rules(configuration, head, set(tensors), spelling.dialect, prefix)
-    sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
-    weights = match_weights(file, tensors, expected, sizes, spelling.dialect)
-    check_tied(file, [*renamed_twice, *tied])
-    tokenizer, files, ignored, notes = read_tokenizer(source, layout, architecture)
-    if not set(weights) >= POOLER:
+    spelling, keys = SPELLINGS[layout], source.json(CONFIG)
+    found = match_tensors(source, options, spelling, configuration, file, tensors)
+    tokenizer, files, ignored, notes = read_tokenizer(source, layout, configuration.architecture)
+    if not set(found.weights) >= POOLER:
         notes.append("The source has no pooler.")
+    if found.head is None and (named := named_head(keys)) is not None:
+        notes.append(f"{CONFIG} names the class {named}, and its head is left out.")
     return Checkpoint(
         layout=layout,
         folder=source.folder,
-        architecture=architecture,
-        weights=weights,
-        dtype=next(iter(weights.values())).dtype,
-        head=head,
+        architecture=configuration.architecture,
+        weights=found.weights,
+        dtype=next(iter(found.weights.values())).dtype,
+        head=found.head,
         tokenizer=tokenizer,
         tokenizer_files=files,
-        dropped=[*unused, *dropped],
-        ignored=[*configuration.ignored, *_ignored_head_keys(configuration, head, keys, spelling), *ignored],
+        dropped=found.dropped,
+        ignored=[*configuration.ignored, *_ignored_head_keys(configuration, found.head, keys, spelling), *ignored],
         notes=notes,
         modules=read_modules(source),
         weights_file=file,
     )
-
-
-def _expected_rules(
-    configuration: Configuration, head: Head | None, names: set[str], dialect: TorchDialect, prefix: str
-) -> dict[str, WeightRule]:
-    """Return the table's row of every tensor, by its name. Heads on tokens are often saved without a pooler."""
-    encoder = {prefix + rule.name(dialect): rule for rule in weight_rules(configuration.architecture)}
-    pooler = {name for name, rule in encoder.items() if rule.albert_hub in POOLER}
-    if not pooler & names:
-        encoder = {name: rule for name, rule in encoder.items() if name not in pooler}
-    return encoder | {rule.name(dialect): rule for rule in (head_rules(head.kind) if head is not None else ())}
 
 
 def _ignored_head_keys(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import DroppedTensor
+from albert_hub_bridge.checkpoint import BUFFER, COPY, DroppedTensor
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, TiedPair
 from albert_hub_bridge.layouts.hub.files import CONFIG
@@ -30,13 +30,12 @@ def drop_copies(
         if copy in kept and original in kept:
             detail = f"expected the values of {original}, found others: an untied masked LM is not converted"
             tied_pairs.append(TiedPair(Problem("not tied", copy, detail), kept[copy], kept[original]))
-            dropped.append(DroppedTensor(copy, kept.pop(copy).shape, f"a copy of {original}"))
+            dropped.append(DroppedTensor(copy, kept.pop(copy).shape, f"{COPY}{original}"))
         elif copy.endswith("bias") and copy in kept:  # the oldest writers had only this one
             kept[original] = kept.pop(copy)
     if spelling.dialect == "albert":
         for name in [name for name in kept if name.removeprefix(prefix) in _BUFFERS]:
-            reason = "a buffer, not a parameter: counts 0, 1, 2, ..."
-            dropped.append(DroppedTensor(name, kept.pop(name).shape, reason))
+            dropped.append(DroppedTensor(name, kept.pop(name).shape, BUFFER))
     return kept, dropped, tied_pairs
 
 

@@ -8,11 +8,12 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.checkpoint import Checkpoint, Progress, check_layers, closed_on_failure, match_weights
+from albert_hub_bridge.checkpoint import Checkpoint, Progress, check_layers, closed_on_failure, leave_out, match_weights
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, WeightsError
@@ -42,7 +43,7 @@ from albert_hub_bridge.layouts.layout import Layout, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.weight_files import write_weights
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import KERAS, write_keys
-from albert_hub_bridge.mapping.heads import Head
+from albert_hub_bridge.mapping.heads import HEADS, Head
 from albert_hub_bridge.mapping.weights import head_rules, parameter_count, weight_rules
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.text import short_repr
@@ -75,6 +76,8 @@ def read_preset(source: SourceFolder, options: ReadOptions) -> Checkpoint:
         task = read_task(source, configuration, options.drop_head)
         tokenizer, ignored, notes = read_tokenizer(source, architecture, task)
         tensors = split_tensors(files, task)
+        if options.drop_unknown:
+            tensors = _without_unknown(files.file, tensors, options.drop_unknown, architecture)
         head = task.head if task is not None else None
         weights, dtype, is_quantized = _match_tensors(files.file, tensors, architecture, head)
         notes += _computation_notes(_backbone(source).get("dtype"), dtype, is_quantized)
@@ -131,6 +134,18 @@ def _backbone(source: SourceFolder) -> dict[str, Any]:
     return keys
 
 
+def _without_unknown(file: Path, tensors: TaskTensors, names: Sequence[str], architecture: Architecture) -> TaskTensors:
+    """Return the datasets without those that a user named. Encoder and head share no name that is unknown to both."""
+    check_layers(file, architecture, len(tensors.encoder))
+    known = {rule.keras for kind in HEADS for rule in (*weight_rules(architecture), *head_rules(kind))}
+    _, dropped = leave_out(file, {**tensors.encoder, **tensors.head}, names, known)
+    encoder, head = (
+        {name: tensor for name, tensor in found.items() if name not in names}
+        for found in (tensors.encoder, tensors.head)
+    )
+    return replace(tensors, encoder=encoder, head=head, dropped=[*tensors.dropped, *dropped])
+
+
 def _match_tensors(
     file: Path, tensors: TaskTensors, architecture: Architecture, head: Head | None
 ) -> tuple[dict[str, LazyTensor], str, bool]:
@@ -145,10 +160,10 @@ def _match_tensors(
     weights = match_weights(file, encoder, expected, axis_sizes(architecture), "keras")
     check_tied(tensors.head_file, tensors.copies)
     dtype = next(iter(weights.values())).dtype
-    if head is not None:
+    if head is not None or tensors.head:
         found, _ = dequantize(tensors.head_file, tensors.head)
-        expected = {rule.keras: rule for rule in head_rules(head.kind)}
-        sizes = axis_sizes(architecture, head.num_labels)
+        expected = {rule.keras: rule for rule in (head_rules(head.kind) if head is not None else ())}
+        sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
         head_weights = match_weights(tensors.head_file, found, expected, sizes, "keras")
         if wrong := [name for name, weight in head_weights.items() if weight.dtype != dtype]:
             problems = [Problem("wrong dtype", name, f"expected {dtype}, as the encoder has") for name in wrong]
@@ -201,7 +216,9 @@ def write_preset(
     backbone = _backbone_object(checkpoint.architecture, checkpoint.dtype)
     write_json(folder / CONFIG, backbone)
     write_json(folder / METADATA, _metadata(checkpoint.architecture))
-    preprocessor = write_tokenizer(checkpoint.tokenizer, head, folder) if checkpoint.tokenizer is not None else None
+    preprocessor = None
+    if checkpoint.tokenizer is not None:
+        preprocessor = write_tokenizer(checkpoint.tokenizer, checkpoint.architecture, head, folder)
     plans = plan_weights(checkpoint, folder, max_shard_bytes)
     if head is not None:
         write_json(folder / TASK, task_object(head, backbone, preprocessor))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_hub_bridge.checkpoint import DroppedTensor
+from albert_hub_bridge.checkpoint import DROPPED_HEAD, OPTIMIZER, DroppedTensor
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, TiedPair
@@ -26,6 +26,7 @@ from albert_hub_bridge.layouts.keras.objects import MODULES, check_objects, conf
 from albert_hub_bridge.layouts.keras.weights import PresetWeights
 from albert_hub_bridge.mapping.configs import KERAS, KERAS_TASKS, read_keys
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind, kind_of_class
+from albert_hub_bridge.mapping.weights import head_rules
 from albert_hub_bridge.model.architecture import KERAS_FIELDS, architecture_problems
 
 
@@ -33,6 +34,8 @@ _OLD_TASKS = {"AlbertClassifier": "AlbertTextClassifier"}  # the name in keras-n
 _ENCODER = "layers/albert_backbone/"
 # KerasHub does not store the names of a classifier's labels. It accepts a task.json with one more key.
 _LABELS = "labels"
+
+_HEAD_GROUPS = {rule.keras.rpartition("/")[0] for kind in HEADS for rule in head_rules(kind) if rule.keras}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +202,11 @@ def split_tensors(weights: PresetWeights, task: Task | None) -> TaskTensors:
         ]
     optimizer = {name: tensor for name, tensor in rest.items() if name.startswith("optimizer/")}
     head = {name: tensor for name, tensor in rest.items() if name not in optimizer}
-    dropped = [DroppedTensor(f"{file.name}:{n}", t.shape, "the optimizer's state") for n, t in optimizer.items()]
+    dropped = [DroppedTensor(f"{file.name}:{n}", t.shape, OPTIMIZER) for n, t in optimizer.items()]
     if task.head is None:
-        dropped += [DroppedTensor(f"{file.name}:{n}", t.shape, "its head is dropped") for n, t in head.items()]
-        head = {}
+        known = {name for name in head if name.rpartition("/")[0] in _HEAD_GROUPS}
+        dropped += [DroppedTensor(f"{file.name}:{name}", head[name].shape, DROPPED_HEAD) for name in sorted(known)]
+        head = {name: tensor for name, tensor in head.items() if name not in known}
     return TaskTensors(encoder, head, file, copies, dropped, notes)
 
 

@@ -24,6 +24,9 @@ from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization
 
 
+_DEFAULT_LENGTH = 512  # of a packed input
+
+
 def read_tokenizer(
     source: SourceFolder, architecture: Architecture, task: Task | None
 ) -> tuple[TokenizerSpec | None, list[IgnoredKey], list[str]]:
@@ -65,8 +68,16 @@ def _read_preprocessor(file: Path, keys: Mapping[str, Any]) -> tuple[dict[str, A
     return fields, [key for key in ignored if key.key != "tokenizer"]  # it was read just now
 
 
-def write_tokenizer(tokenizer: TokenizerSpec, head: Head | None, folder: Path) -> dict[str, Any] | None:
+def write_tokenizer(
+    tokenizer: TokenizerSpec, architecture: Architecture, head: Head | None, folder: Path
+) -> dict[str, Any] | None:
     """Write the tokenizer of a preset, and its preprocessor where it needs one.
+
+    Args:
+        tokenizer: The tokenizer.
+        architecture: The architecture of the encoder, which limits the length of inputs.
+        head: The head; None if the preset is an encoder alone.
+        folder: The folder of the preset.
 
     Returns:
         The preprocessor as a serialized object, or None if none was written.
@@ -82,8 +93,9 @@ def write_tokenizer(tokenizer: TokenizerSpec, head: Head | None, folder: Path) -
     write_file(folder / VOCABULARY, bake_normalization(tokenizer.proto, tokenizer.normalization))
     # KerasHub has no `longest_first`; `round_robin` is the nearest.
     truncate = "waterfall" if tokenizer.truncate == "waterfall" else "round_robin"
+    length = min(tokenizer.sequence_length or _DEFAULT_LENGTH, architecture.max_sequence_length)
     # Without preprocessor.json KerasHub makes a preprocessor with these defaults. A task needs the file.
-    if head is None and tokenizer.sequence_length in (None, 512) and truncate == "round_robin":
+    if head is None and length == _DEFAULT_LENGTH and truncate == "round_robin":
         return None
     task = HEADS[head.kind].keras if head is not None else "AlbertTextClassifier"
     config = {
@@ -92,7 +104,7 @@ def write_tokenizer(tokenizer: TokenizerSpec, head: Head | None, folder: Path) -
         "dtype": policy("float32"),
         "tokenizer": nested,
         "config_file": PREPROCESSOR,
-        "sequence_length": tokenizer.sequence_length or 512,
+        "sequence_length": length,
         "truncate": truncate,
     }
     if task == "AlbertMaskedLM":  # KerasHub's defaults
