@@ -213,7 +213,11 @@ def test_missing_weights_list_the_files_that_exist(albert_folder: Path) -> None:
     [
         (None, "uncased", None),
         ({}, "uncased", None),
-        ({"do_lower_case": False, "keep_accents": True, "model_max_length": 512}, "replace_quotes", 512),
+        (
+            {"do_lower_case": False, "keep_accents": True, "model_max_length": 512},
+            "replace_quotes + split_white_space",
+            512,
+        ),
         ({"model_max_length": 10**30}, "uncased", None),
     ],
 )
