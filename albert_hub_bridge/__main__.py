@@ -18,16 +18,24 @@ def main() -> None:
     gc.disable()
     try:
         from albert_hub_bridge import cli
-    except Exception:
-        if (message := explain_failed_import()) is None:
-            raise
-        print(f"Error: {message}", file=sys.stderr)
-        sys.exit(2)
+    except Exception:  # protobuf raises an exception of its own
+        _exit_if_versions_are_wrong()
+        raise
     gc.freeze()
     gc.enable()
     if ends_by_ctrl_c:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli.main()
+    try:
+        cli.main()
+    except ImportError:  # of a library that only some commands import
+        _exit_if_versions_are_wrong()
+        raise
+
+
+def _exit_if_versions_are_wrong() -> None:
+    if (message := explain_failed_import()) is not None:
+        print(f"Error: {message}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

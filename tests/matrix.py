@@ -26,12 +26,12 @@ PYTHONS = tuple(
     if classifier.startswith("Programming Language :: Python :: 3.")
 )
 ROWS = (*PYTHONS, "lowest", "newest")
-SHOWN = ("torch", "transformers", "tokenizers", "keras_hub", "protobuf")
 
-_VERSIONS = f"""
+_VERSIONS = """
 import importlib.metadata as metadata, platform
-found = {{name: metadata.version(name) for name in {SHOWN!r} if metadata.packages_distributions().get(name)}}
-print("Python " + platform.python_version(), *(f"{{name}} {{version}}" for name, version in found.items()), sep=", ")
+names = ("torch", "transformers", "tokenizers", "keras-hub", "protobuf")
+found = {each.name: each.version for each in metadata.distributions() if each.name in names}
+print("Python " + platform.python_version(), *(f"{name} {found[name]}" for name in names if name in found), sep=", ")
 """
 
 
@@ -95,32 +95,34 @@ def find_python(version: str) -> str | None:
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     for candidate in map(str, filter(None, candidates)):
         done = subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False)
-        if (
-            done.returncode == 0 and done.stdout.strip() == version
-        ):  # pyenv's shims fail for versions that are not chosen
+        if done.stdout.strip() == version:  # pyenv's shims fail for versions that are not chosen
             return candidate
     return None
 
 
 def install(row: str, python: str, folder: Path, uv: list[str] | None) -> None:
     """Make an environment in a folder, with this package and the versions of a row."""
-    constraints = folder / "constraints.txt"
-    pinned = "" if row == "newest" else (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    subprocess.run(
-        [*uv, "venv", "--quiet", "--seed", "--python", python, "--allow-existing", folder]
-        if uv
-        else [python, "-m", "venv", folder],
-        check=True,
-    )
-    if row == "lowest":
-        assert uv is not None
-        lowest = ["--resolution", "lowest-direct", "--extra", "test", "--python", python]
-        command = [*uv, "pip", "compile", "--quiet", "--no-header", *lowest, str(ROOT / "pyproject.toml")]
-        pinned = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    constraints.write_text(pinned, encoding="utf-8")
-    there = str(folder / "bin" / "python")
-    pip = [*uv, "pip", "install", "--python", there] if uv else [there, "-m", "pip", "install"]
+    constraints, there = folder / "constraints.txt", str(folder / "bin" / "python")
+    if uv:
+        subprocess.run([*uv, "venv", "--quiet", "--seed", "--allow-existing", "--python", python, folder], check=True)
+        # Compiled by the first test that imports it, a library with an invalid escape would fail that test.
+        pip = [*uv, "pip", "install", "--compile-bytecode", "--python", there]
+    else:
+        subprocess.run([python, "-m", "venv", folder], check=True)
+        pip = [there, "-m", "pip", "install"]
+    constraints.write_text(pinned_versions(row, python, uv), encoding="utf-8")
     subprocess.run([*pip, "--quiet", "--constraint", str(constraints), "--editable", f"{ROOT}[test]"], check=True)
+
+
+def pinned_versions(row: str, python: str, uv: list[str] | None) -> str:
+    """Return the constraints of a row."""
+    if row == "newest":
+        return ""
+    if row != "lowest" or uv is None:
+        return (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    lowest = ["--resolution", "lowest-direct", "--extra", "test", "--python", python]
+    command = [*uv, "pip", "compile", "--quiet", "--no-header", *lowest, str(ROOT / "pyproject.toml")]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 if __name__ == "__main__":
