@@ -102,9 +102,9 @@ def read_alberts_tokenizer(
             something that no SentencePiece model can hold.
     """
     content = source.json(TOKENIZER, MAX_TOKENIZER_BYTES) if TOKENIZER in source else {}
-    if without_added:
+    if without_added and content:
         content = without_added_tokens(content)
-    found = _read_vocabulary(source, layout, architecture, content, as_the_file_says)
+    found = _read_vocabulary(source, layout, architecture, content, as_the_file_says, not without_added)
     notes = []
     if VOCABULARY not in source:
         notes.append(f"The repository has no {VOCABULARY}: the vocabulary was made from {TOKENIZER}.")
@@ -150,6 +150,7 @@ def _read_vocabulary(
     architecture: Architecture,
     content: Mapping[str, Any],
     as_the_file_says: bool,
+    exactly: bool,
 ) -> _FoundVocabulary:
     """Read `spiece.model`, or else make a vocabulary from `tokenizer.json`, which has this content."""
     if VOCABULARY in source:
@@ -160,7 +161,7 @@ def _read_vocabulary(
             found = _FoundVocabulary(proto, vocabulary, content, None)
             return _with_scores_of_transformers(source, found) if layout == "transformers" else found
     with as_vocabulary_error(source, TOKENIZER):
-        proto, normalization = proto_from_tokenizer(content, as_the_file_says)
+        proto, normalization = proto_from_tokenizer(content, keep_last_space=as_the_file_says and exactly)
     vocabulary = fitting_vocabulary(source.path(TOKENIZER), proto, architecture)
     return _FoundVocabulary(proto, vocabulary, content, normalization)
 

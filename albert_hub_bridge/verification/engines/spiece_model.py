@@ -26,6 +26,8 @@ def spiece_model_alone(checkpoint: Checkpoint) -> TokenizerSpec | None:
     """Return the tokenizer of a repository for transformers without `tokenizer.json`; None for all others."""
     if checkpoint.layout != "transformers" or checkpoint.tokenizer_files is not None:
         return None
+    if (checkpoint.folder / TOKENIZER).is_file():  # what is more than a SentencePiece model was left out
+        return None
     return checkpoint.tokenizer
 
 
