@@ -224,7 +224,7 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
         try:  # by name: this folder depends on no other, and may be in a repository without the package
             loading = importlib.import_module("albert_hub_bridge.runtime.loading")
         except ImportError as error:
-            raise ImportError("from_preset needs albert-hub-bridge: pip install albert-hub-bridge") from error
+            raise ImportError("from_preset needs the package albert-hub-bridge, which is not installed.") from error
         return loading.load_preset(cls, preset, dtype, allow_pickle)
 
     @torch.no_grad()

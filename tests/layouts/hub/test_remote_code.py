@@ -180,7 +180,9 @@ def test_the_tokenizer_normalizes_as_the_repository_does(loaded_elsewhere: tuple
 
 
 def test_from_preset_asks_for_the_package(loaded_elsewhere: tuple[Path, dict[str, Any]]) -> None:
-    assert loaded_elsewhere[1]["from_preset"] == ("from_preset needs albert-hub-bridge: pip install albert-hub-bridge")
+    assert (
+        loaded_elsewhere[1]["from_preset"] == "from_preset needs the package albert-hub-bridge, which is not installed."
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
