@@ -8,31 +8,52 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.core import TyperCommand
 
-from albert_hub_bridge import console
+from albert_hub_bridge import console, progress
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import LayoutName
-from albert_hub_bridge.choices import DTYPE_NAMES, choose
 from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.convert import convert_with
 from albert_hub_bridge.commands.inspect import inspect as inspect_source
-from albert_hub_bridge.commands.options import CHOICES, PARSERS, ConvertOptions, Dtype, Normalize, parse_size
+from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.commands.pipeline import convert_and_push
 from albert_hub_bridge.commands.publish import PushOptions
 from albert_hub_bridge.commands.recording import Recorded
 from albert_hub_bridge.commands.verify import check, verify_and_record
 from albert_hub_bridge.console import errors_as_messages
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
-from albert_hub_bridge.layouts.layout import Pooling
-from albert_hub_bridge.mapping.heads import HeadKind
+from albert_hub_bridge.parameters import (
+    AllowPickle,
+    AsJson,
+    CreatePr,
+    DropHead,
+    DropTokenizer,
+    DropUnknown,
+    DtypeOption,
+    Folder,
+    HeadOption,
+    IncludeCode,
+    Labels,
+    Language,
+    License,
+    MaxShardSize,
+    Message,
+    NormalizeOption,
+    Private,
+    Quiet,
+    Revision,
+    SentenceTransformers,
+    Source,
+    To,
+    choice,
+)
 from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.verification.report import Verification
 
@@ -52,10 +73,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _be_quiet(wanted: bool) -> None:
-    console.out.quiet = wanted
-
-
 class _Command(TyperCommand):
     """A command that the list of commands describes in a whole sentence, in narrow terminals too."""
 
@@ -65,172 +82,6 @@ class _Command(TyperCommand):
 
 
 _command = partial(app.command, cls=_Command)
-
-
-def _choice(name: str, **settings: Any) -> Any:
-    """Return an option that takes one of the `CHOICES` of that name, as `choose` does."""
-    choices = [choice for choice in CHOICES[name] if choice is not None]
-
-    def parse(value: str) -> str:
-        try:
-            return choose("it", value, choices, DTYPE_NAMES)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
-
-    return typer.Option(parser=parse, metavar="|".join(choices), autocompletion=lambda: choices, **settings)
-
-
-def _checked_by(parse: Callable[[str], object]) -> Callable[[str | None], str | None]:
-    """Return a callback that refuses the texts that a function cannot parse."""
-
-    def check(text: str | None) -> str | None:
-        try:
-            if text is not None:
-                parse(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
-        return text
-
-    return check
-
-
-def _complete_source(incomplete: str) -> list[str]:
-    """Complete the name of a published preset. The shell itself completes folders."""
-    return [name for name in PUBLISHED_PRESETS if incomplete and name.startswith(incomplete)]
-
-
-# What several commands take.
-Source = Annotated[
-    str,
-    typer.Argument(
-        help="Folder of a KerasHub preset or a Hub repository; name of a published preset; or kaggle://..., hf://..., "
-        "modelscope://...",
-        autocompletion=_complete_source,
-    ),
-]
-Folder = Annotated[str, typer.Argument(help="Folder that convert made.")]
-AllowPickle = Annotated[
-    bool,
-    typer.Option(
-        "--allow-pickle",
-        help="Read weights from a pickle (pytorch_model.bin). A separate process reads only its tensors.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-Quiet = Annotated[
-    bool,
-    typer.Option(
-        "--quiet",
-        "-q",
-        help="Print the report only if something was not converted or differs, and no progress.",
-        callback=_be_quiet,
-    ),
-]
-
-# The options of `convert`; `ConvertOptions` has their defaults.
-To = Annotated[
-    LayoutName,
-    _choice(
-        "to",
-        help="Layout of the target. keras: a KerasHub preset. albert_hub: a repository for this package's classes. "
-        "transformers: a repository for transformers alone.",
-    ),
-]
-NormalizeOption = Annotated[
-    Normalize,
-    _choice(
-        "normalize",
-        help="Text normalization before the vocabulary's own. keep: the same as in the source. none: nothing. "
-        "uncased: lower-case, strip accents, replace old quotes, split numbers from commas (`1984,`).",
-    ),
-]
-DtypeOption = Annotated[
-    Dtype | None,
-    _choice(
-        "dtype",
-        help="Dtype of the target's weights, or fp32, bf16, fp16; that of the source by default.",
-        show_default=False,
-    ),
-]
-MaxShardSize = Annotated[
-    str | None,
-    typer.Option(
-        help="Largest size of the weights in one file, such as 200MB; one file by default.",
-        metavar="SIZE",
-        callback=_checked_by(parse_size),
-    ),
-]
-IncludeCode = Annotated[
-    bool,
-    typer.Option(
-        "--include-code", help="albert_hub only: include the Python files of the classes, for trust_remote_code=True."
-    ),
-]
-DropHead = Annotated[
-    bool, typer.Option("--drop-head", help="Drop a head that the target does not support, instead of an error.")
-]
-DropTokenizer = Annotated[
-    bool,
-    typer.Option(
-        "--drop-tokenizer",
-        help="Drop what is no SentencePiece vocabulary of the tokenizer, such as added tokens, instead of an error.",
-    ),
-]
-DropUnknown = Annotated[
-    list[str],
-    typer.Option(
-        help="Drop this tensor, which no ALBERT has, instead of an error. Give the option once for each tensor.",
-        metavar="TENSOR",
-        show_default=False,
-    ),
-]
-HeadOption = Annotated[
-    HeadKind | None,
-    _choice(
-        "head",
-        help="The head of a repository that names no class, where its tensors and settings do not tell it.",
-        show_default=False,
-    ),
-]
-SentenceTransformers = Annotated[
-    Pooling | None,
-    _choice(
-        "sentence_transformers",
-        help="Also make the repository a model for sentence-transformers. mean: the vector of a text is the mean of "
-        "its tokens' states. cls: the state of its first token.",
-        show_default=False,
-    ),
-]
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        help="Names of a classifier's labels, such as negative,positive; or a file with one name a line.",
-        metavar="NAMES",
-        callback=_checked_by(PARSERS["labels"]),
-    ),
-]
-License = Annotated[
-    str | None,
-    typer.Option(
-        help="License for the model card, such as apache-2.0; that of the source's card by default.",
-        metavar="NAME",
-        callback=_checked_by(PARSERS["license"]),
-    ),
-]
-Language = Annotated[
-    str | None,
-    typer.Option(
-        help="Languages for the model card, such as en,fr; those of the source's card by default.",
-        metavar="CODES",
-        callback=_checked_by(PARSERS["language"]),
-    ),
-]
-
-# How to push; `PushOptions` has their defaults.
-Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
-Revision = Annotated[str | None, typer.Option(help="Branch to commit to.", metavar="BRANCH")]
-CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")]
-Message = Annotated[str | None, typer.Option(help="Message of the commit.", metavar="TEXT")]
 
 
 def _interrupted(target: str) -> str:
@@ -276,7 +127,7 @@ def convert(
     quiet: Quiet = False,
 ) -> None:
     """Convert a preset or repository to another layout."""
-    progress_bar = partial(console.progress_bar, hidden=as_json)
+    progress_bar = partial(progress.progress_bar, hidden=as_json)
     with errors_as_messages(as_json, _interrupted(target)):
         options = ConvertOptions(
             to,
@@ -296,13 +147,13 @@ def convert(
         )
         push_options = PushOptions(private or None, revision, create_pr, message)
         if "://" in target:
-            stages = console.stages_of_verification
+            stages = progress.stages_of_verification
             url = convert_and_push(options, source, target, push_options, converting=progress_bar, verifying=stages)
             console.print_url(url, as_json)
             return
         push_options.check_unused(target)
-        with progress_bar() as progress:
-            report = convert_with(options, source, target, overwrite=overwrite, progress=progress)
+        with progress_bar() as show:
+            report = convert_with(options, source, target, overwrite=overwrite, progress=show)
     console.print_report(report, as_json)
     if not as_json:
         console.print_next_command("verify", source, target, *(["--allow-pickle"] if allow_pickle else []))
@@ -315,7 +166,7 @@ def convert_adapter(
     base: Annotated[str, typer.Option(help="Folder of the model that the adapter is for, in any layout.")],
     to: Annotated[
         LayoutName,
-        _choice("to", help="keras: a file for KerasHub. albert_hub, transformers: a folder for PEFT on that layout."),
+        choice("to", help="keras: a file for KerasHub. albert_hub, transformers: a folder for PEFT on that layout."),
     ],
     drop_head: Annotated[
         bool,
@@ -389,7 +240,7 @@ def verify(
         if target is None:
             report = check(source)
         else:
-            with console.stages_of_verification() as stages:
+            with progress.stages_of_verification() as stages:
                 report, recorded = verify_and_record(
                     source,
                     target,

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from albert_hub_bridge.commands.recording import Recorded, why_not_recorded
 from albert_hub_bridge.commands.reports import Conversion, Inspection
@@ -33,7 +21,6 @@ from albert_hub_bridge.hubs.published import PublishedPreset
 from albert_hub_bridge.layouts.losses import lost_settings, lost_tensors
 from albert_hub_bridge.lora.report import AdapterConversion
 from albert_hub_bridge.provenance.integrity import FilesCheck
-from albert_hub_bridge.verification.progress import STAGES, Stage, StageProgress, ignore_progress
 from albert_hub_bridge.verification.report import Verification
 
 
@@ -42,14 +29,6 @@ Report = Conversion | AdapterConversion | Inspection | Verification | FilesCheck
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
-_STAGES: Mapping[Stage, str] = {
-    "reading": "reading both sides",
-    "tensors": "comparing tensors",
-    "reference": "computing in float64",
-    "loading": "loading both libraries",
-    "engines": "computing generated inputs",
-    "texts": "computing texts",
-}
 INTERRUPTED = "Interrupted; nothing was changed."
 
 
@@ -73,71 +52,6 @@ def errors_as_messages(as_json: bool = False, interrupted: str = INTERRUPTED) ->
             print_json({"error": str(error)})
         err.print(f"[bold red]Error:[/] {escape(str(error))}")
         raise typer.Exit(2) from error
-
-
-@contextmanager
-def progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar, and yield a function that takes the bytes done and the bytes in all."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    disable = hidden or out.quiet or not err.is_terminal
-    with Progress(*columns, console=err, transient=True, disable=disable) as bar:
-        task = bar.add_task("Converting", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def stages_of_verification() -> Iterator[StageProgress]:
-    """Show the stages of a verification, and yield a function that takes them.
-
-    A terminal shows a bar with the time left for the stage. Elsewhere each stage is a line on the standard error. What
-    other libraries log or warn of meanwhile is not shown: the report has what matters of it.
-    """
-    with _without_notices_of_libraries():
-        if out.quiet:
-            yield ignore_progress
-        elif err.is_terminal:
-            with _bar_of_stages() as progress:
-                yield progress
-        else:
-            yield _print_stage
-
-
-@contextmanager
-def _bar_of_stages() -> Iterator[StageProgress]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(15), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        shown: dict[Stage, TaskID] = {}
-
-        def show(stage: Stage, done: int, total: int) -> None:
-            if stage not in shown:
-                for task in shown.values():
-                    bar.remove_task(task)
-                shown.clear()
-                shown[stage] = bar.add_task(_stage_in_words(stage), total=total if total > 1 else None)
-            bar.update(shown[stage], completed=done)
-
-        yield show
-
-
-def _print_stage(stage: Stage, done: int, _total: int) -> None:
-    if not done:
-        err.print(_stage_in_words(stage))
-
-
-def _stage_in_words(stage: Stage) -> str:
-    return f"{STAGES.index(stage) + 1}/{len(STAGES)} {_STAGES[stage]}"
-
-
-@contextmanager
-def _without_notices_of_libraries() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def print_json(content: dict[str, Any]) -> None:

@@ -194,7 +194,7 @@ def test_commands_in_messages_and_records_are_quoted(sample: Path, tmp_path: Pat
     line = next(line for line in card.splitlines() if line.startswith("$ "))
     assert shlex.split(line[2:]) == ["albert-hub-bridge", "convert", odd.name, target.name, "--to", "transformers"]
     result = runner.invoke(app, ["push", str(target), "hf://user/albert"])
-    assert f"albert-hub-bridge verify SOURCE {shlex.quote(str(target))}." in result.stderr
+    assert f"albert-hub-bridge verify SOURCE {shlex.quote(str(target))}, or in Python" in result.stderr
 
 
 def test_inspect_lists_changes_in_words(sample: Path, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_ctrl_c_in_a_conversion_changes_nothing(sample: Path, tmp_path: Path, mo
     def interrupt(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("albert_hub_bridge.console.progress_bar", lambda hidden: nullcontext(interrupt))
+    monkeypatch.setattr("albert_hub_bridge.progress.progress_bar", lambda hidden: nullcontext(interrupt))
     before = sorted(tmp_path.rglob("*"))
     result = runner.invoke(app, ["convert", str(sample), str(tmp_path / "target"), "--to", "keras"])
     assert (result.exit_code, result.stdout) == (130, "")

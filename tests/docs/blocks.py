@@ -95,10 +95,11 @@ def read_blocks(text: str) -> list[Block]:
 
 
 def masked(output: str) -> str:
-    """Mask the measured numbers, places, versions, addresses and commits of an output, and join its lines."""
+    """Join the lines of an output, and mask its measured numbers, places, versions, addresses and commits."""
+    output = " ".join(output.split())
     for pattern, replacement in _MASKS:
         output = pattern.sub(replacement, output)
-    return " ".join(output.split())
+    return output
 
 
 def is_shown(expected: str, found: str) -> bool:

@@ -58,7 +58,7 @@ def test_only_needed_files_are_downloaded(hub: HubServer, environment: dict[str,
     found = _inspect(environment, "hf://someone/albert", "someone/albert", f"someone/albert@{sha}")
     assert [row[:2] for row in found] == [["transformers", 73]] * 3
     asked_for = {request.path.rpartition("/")[2] for request in hub.requests("HEAD", "/resolve/")}
-    assert asked_for == set(_files(albert_folder)) - {"README.md"}
+    assert asked_for == set(_files(albert_folder))  # the card too, for its metadata
     assert len(hub.requests("GET", "/resolve/.*/config.json")) == 1  # then it is in the cache
     assert len(hub.requests("GET", "/storage/")) == 2
 
@@ -284,5 +284,5 @@ def test_modelscope_is_pulled_and_its_faults_raise_source_errors(albert_folder: 
         expected = [row[-1] for row in MODELSCOPE_FAULTS] + ["good", "good", no_config, no_revision]
         _check_messages(environment, [*faulty, *named], expected, permanent=named)
         asked_for = {request.query["FilePath"] for request in modelscope.requests("GET", "someone/albert/repo$")}
-        assert asked_for == set(_files(albert_folder)) - {"README.md"}
+        assert asked_for == set(_files(albert_folder))  # the card too, for its metadata
         assert not modelscope.requests("CONNECT")

@@ -1,0 +1,186 @@
+"""The arguments and options of the commands, with their help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from albert_hub_bridge import console
+from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.choices import DTYPE_NAMES, choose
+from albert_hub_bridge.commands.options import CHOICES, PARSERS, Dtype, Normalize, parse_size
+from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
+from albert_hub_bridge.layouts.layout import Pooling
+from albert_hub_bridge.mapping.heads import HeadKind
+
+
+def _be_quiet(wanted: bool) -> None:
+    console.out.quiet = wanted
+
+
+def choice(name: str, **settings: Any) -> Any:
+    """Return an option that takes one of the `CHOICES` of that name, as `choose` does."""
+    choices = [choice for choice in CHOICES[name] if choice is not None]
+
+    def parse(value: str) -> str:
+        try:
+            return choose("it", value, choices, DTYPE_NAMES)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return typer.Option(parser=parse, metavar="|".join(choices), autocompletion=lambda: choices, **settings)
+
+
+def _checked_by(parse: Callable[[str], object]) -> Callable[[str | None], str | None]:
+    """Return a callback that refuses the texts that a function cannot parse."""
+
+    def check(text: str | None) -> str | None:
+        try:
+            if text is not None:
+                parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        return text
+
+    return check
+
+
+def _complete_source(incomplete: str) -> list[str]:
+    """Complete the name of a published preset. The shell itself completes folders."""
+    return [name for name in PUBLISHED_PRESETS if incomplete and name.startswith(incomplete)]
+
+
+# What several commands take.
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of a KerasHub preset or a Hub repository; name of a published preset; or kaggle://..., hf://..., "
+        "modelscope://...",
+        autocompletion=_complete_source,
+    ),
+]
+Folder = Annotated[str, typer.Argument(help="Folder that convert made.")]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read weights from a pickle (pytorch_model.bin). A separate process reads only its tensors.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="Print the report only if something was not converted or differs, and no progress.",
+        callback=_be_quiet,
+    ),
+]
+
+# The options of `convert`; `ConvertOptions` has their defaults.
+To = Annotated[
+    LayoutName,
+    choice(
+        "to",
+        help="Layout of the target. keras: a KerasHub preset. albert_hub: a repository for this package's classes. "
+        "transformers: a repository for transformers alone.",
+    ),
+]
+NormalizeOption = Annotated[
+    Normalize,
+    choice(
+        "normalize",
+        help="Text normalization before the vocabulary's own. keep: the same as in the source. none: nothing. "
+        "uncased: lower-case, strip accents, replace old quotes, split numbers from commas (`1984,`).",
+    ),
+]
+DtypeOption = Annotated[
+    Dtype | None,
+    choice(
+        "dtype",
+        help="Dtype of the target's weights, or fp32, bf16, fp16; that of the source by default.",
+        show_default=False,
+    ),
+]
+MaxShardSize = Annotated[
+    str | None,
+    typer.Option(
+        help="Largest size of the weights in one file, such as 200MB; one file by default.",
+        metavar="SIZE",
+        callback=_checked_by(parse_size),
+    ),
+]
+IncludeCode = Annotated[
+    bool,
+    typer.Option(
+        "--include-code", help="albert_hub only: include the Python files of the classes, for trust_remote_code=True."
+    ),
+]
+DropHead = Annotated[
+    bool, typer.Option("--drop-head", help="Drop a head that the target does not support, instead of an error.")
+]
+DropTokenizer = Annotated[
+    bool,
+    typer.Option(
+        "--drop-tokenizer",
+        help="Drop what is no SentencePiece vocabulary of the tokenizer, such as added tokens, instead of an error.",
+    ),
+]
+DropUnknown = Annotated[
+    list[str],
+    typer.Option(
+        help="Drop this tensor, which no ALBERT has, instead of an error. Give the option once for each tensor.",
+        metavar="TENSOR",
+        show_default=False,
+    ),
+]
+HeadOption = Annotated[
+    HeadKind | None,
+    choice(
+        "head",
+        help="The head of a repository that names no class, where its tensors and settings do not tell it.",
+        show_default=False,
+    ),
+]
+SentenceTransformers = Annotated[
+    Pooling | None,
+    choice(
+        "sentence_transformers",
+        help="Also make the repository a model for sentence-transformers. mean: the vector of a text is the mean of "
+        "its tokens' states. cls: the state of its first token.",
+        show_default=False,
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of a classifier's labels, such as negative,positive; or a file with one name a line.",
+        metavar="NAMES",
+        callback=_checked_by(PARSERS["labels"]),
+    ),
+]
+License = Annotated[
+    str | None,
+    typer.Option(
+        help="License for the model card, such as apache-2.0; that of the source's card by default.",
+        metavar="NAME",
+        callback=_checked_by(PARSERS["license"]),
+    ),
+]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        help="Languages for the model card, such as en,fr; those of the source's card by default.",
+        metavar="CODES",
+        callback=_checked_by(PARSERS["language"]),
+    ),
+]
+
+# How to push; `PushOptions` has their defaults.
+Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
+Revision = Annotated[str | None, typer.Option(help="Branch to commit to.", metavar="BRANCH")]
+CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")]
+Message = Annotated[str | None, typer.Option(help="Message of the commit.", metavar="TEXT")]
