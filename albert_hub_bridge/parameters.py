@@ -20,6 +20,9 @@ def _be_quiet(wanted: bool) -> None:
     console.out.quiet = wanted
 
 
+_MAX_METAVAR = 36  # characters: --help does not break the line of an option
+
+
 def choice(name: str, **settings: Any) -> Any:
     """Return an option that takes one of the `CHOICES` of that name, as `choose` does."""
     choices = [choice for choice in CHOICES[name] if choice is not None]
@@ -30,7 +33,10 @@ def choice(name: str, **settings: Any) -> Any:
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
 
-    return typer.Option(parser=parse, metavar="|".join(choices), autocompletion=lambda: choices, **settings)
+    metavar = "|".join(choices)
+    if len(metavar) > _MAX_METAVAR:
+        metavar, settings["help"] = "NAME", f"{settings['help']} One of {', '.join(choices)}."
+    return typer.Option(parser=parse, metavar=metavar, autocompletion=lambda: choices, **settings)
 
 
 def _checked_by(parse: Callable[[str], object]) -> Callable[[str | None], str | None]:

@@ -98,11 +98,12 @@ def _parameters(callback: Callable[..., Any]) -> list[tuple[str, str, str]]:
             flags = [flag for flag in declared if isinstance(flag, str) and flag.startswith("-")]
             shown = ", ".join(flags) or f"--{parameter.name.replace('_', '-')}"
             shown += f" {info.metavar}" if info.metavar and not choices else ""
+        help_text = re.sub(r" One of [^.]+\.$", "", _one_line(info.help)) if choices else _one_line(info.help)
         allowed = f" One of {', '.join(choices)}." if choices else ""
         required = parameter.default is inspect.Parameter.empty
         default = getattr(parameter.default, "value", parameter.default)
         said = "required" if required else "" if default in (None, False) else f"`{default}`"
-        rows.append((shown, _one_line(info.help) + allowed, said))
+        rows.append((shown, help_text + allowed, said))
     return rows
 
 
