@@ -17,6 +17,7 @@ from albert_hub_bridge._version import __version__ as __version__
 # Every public name, by the module that defines it.
 _PUBLIC = {
     "commands.convert": ("convert",),
+    "commands.export_onnx": ("export_onnx",),
     "commands.inspect": ("inspect",),
     "commands.publish": ("card", "push"),
     "commands.verify": ("check", "verify"),
@@ -41,6 +42,7 @@ __all__ = list(_MODULES)
 
 if TYPE_CHECKING:  # type checkers do not read the table; a test compares the two
     from albert_hub_bridge.commands.convert import convert as convert  # noqa: I001 (one import for each module)
+    from albert_hub_bridge.commands.export_onnx import export_onnx as export_onnx
     from albert_hub_bridge.commands.inspect import inspect as inspect
     from albert_hub_bridge.commands.publish import card as card, push as push
     from albert_hub_bridge.commands.verify import check as check, verify as verify

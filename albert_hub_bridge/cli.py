@@ -21,6 +21,7 @@ from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.convert import convert_with
+from albert_hub_bridge.commands.export_onnx import export_onnx as add_onnx
 from albert_hub_bridge.commands.inspect import inspect as inspect_source
 from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.commands.pipeline import convert_and_push
@@ -46,7 +47,9 @@ from albert_hub_bridge.parameters import (
     MaxShardSize,
     Message,
     NormalizeOption,
+    Onnx,
     Private,
+    QuantizeOption,
     Quiet,
     Revision,
     SentenceTransformers,
@@ -118,6 +121,8 @@ def convert(
     labels: Labels = None,
     license: License = None,  # noqa: A002 (the metadata of a card has this name)
     language: Language = None,
+    onnx: Onnx = ConvertOptions.onnx,
+    quantize: QuantizeOption = ConvertOptions.quantize,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing preset or repository.")] = False,
     private: Private = False,
     revision: Revision = None,
@@ -144,6 +149,8 @@ def convert(
             labels,
             license,
             language,
+            onnx,
+            quantize,
         )
         push_options = PushOptions(private or None, revision, create_pr, message)
         if "://" in target:
@@ -187,6 +194,20 @@ def convert_adapter(
         report = convert_lora(
             source, target, base=base, to=to, drop_head=drop_head, overwrite=overwrite, allow_pickle=allow_pickle
         )
+    console.print_report(report, as_json)
+
+
+@_command()
+def export_onnx(
+    folder: Annotated[str, typer.Argument(help="Folder of a repository, in the layout transformers or albert_hub.")],
+    quantize: QuantizeOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace ONNX files that are there.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add ONNX files to a repository, and compare them with it."""
+    with errors_as_messages(as_json):
+        report = add_onnx(folder, quantize=quantize, overwrite=overwrite)
     console.print_report(report, as_json)
 
 

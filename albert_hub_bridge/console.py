@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from albert_hub_bridge.commands.onnx_files import OnnxExport
 from albert_hub_bridge.commands.recording import Recorded, why_not_recorded
 from albert_hub_bridge.commands.reports import Conversion, Inspection
 from albert_hub_bridge.document import as_renderable, escape
@@ -24,7 +25,7 @@ from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.verification.report import Verification
 
 
-Report = Conversion | AdapterConversion | Inspection | Verification | FilesCheck
+Report = Conversion | OnnxExport | AdapterConversion | Inspection | Verification | FilesCheck
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -77,6 +78,8 @@ def _needs_attention(report: Report) -> bool:
         return not report.passed
     if isinstance(report, Verification):
         return bool(report.notes) or not report.passed
+    if isinstance(report, OnnxExport):
+        return False
     changed_texts = report.changed_texts if isinstance(report, Conversion) else None
     lost = lost_tensors(report.dropped) or lost_settings(report.ignored)
     return bool(changed_texts or lost or report.notes)

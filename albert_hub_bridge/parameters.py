@@ -10,7 +10,7 @@ import typer
 from albert_hub_bridge import console
 from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.choices import DTYPE_NAMES, choose
-from albert_hub_bridge.commands.options import CHOICES, PARSERS, Dtype, Normalize, parse_size
+from albert_hub_bridge.commands.options import CHOICES, PARSERS, Dtype, Normalize, Quantize, parse_size
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import HeadKind
@@ -183,6 +183,14 @@ Language = Annotated[
         metavar="CODES",
         callback=_checked_by(PARSERS["language"]),
     ),
+]
+
+Onnx = Annotated[
+    bool, typer.Option("--onnx", help="Also add onnx/model.onnx to a repository: its model for ONNX Runtime.")
+]
+QuantizeOption = Annotated[
+    Quantize | None,
+    choice("quantize", help="Also add onnx/model_quantized.onnx, with int8 weights.", show_default=False),
 ]
 
 # How to push; `PushOptions` has their defaults.

@@ -13,11 +13,13 @@ from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, Progress
 from albert_hub_bridge.commands.id_comparison import IdComparison, compare_ids
 from albert_hub_bridge.commands.labels import parse_labels, with_labels
 from albert_hub_bridge.commands.notes import conversion_notes, lost_keys
-from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize
+from albert_hub_bridge.commands.onnx_files import OnnxExport, export_models
+from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize, Quantize
 from albert_hub_bridge.commands.recording import Digests, make_record, write_new_record
 from albert_hub_bridge.commands.reports import Conversion
 from albert_hub_bridge.commands.summary import summarize, summarize_target
 from albert_hub_bridge.disk.atomic import check_target, new_folder
+from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, TargetError
 from albert_hub_bridge.formats.lazy_tensors import dtype_name
@@ -34,6 +36,7 @@ from albert_hub_bridge.provenance.card_metadata import CardMetadata, parse_langu
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
 from albert_hub_bridge.provenance.model_card import written_by_hand
 from albert_hub_bridge.provenance.record import RECORD, public_handle
+from albert_hub_bridge.runtime.onnx_export import require_onnx
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
@@ -59,6 +62,8 @@ def convert(
     labels: str | Path | Sequence[str] | None = None,
     license: str | None = None,  # noqa: A002 (the metadata of a card has this name)
     language: str | Sequence[str] | None = None,
+    onnx: bool = False,
+    quantize: Quantize | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -98,6 +103,8 @@ def convert(
             source's card.
         language: Codes of the model's languages, for its card, such as `"en"` or `["en", "fr"]`. By default those of
             the source's card.
+        onnx: Whether to add `onnx/model.onnx` to a repository, as `export_onnx` does.
+        quantize: `int8` to also add `onnx/model_quantized.onnx`, whose weights are quantized.
         overwrite: Whether to replace an existing target.
         progress: Is called with the number of bytes done and the total number of bytes.
 
@@ -109,6 +116,7 @@ def convert(
             was written.
         TargetError: The target exists, has no parent folder, is the source, is being written by another process, does
             not support the options, or cannot be written. Nothing was changed.
+        AlbertHubBridgeError: The model cannot be exported to ONNX. Nothing was changed.
         ValueError: An option has an unsupported value.
     """
     options = ConvertOptions(
@@ -126,6 +134,8 @@ def convert(
         labels,
         license,
         language,
+        onnx,
+        quantize,
     )
     return convert_with(options, source, target, overwrite=overwrite, progress=progress)
 
@@ -139,6 +149,8 @@ def convert_with(
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert with all options in one object. `convert` documents the rest."""
+    if options.onnx:
+        require_onnx()
     folder, is_replaceable = resolve_target(target, overwrite)
     pulled = _resolve_source(source, folder)
     opened = open_source(pulled.folder)
@@ -149,7 +161,7 @@ def convert_with(
         with new_folder(folder, overwrite, is_replaceable) as staging:
             digests = _write(converted, staging, options, opened, progress)
             ids = compare_ids(checkpoint, converted, options.to, staging)
-            report = _report(checkpoint, converted, options, source, target, ids)
+            report = replace(_report(checkpoint, converted, options, source, target, ids), onnx=digests.onnx)
             command = options.command(public_handle(pulled), folder.name)
             metadata, named_labels = _card_metadata(opened, options), options.labels is not None
             record = make_record(pulled, converted, report, digests, command, metadata, named_labels=named_labels)
@@ -317,4 +329,15 @@ def _write(
             include_code=options.include_code,
             sentence_transformers=options.sentence_transformers,
         )
-        return Digests(source_files.result(), file_list(folder, precomputed=digests), tensors.result())
+        onnx = _write_onnx(folder, options) if options.onnx else None
+        return Digests(source_files.result(), file_list(folder, precomputed=digests), tensors.result(), onnx)
+
+
+def _write_onnx(folder: Path, options: ConvertOptions) -> OnnxExport:
+    """Export what was written: a repository may round weights, or replace an epsilon."""
+    with read_checkpoint(folder) as written:
+        contents, report = export_models(written, options.quantize)
+    (folder / "onnx").mkdir()
+    for name, content in contents.items():
+        write_file(folder / name, content)
+    return report

@@ -21,6 +21,7 @@ from albert_hub_bridge.text import join_names
 
 Normalize = Literal["keep", "none", "uncased"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Quantize = Literal["int8"]
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "to": get_args(LayoutName),
@@ -28,6 +29,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "dtype": (None, *get_args(Dtype)),
     "head": (None, *get_args(HeadKind)),
     "sentence_transformers": (None, *get_args(Pooling)),
+    "quantize": (None, *get_args(Quantize)),
 }
 
 
@@ -63,6 +65,8 @@ class ConvertOptions:
     labels: str | Path | Sequence[str] | None = None
     license: str | None = None
     language: str | Sequence[str] | None = None
+    onnx: bool = False
+    quantize: Quantize | None = None
 
     def __post_init__(self) -> None:
         if problems := [*self._wrong_values()]:
@@ -106,6 +110,10 @@ class ConvertOptions:
             problems.append(
                 "sentence-transformers loads no KerasHub presets. Convert to transformers or albert_hub instead."
             )
+        if self.quantize is not None and not self.onnx:
+            problems.append("Only ONNX files are quantized. Pass --onnx (onnx=True) too.")
+        if self.onnx and self.to == "keras":
+            problems.append("KerasHub presets have no ONNX files. Convert to transformers or albert_hub instead.")
         return problems
 
     @property

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.commands.onnx_files import OnnxExport
 from albert_hub_bridge.commands.reports import Conversion
 from albert_hub_bridge.commands.summary import summarize_target
 from albert_hub_bridge.disk.atomic import replace_file
@@ -52,11 +53,13 @@ class Digests:
         source_files: Size and SHA-256 of every file of the source, by its name.
         target_files: The same of the target.
         tensors: SHA-256 of every tensor of the target, by its name in the albert_hub layout.
+        onnx: The ONNX files of the target; None if it has none.
     """
 
     source_files: Mapping[str, Mapping[str, Any]]
     target_files: Mapping[str, Mapping[str, Any]]
     tensors: dict[str, str]
+    onnx: OnnxExport | None = None
 
 
 def make_record(
@@ -108,6 +111,7 @@ def make_record(
         notes=list(report.notes),
         labels=_labels(converted),
         labels_from_option=named_labels,
+        onnx=list(digests.onnx.files) if digests.onnx is not None else [],
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from albert_hub_bridge.checkpoint import DroppedTensor, LayoutName, SourceLayoutName
+from albert_hub_bridge.commands.onnx_files import OnnxExport
 from albert_hub_bridge.document import Block, Document, escape
 from albert_hub_bridge.layouts.layout import DESCRIPTIONS, Pooling
 from albert_hub_bridge.layouts.losses import show_losses
@@ -88,6 +89,7 @@ class Conversion(Document):
         dropped: Tensors that were not converted.
         ignored: Settings that were not converted.
         notes: Notes for the user, on the source and the conversion.
+        onnx: The ONNX files of the target; None if it has none.
     """
 
     source: Inspection
@@ -105,6 +107,7 @@ class Conversion(Document):
     dropped: Sequence[DroppedTensor]
     ignored: Sequence[IgnoredKey]
     notes: Sequence[str]
+    onnx: OnnxExport | None = None
 
     def blocks(self) -> Iterator[Block]:
         """Yield what the report shows."""
@@ -121,6 +124,8 @@ class Conversion(Document):
             lines.append(f"{self.changed_texts} of {self.sample_size} sample texts have other ids than in the source.")
         if lines:
             yield " ".join(lines)
+        if self.onnx is not None:
+            yield from self.onnx.blocks()
         yield from show_losses(self.dropped, self.ignored, self.notes)
 
     def as_dict(self) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 
 # "legacy weights" are weights in a format that this package reads and does not write. A "record" says where a folder
-# comes from, or what training wrote besides. Nothing in it is converted.
-Role = Literal["settings", "tokenizer", "weights", "legacy weights", "pooling", "code", "record"]
+# comes from, or what training wrote besides. Nothing in it is converted. "exported" files are made from the others.
+Role = Literal["settings", "tokenizer", "weights", "legacy weights", "pooling", "code", "record", "exported"]
 
 # Files that this package adds to a folder that it converted.
 RECORD_FILES = ("conversion.json", "README.md", "parity.png")

@@ -17,6 +17,7 @@ from albert_hub_bridge.checkpoint import count_by_reason, is_loss
 from albert_hub_bridge.disk.durable import add_filename
 from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
+from albert_hub_bridge.mapping.onnx_names import check_name
 from albert_hub_bridge.model.architecture import KERAS_FIELDS
 from albert_hub_bridge.provenance.record import CARD, PICTURE, ConversionRecord, IgnoredKeyRecord
 from albert_hub_bridge.text import first_few, one_line
@@ -75,6 +76,7 @@ def render_card(record: ConversionRecord, location: str, by_hand: str = "") -> s
     from huggingface_hub.repocard import ModelCard
 
     scheme, _, name = location.rpartition("://")
+    on_kaggle = scheme == "kaggle"
     head, vocabulary = HEADS[record.head_kind] if record.head_kind is not None else None, record.vocabulary
     rendered = ModelCard.from_template(
         _metadata(record, location),
@@ -84,7 +86,7 @@ def render_card(record: ConversionRecord, location: str, by_hand: str = "") -> s
         title=location.rpartition("/")[2],
         location=name,
         keras_location=location,
-        on_kaggle=scheme == "kaggle",
+        on_kaggle=on_kaggle,
         keras_class=head.keras if head is not None else "AlbertBackbone",
         auto_class=head.auto if head is not None else "AutoModel",
         code=[file for file in record.target.files if file.endswith(".py")],  # a conversion writes no code but ours
@@ -101,6 +103,8 @@ def render_card(record: ConversionRecord, location: str, by_hand: str = "") -> s
         text_normalization=_plain(vocabulary.text_normalization) if vocabulary is not None else None,
         normalization=_plain(vocabulary.normalization) if vocabulary is not None else None,
         pooling=_POOLINGS.get(record.sentence_transformers),
+        # transformers.js knows ALBERT, and no class of this package.
+        js_task=_PIPELINES[record.head_kind] if record.target.layout == "transformers" and not on_kaggle else None,
         parity=_parity(record),
         picture=PICTURE if record.picture is not None else None,
         notes=[_plain(note) for note in record.notes],
@@ -150,12 +154,13 @@ def _unneeded(record: ConversionRecord) -> str:
 
 def _parity(record: ConversionRecord) -> dict[str, str]:
     """Return the rows of the table of results; none before a verification."""
-    verification = record.verification
+    verification, onnx = record.verification, [check_name(each.precision) for each in record.onnx]
     if verification is None:
         return {}
     differences = verification["max_abs_difference"].items()
     return {
         **{name: _outcome(check) for name, check in verification["checks"].items()},
+        **{name: "not measured: run verify again" for name in onnx if name not in verification["checks"]},
         **{_difference_of(name): "not a number" if value is None else f"{value:.1e}" for name, value in differences},
     }
 

@@ -18,6 +18,7 @@ from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import HeadKind
+from albert_hub_bridge.mapping.onnx_names import Precision
 from albert_hub_bridge.provenance.card_metadata import CardMetadata
 from albert_hub_bridge.provenance.strict_reader import field_types, read_dataclass
 
@@ -150,6 +151,26 @@ class GoldenNumbers:
 
 @strict
 @dataclass
+class OnnxRecord:
+    """An ONNX file of the target.
+
+    Args:
+        file: Its name.
+        precision: Of its weights: `float32` or `int8`.
+        opset: The version of its operators.
+        inputs: The names of its inputs.
+        outputs: The names of its outputs.
+    """
+
+    file: str
+    precision: Precision
+    opset: int
+    inputs: list[str]
+    outputs: list[str]
+
+
+@strict
+@dataclass
 class ConversionRecord:
     """The content of `conversion.json`. The same source, options and version give the same record.
 
@@ -181,6 +202,7 @@ class ConversionRecord:
         golden: Published numbers, where there are any.
         tokenizer: Class of a tokenizer whose files were carried over as they are; None if it was converted.
         dropped_tokenizer: Whether `--drop-tokenizer` left out what is no SentencePiece vocabulary of the tokenizer.
+        onnx: The ONNX files of the target.
     """
 
     tool: str
@@ -210,6 +232,7 @@ class ConversionRecord:
     golden: GoldenNumbers | None = None
     tokenizer: str | None = None
     dropped_tokenizer: bool = False
+    onnx: list[OnnxRecord] = field(default_factory=list)
 
     @property
     def made_by(self) -> str:

@@ -25,6 +25,7 @@ from albert_hub_bridge.verification.engines import registry
 from albert_hub_bridge.verification.engines.common import Engine
 from albert_hub_bridge.verification.engines.spiece_model import note_on_spiece_model
 from albert_hub_bridge.verification.example import example_output
+from albert_hub_bridge.verification.onnx import check_onnx_files
 from albert_hub_bridge.verification.outputs import check_outputs
 from albert_hub_bridge.verification.progress import StageProgress, ignore_progress
 from albert_hub_bridge.verification.reference import check_reference
@@ -60,6 +61,8 @@ def verify(
     4. `engines`: the libraries of both sides compute the same outputs in float32, on generated inputs of every length,
        with every kind of padding, and with mixed segments.
     5. `texts`: the same token ids, and the same outputs for the source's ids.
+
+    If the target has ONNX files, ONNX Runtime computes them: `onnx` and `onnx int8` compare them with the target.
 
     The layout of a side decides which library computes it: keras_hub for `keras`, transformers with this package for
     `albert_hub`, and transformers alone for `transformers`. If keras_hub is not installed, this package's model
@@ -104,6 +107,8 @@ def verify(
         reference = check_reference(source_read, target_read) if comparable else NOT_COMPARABLE
         progress("loading", 0, 1)
         source_side, target_side = _open_sides(source_read, target_read)
+    # Before the epsilon is changed: the ONNX files have the repository's own.
+    on_onnx = check_onnx_files(target_side, texts, PROBE_FACTOR * tolerance)
     if epsilons:
         notes.append(_use_one_epsilon(source_side.engine, target_side.engine, *epsilons))
     outputs = NOT_COMPARABLE
@@ -124,6 +129,7 @@ def verify(
             "reference": reference,
             "engines": outputs,
             "texts": on_texts,
+            **on_onnx,
         },
         different_fields=settings.different_fields,
         different_tensors=tensors.different_tensors,

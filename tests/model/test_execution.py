@@ -19,8 +19,6 @@ from albert_hub_bridge import AlbertHubConfig, AlbertHubForMaskedLM, AlbertHubFo
 from conversion.sample import SAMPLE_ARCHITECTURE
 
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "onnx-and-speed.md"
-
 INPUT_IDS = torch.tensor([[2, 17, 33, 8, 250, 3], [2, 9, 3, 0, 0, 0]])
 MASK = (INPUT_IDS != 0).long()
 CLOSE = {"atol": 1e-5, "rtol": 0}
@@ -135,38 +133,6 @@ def test_exported_it_takes_every_shape_and_gives_the_same(name: str) -> None:
             found, expected = program.module()(**inputs), model(**inputs)
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, msg=key, **CLOSE)
-
-
-@pytest.mark.filterwarnings("default")
-def test_the_readmes_onnx_file_stores_shared_layers_once(
-    vocabulary_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    onnx = pytest.importorskip("onnx", reason="exporting to ONNX needs the extra 'onnx'")
-    pytest.importorskip("onnxscript", reason="exporting to ONNX needs the extra 'onnx'")
-    sharing = {"num_layers": 12, "num_groups": 1, "num_inner_repetitions": 1}
-    # Matrices of up to 8192 numbers torch transposes for each of their uses; no real model is that narrow.
-    sizes = {"hidden_dim": 96, "intermediate_dim": 128}
-    model = _model(**sharing, **sizes)
-    (recipe,) = [part for part in GUIDE.read_text().split("```") if "torch.onnx.export" in part]
-    monkeypatch.chdir(tmp_path)
-    tokenizer = albert_hub_bridge.AlbertHubTokenizer(str(vocabulary_file))
-    exec(recipe.removeprefix("python"), {"torch": torch, "model": model, "tokenizer": tokenizer})
-
-    graph = onnx.load("albert.onnx").graph
-    source_tensor = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
-    assert source_tensor < 1.01 * sum(parameter.nbytes for parameter in model.parameters())  # a few constants besides
-
-    runtime = pytest.importorskip("onnxruntime", reason="running ONNX needs onnxruntime")
-    session = runtime.InferenceSession("albert.onnx", providers=["CPUExecutionProvider"])
-    for batch, length in ((3, 11), (2, 7), (5, 64), (1, 2)):
-        inputs = _inputs(batch, length)
-        found = session.run(
-            ["last_hidden_state", "pooler_output"], {name: tensor.numpy() for name, tensor in inputs.items()}
-        )
-        with torch.no_grad():
-            expected = model(**inputs)
-        torch.testing.assert_close(torch.from_numpy(found[0]), expected.last_hidden_state, **CLOSE)
-        torch.testing.assert_close(torch.from_numpy(found[1]), expected.pooler_output, **CLOSE)
 
 
 # Attention backends

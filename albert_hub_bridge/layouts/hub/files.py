@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from albert_hub_bridge.layouts.files import FileRow
+from albert_hub_bridge.mapping.onnx_names import ONNX_FILES
 
 
 CONFIG = "config.json"
@@ -51,4 +52,5 @@ FILES = (
     FileRow(_weights(PYTORCH), "legacy weights", written=False),
     FileRow(_weights(TENSORFLOW), "legacy weights", written=False),
     FileRow(_weights(FLAX), "legacy weights", written=False),
+    FileRow(tuple(ONNX_FILES.values()), "exported", downloaded=False),
 )

@@ -29,7 +29,7 @@ def open_engine(checkpoint: Checkpoint, rounded: str | None = None) -> Engine:
     Raises:
         EngineError: The library cannot load the checkpoint.
     """
-    with _engine_errors(checkpoint.folder):
+    with engine_errors(checkpoint.folder):
         engine = cast("Engine", _GuardedEngine(_engine_class(checkpoint)(checkpoint), checkpoint.folder))
     if rounded is not None:
         engine.round_weights(rounded)
@@ -47,7 +47,7 @@ def _engine_class(checkpoint: Checkpoint) -> type[Engine]:
 
 
 @contextmanager
-def _engine_errors(folder: Path) -> Iterator[None]:
+def engine_errors(folder: Path) -> Iterator[None]:
     """Raise EngineError instead of any exception of a library."""
     try:
         yield
@@ -63,4 +63,4 @@ class _GuardedEngine:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._engine, name)
-        return _engine_errors(self._folder)(value) if callable(value) else value
+        return engine_errors(self._folder)(value) if callable(value) else value

@@ -82,11 +82,17 @@ def compute_outputs(
         if head is not None:
             if head.kind == "multiple_choice":  # each row is the only choice
                 tensors = {name: tensor.unsqueeze(1) for name, tensor in tensors.items()}
-            outputs |= _head_outputs(head, model(**tensors))
+            outputs |= head_outputs(head, model(**tensors))
     return {name: value.numpy() for name, value in outputs.items()}
 
 
-def _head_outputs(head: Head, scores: Any) -> dict[str, Any]:
+def head_outputs(head: Head, scores: Any) -> dict[str, Any]:
+    """Return the outputs of a head by the names of `Engine.compute`, after the activation of a classifier.
+
+    Args:
+        head: The head.
+        scores: What the model returned: an object with the tensors of transformers' names.
+    """
     import torch
 
     if head.kind == "question_answering":
