@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 
 import keras_hub
@@ -15,41 +14,7 @@ from typer.testing import CliRunner
 from albert_hub_bridge import check, convert, convert_adapter, inspect, verify
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.document import Block, Document
-
-
-class _Tables(HTMLParser):
-    """Collects the rows of tables, the text outside of them, and the pictures. It refuses tags that are not ours."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.rows: dict[str, str] = {}
-        self.lines: list[str] = []
-        self.pictures: list[str] = []
-        self._name = ""
-        self.feed(page)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        assert tag in {"div", "table", "tr", "th", "td", "span", "img"}
-        if tag == "img":
-            self.pictures.append(str(dict(attrs)["src"]))
-            return
-        self.open.append(tag)
-        if tag == "div":
-            self.lines.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "th" in self.open:
-            self._name = data
-            self.rows[data] = ""
-        elif "td" in self.open:
-            self.rows[self._name] += data
-        elif data.strip():
-            self.lines[-1] += data
+from tests.html_report import HtmlReport
 
 
 def _command(*words: str | Path) -> str:
@@ -77,19 +42,19 @@ def test_str_is_the_text_of_the_command(preset: Path, tmp_path: Path) -> None:
 def test_html_has_tables_and_the_picture(preset: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     converted = convert(preset, target, to="transformers")
-    assert f"{preset} (keras) to {target} (transformers): " in _Tables(converted._repr_html_()).lines[1]
-    inspected = _Tables(inspect(target)._repr_html_())
+    assert f"{preset} (keras) to {target} (transformers): " in HtmlReport(converted._repr_html_()).lines[1]
+    inspected = HtmlReport(inspect(target)._repr_html_())
     assert inspected.rows["hidden_dim"] == "32"
     assert inspected.rows["parameters"] == "43,264 in 73 tensors"
     assert not inspected.pictures
     report = verify(preset, target)
-    verified = _Tables(report._repr_html_())
+    verified = HtmlReport(report._repr_html_())
     assert set(verified.rows) == {"source", "target", *report.checks}
     assert verified.rows["tensors"].startswith("passed: 73 tensors")
     assert verified.lines[-1].endswith("PASSED: source and target match.")
     (picture,) = verified.pictures
     assert base64.b64decode(picture.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
-    assert "unchanged" in _Tables(check(target)._repr_html_()).lines[-1]
+    assert "unchanged" in HtmlReport(check(target)._repr_html_()).lines[-1]
 
 
 def test_reports_of_adapters_and_failures_are_shown(preset: Path, tmp_path: Path) -> None:
@@ -98,14 +63,14 @@ def test_reports_of_adapters_and_failures_are_shown(preset: Path, tmp_path: Path
     backbone.save_lora_weights(str(tmp_path / "a.lora.h5"))
     report = convert_adapter(tmp_path / "a.lora.h5", tmp_path / "adapter", base=preset, to="transformers")
     assert "8 layers, rank 8" in str(report)
-    assert any("8 layers, rank 8" in line for line in _Tables(report._repr_html_()).lines)
+    assert any("8 layers, rank 8" in line for line in HtmlReport(report._repr_html_()).lines)
     target = tmp_path / "target"
     convert(preset, target, to="transformers")
     (target / "config.json").unlink()
     (target / "tokenizer.json").unlink()
     changed = check(target)
     assert not changed
-    assert _Tables(changed._repr_html_()).rows == {"config.json": "missing", "tokenizer.json": "missing"}
+    assert HtmlReport(changed._repr_html_()).rows == {"config.json": "missing", "tokenizer.json": "missing"}
     assert str(changed).splitlines()[-1].startswith("FAILED: 2 files")
 
 
@@ -124,7 +89,7 @@ def test_texts_of_strangers_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None
     shown = "<script>alert(1)</script> [bold]x[/] [/nothing] \\x1b[31m &amp;"
     monkeypatch.setenv("COLUMNS", "200")
     assert str(_Untrusted()).splitlines() == [shown, f"<b>name</b>  {shown}"]
-    page = _Tables(_Untrusted()._repr_html_())
+    page = HtmlReport(_Untrusted()._repr_html_())
     assert page.rows == {"<b>name</b>": shown}
     assert shown in page.lines
     assert '<span style="font-weight: bold">' in _Untrusted()._repr_html_()
