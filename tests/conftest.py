@@ -17,7 +17,8 @@ if importlib.util.find_spec("triton") is not None:  # torch for CUDA brings it
     importlib.import_module("triton")  # imported after TensorFlow, it ends the process
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,29 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("preset") / "sample"
     write_sample_preset(folder)
     return folder
+
+
+@contextmanager
+def _skipped_without_keras_hub() -> Iterator[None]:
+    """Skip what imports KerasHub where it cannot be installed, as on Python 3.14."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("keras", "keras_hub"):
+            pytest.skip("KerasHub is not installed")
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    with _skipped_without_keras_hub():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    with _skipped_without_keras_hub():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -208,7 +208,7 @@ def test_errors_are_one_tree() -> None:
     from albert_hub_bridge import errors
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(kinds) == 9
+    assert len(kinds) == 12
     assert all(issubclass(kind, AlbertHubBridgeError) for kind in kinds)
     assert all(kind.__name__ in str(errors.__doc__) for kind in kinds)
 
