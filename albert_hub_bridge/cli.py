@@ -31,6 +31,7 @@ from albert_hub_bridge.commands.verify import check, verify_and_record
 from albert_hub_bridge.console import errors_as_messages
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.parameters import (
+    AllowApproximateGelu,
     AllowPickle,
     AsJson,
     CreatePr,
@@ -118,6 +119,7 @@ def convert(
     head: HeadOption = ConvertOptions.head,
     sentence_transformers: SentenceTransformers = ConvertOptions.sentence_transformers,
     allow_pickle: AllowPickle = ConvertOptions.allow_pickle,
+    allow_approximate_gelu: AllowApproximateGelu = ConvertOptions.allow_approximate_gelu,
     labels: Labels = None,
     license: License = None,  # noqa: A002 (the metadata of a card has this name)
     language: Language = None,
@@ -146,6 +148,7 @@ def convert(
             head,
             sentence_transformers,
             allow_pickle,
+            allow_approximate_gelu,
             labels,
             license,
             language,

@@ -75,6 +75,13 @@ AllowPickle = Annotated[
         help="Read weights from a pickle (pytorch_model.bin). A separate process reads only its tensors.",
     ),
 ]
+AllowApproximateGelu = Annotated[
+    bool,
+    typer.Option(
+        "--allow-approximate-gelu",
+        help="keras only: compute gelu by its tanh approximation, as KerasHub does, and report how much that changes.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Quiet = Annotated[
     bool,

@@ -26,7 +26,12 @@ from albert_hub_bridge.formats.lazy_tensors import dtype_name
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.hub.sentence_transformers import encoder_of
-from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, with_pooler, without_other_tokenizer
+from albert_hub_bridge.layouts.keras.compatibility import (
+    with_approximate_gelu,
+    with_heads_of_keras,
+    with_pooler,
+    without_other_tokenizer,
+)
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.layouts.registry import is_written_file, open_source, pull, read_checkpoint, write_checkpoint
 from albert_hub_bridge.mapping.heads import HeadKind
@@ -59,6 +64,7 @@ def convert(
     head: HeadKind | None = None,
     sentence_transformers: Pooling | None = None,
     allow_pickle: bool = False,
+    allow_approximate_gelu: bool = False,
     labels: str | Path | Sequence[str] | None = None,
     license: str | None = None,  # noqa: A002 (the metadata of a card has this name)
     language: str | Sequence[str] | None = None,
@@ -97,6 +103,8 @@ def convert(
             not a model for sentence-transformers.
         allow_pickle: Whether to read weights from a pickle (`pytorch_model.bin`). A separate process reads only its
             tensors.
+        allow_approximate_gelu: Whether a preset may compute `gelu` by its tanh approximation, because KerasHub has
+            nothing else. The report says how much that changes.
         labels: Names of a classifier's labels, in the order of its scores; or `"negative,positive"`; or a file with one
             name a line. By default the names of the source, which a KerasHub preset does not have.
         license: Of the model, for its card: an identifier of the Hub such as `apache-2.0`. By default that of the
@@ -131,6 +139,7 @@ def convert(
         head,
         sentence_transformers,
         allow_pickle,
+        allow_approximate_gelu,
         labels,
         license,
         language,
@@ -222,6 +231,8 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
         adapted = without_other_tokenizer(adapted)
     if options.normalize != "keep":
         adapted = _with_normalization(adapted, options.normalize, source)
+    if options.allow_approximate_gelu:
+        adapted = with_approximate_gelu(adapted)
     if options.drop_head and options.to == "keras":
         adapted = with_heads_of_keras(adapted)
     if options.labels is not None:

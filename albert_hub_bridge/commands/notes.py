@@ -23,6 +23,7 @@ def conversion_notes(
     """Return one note for each difference between what was read and what is written."""
     return [
         *_changed_dtype(source, target),
+        *_approximate_gelu(source, target),
         *_number_commas(source, target),
         *_spiece_model(source),
         *_lost_tokenizer(source, target, to),
@@ -55,6 +56,20 @@ def _changed_dtype(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
     if source.dtype != target.dtype:
         exact = source.dtype != "float32" and target.dtype == "float32"
         yield f"The weights were converted from {source.dtype} to {target.dtype}{'' if exact else ', and rounded'}."
+
+
+def _approximate_gelu(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
+    before, after = source.architecture.activation, target.architecture.activation
+    if before == after:
+        return
+    from albert_hub_bridge.verification.engines.albert_hub import activation_effect
+
+    effects = activation_effect(source, after, SAMPLE_TEXTS).items()
+    listed = ", ".join(f"{name} by up to {effect:.1e}" for name, effect in effects)
+    yield (
+        f"KerasHub computes {before} by its tanh approximation. On the sample texts, this changes {listed}. "
+        "The albert_hub and transformers layouts keep the exact function."
+    )
 
 
 def _number_commas(source: Checkpoint, target: Checkpoint) -> Iterator[str]:

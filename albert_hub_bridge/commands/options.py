@@ -62,6 +62,7 @@ class ConvertOptions:
     head: HeadKind | None = None
     sentence_transformers: Pooling | None = None
     allow_pickle: bool = False
+    allow_approximate_gelu: bool = False
     labels: str | Path | Sequence[str] | None = None
     license: str | None = None
     language: str | Sequence[str] | None = None
@@ -105,6 +106,11 @@ class ConvertOptions:
             problems.append(
                 f"Only the albert_hub layout can include code, and the target's layout is {self.to}: {library} has its "
                 "own code. Leave out --include-code (include_code=True), or convert to albert_hub."
+            )
+        if self.allow_approximate_gelu and self.to != "keras":
+            problems.append(
+                "Only KerasHub needs an approximate gelu. Leave out --allow-approximate-gelu "
+                "(allow_approximate_gelu=True)."
             )
         if self.sentence_transformers is not None and self.to == "keras":
             problems.append(

@@ -103,6 +103,7 @@ def make_record(
         vocabulary=summarize_target(converted, report.layout),
         tokenizer=report.tokenizer,
         dropped_tokenizer=report.dropped_tokenizer,
+        approximate_gelu=report.source.architecture.activation != converted.architecture.activation,
         changed_texts=report.changed_texts,
         sample_size=report.sample_size,
         sentence_transformers=report.sentence_transformers,

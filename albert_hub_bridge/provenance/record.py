@@ -201,6 +201,7 @@ class ConversionRecord:
         picture: Digest of the picture of the differences per layer.
         golden: Published numbers, where there are any.
         tokenizer: Class of a tokenizer whose files were carried over as they are; None if it was converted.
+        approximate_gelu: Whether the target computes the tanh form of the source's gelu.
         dropped_tokenizer: Whether `--drop-tokenizer` left out what is no SentencePiece vocabulary of the tokenizer.
         onnx: The ONNX files of the target.
     """
@@ -232,6 +233,7 @@ class ConversionRecord:
     golden: GoldenNumbers | None = None
     tokenizer: str | None = None
     dropped_tokenizer: bool = False
+    approximate_gelu: bool = False
     onnx: list[OnnxRecord] = field(default_factory=list)
 
     @property

@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.checkpoint import DROPPED_HEAD, DROPPED_UNKNOWN, Checkpoint
-from albert_hub_bridge.layouts.keras.compatibility import with_heads_of_keras, without_other_tokenizer
+from albert_hub_bridge.layouts.keras.compatibility import (
+    APPROXIMATED,
+    with_approximate_gelu,
+    with_heads_of_keras,
+    without_other_tokenizer,
+)
 from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.provenance.integrity import is_source_of
@@ -95,6 +100,9 @@ def verify(
         for checkpoint in (whole_source, target_read):
             checkpoint.check_values()
         source_read, notes = _without_dropped(whole_source, target_read)
+        approximated = _has_approximate_gelu(source_read, target_read)
+        if approximated:
+            source_read = with_approximate_gelu(source_read)
         comparable = _shapes(source_read) == _shapes(target_read)
         epsilons = _forced_epsilons(source_read, target_read)
         allowed = [HEAD_EPSILON] if epsilons else []
@@ -109,6 +117,8 @@ def verify(
         source_side, target_side = _open_sides(source_read, target_read)
     # Before the epsilon is changed: the ONNX files have the repository's own.
     on_onnx = check_onnx_files(target_side, texts, PROBE_FACTOR * tolerance)
+    if approximated:
+        notes.append(_use_approximate_gelu(source_side, target_side, texts, tolerance))
     if epsilons:
         notes.append(_use_one_epsilon(source_side.engine, target_side.engine, *epsilons))
     outputs = NOT_COMPARABLE
@@ -186,6 +196,23 @@ def _renamed_labels(source: Checkpoint, target: Checkpoint) -> str | None:
     return (
         f"The option labels of the conversion named the labels {first_few(after, 5)}. In the source they are "
         f"{first_few(before, 5)}."
+    )
+
+
+def _has_approximate_gelu(source: Checkpoint, target: Checkpoint) -> bool:
+    """Return whether the target is the preset that `--allow-approximate-gelu` made of the source."""
+    record = read_record(target.folder) if target.layout == "keras" else None
+    return source.architecture.activation == APPROXIMATED and record is not None and record.approximate_gelu
+
+
+def _use_approximate_gelu(source: Side, target: Side, texts: Sequence[str], tolerance: float) -> str:
+    """Let the source's engine compute gelu as KerasHub does, and return a note on what that changes."""
+    effects = check_texts(source, target, texts, tolerance, comparable=True).max_abs_difference.items()
+    source.engine.use_activation(target.checkpoint.architecture.activation)
+    listed = ", ".join(f"{name} by up to {effect:.1e}" for name, effect in effects)
+    return (
+        f"The target computes gelu by its tanh approximation, as its conversion.json says. On the texts, this changes "
+        f"{listed}. Everything else was compared with the approximation on both sides."
     )
 
 

@@ -15,6 +15,9 @@ from albert_hub_bridge.mapping.weights import POOLER, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import DEFAULTS, Architecture
 
 
+APPROXIMATED = "gelu"  # KerasHub has only its tanh form
+
+
 def unsupported_by_keras(architecture: Architecture, head: Head | None) -> list[Problem]:
     """Return what KerasHub's ALBERT cannot compute."""
     problems = [
@@ -45,8 +48,17 @@ def advice_on_unsupported(checkpoint: Checkpoint, problems: list[Problem]) -> st
         rest = "leave out the tokenizer" if checkpoint.tokenizer is None else "keep the SentencePiece vocabulary alone"
         options.append(f"--drop-tokenizer (drop_tokenizer=True) to {rest}")
     advice = "Convert to the albert_hub layout instead, which can hold it"
-    has_way_out = options and where <= {"head", "tokenizer"}
+    if checkpoint.architecture.activation == APPROXIMATED:
+        options.append("--allow-approximate-gelu (allow_approximate_gelu=True), which says how much that changes")
+    has_way_out = len(options) == len(where)
     return f"{advice}, or pass {' and '.join(options)}." if has_way_out else f"{advice}."
+
+
+def with_approximate_gelu(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with the tanh form of gelu, if it has the exact one. KerasHub's importer does the same."""
+    if checkpoint.architecture.activation != APPROXIMATED:
+        return checkpoint
+    return replace(checkpoint, architecture=replace(checkpoint.architecture, activation=DEFAULTS["activation"]))
 
 
 def without_other_tokenizer(checkpoint: Checkpoint) -> Checkpoint:

@@ -13,7 +13,7 @@ from albert_hub_bridge.layouts.keras.compatibility import with_pooler
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.runtime.loading import load_model
 from albert_hub_bridge.verification.engines.common import pack
-from albert_hub_bridge.verification.engines.torch_models import TorchEngine, compute_outputs, set_head_epsilon
+from albert_hub_bridge.verification.engines.torch_models import TorchEngine, compute_outputs
 
 
 _SPECIAL = ("pad", "cls", "sep")
@@ -56,13 +56,31 @@ def epsilon_effect(checkpoint: Checkpoint, epsilon: float, texts: Sequence[str])
         epsilon: The other epsilon.
         texts: The texts. If the checkpoint has no vocabulary, the ids 0, 1, 2, ... are used instead.
     """
-    model, size = load_model(checkpoint), checkpoint.architecture.vocabulary_size
+    engine, inputs = _engine_and_inputs(checkpoint, texts)
+    before = engine.compute(inputs)["head_output"]
+    engine.use_epsilon(epsilon)
+    return float(np.max(np.abs(engine.compute(inputs)["head_output"] - before)))
+
+
+def activation_effect(checkpoint: Checkpoint, activation: str, texts: Sequence[str]) -> dict[str, float]:
+    """Return the largest absolute difference of each output with another activation.
+
+    Args:
+        checkpoint: A checkpoint.
+        activation: The name of the other activation.
+        texts: As for `epsilon_effect`.
+    """
+    engine, inputs = _engine_and_inputs(checkpoint, texts)
+    before = engine.compute(inputs)
+    engine.use_activation(activation)
+    return {name: float(np.max(np.abs(after - before[name]))) for name, after in engine.compute(inputs).items()}
+
+
+def _engine_and_inputs(checkpoint: Checkpoint, texts: Sequence[str]) -> tuple[AlbertHubEngine, dict[str, np.ndarray]]:
+    size = checkpoint.architecture.vocabulary_size
     rows, special_ids = [[index % size for index in range(40)]], {"pad": 0, "cls": 0, "sep": 0}
     if checkpoint.tokenizer is not None:
         rows = tokenize(checkpoint.tokenizer, "transformers", texts)
         special_ids = checkpoint.tokenizer.vocabulary.special_ids
-    inputs = pack(rows, special_ids, checkpoint.architecture.num_segments, checkpoint.architecture.max_sequence_length)
-    before = compute_outputs(model.base_model, model, checkpoint.head, inputs)["head_output"]
-    set_head_epsilon(model, epsilon)
-    after = compute_outputs(model.base_model, model, checkpoint.head, inputs)["head_output"]
-    return float(np.max(np.abs(after - before)))
+    limits = checkpoint.architecture.num_segments, checkpoint.architecture.max_sequence_length
+    return AlbertHubEngine(checkpoint), pack(rows, special_ids, *limits)

@@ -48,6 +48,9 @@ class Engine(Protocol):
     def use_epsilon(self, epsilon: float) -> bool:
         """Change the epsilon of the masked-LM head's layer norm. Return whether the library can do it."""
 
+    def use_activation(self, activation: str) -> bool:
+        """Change the activation of all layers. Return whether the library can do it."""
+
     def round_weights(self, dtype: str) -> None:
         """Round all weights to a dtype, and keep computing in float32."""
 

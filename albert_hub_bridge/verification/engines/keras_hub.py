@@ -79,6 +79,10 @@ class KerasHubEngine:
         """Return False: the epsilon is part of KerasHub's graph."""
         return False
 
+    def use_activation(self, activation: str) -> bool:
+        """Return False: KerasHub has one activation."""
+        return False
+
     def round_weights(self, dtype: str) -> None:
         """Round the variables of the backbone and the task."""
         for model in (self._backbone, self._task):

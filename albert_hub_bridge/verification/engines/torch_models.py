@@ -40,6 +40,16 @@ class TorchEngine:
         set_head_epsilon(self._model, epsilon)
         return True
 
+    def use_activation(self, activation: str) -> bool:
+        """Change the activation of all layers and of the masked-LM head."""
+        from transformers.activations import ACT2FN
+
+        for model in (self._encoder, self._model):
+            for module in model.modules():
+                if hasattr(module, "activation"):
+                    module.activation = ACT2FN[activation]
+        return True
+
     def round_weights(self, dtype: str) -> None:
         """Round all weights to a dtype."""
         import torch
