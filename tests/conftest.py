@@ -70,6 +70,19 @@ def converted(preset: Path, folder: Path, to: str = "transformers") -> Path:
     return folder
 
 
+def library_ids(folder: Path, texts: list[str]) -> list[list[int]]:
+    """Return the ids that the library of a folder computes: the real KerasHub or transformers."""
+    if (folder / "assets").is_dir():
+        import keras_hub
+
+        keras = keras_hub.models.AlbertTokenizer.from_preset(str(folder))
+        return [[int(index) for index in row] for row in keras(texts)]
+    from transformers import AutoTokenizer
+
+    rows = AutoTokenizer.from_pretrained(folder)(texts, add_special_tokens=False, split_special_tokens=True)
+    return [list(row) for row in rows["input_ids"]]
+
+
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample preset of `conversion/`. Modules that need another one define their own `preset`."""

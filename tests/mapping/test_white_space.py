@@ -5,15 +5,14 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import keras_hub
 import pytest
-from transformers import AlbertConfig, AlbertModel, AlbertTokenizer, AutoTokenizer
+from transformers import AlbertConfig, AlbertModel, AlbertTokenizer
 
 from albert_hub_bridge import convert, verify
 from albert_hub_bridge.layouts.keras.preset import write_preset
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 from tests import corpus
-from tests.conftest import albert_arguments
+from tests.conftest import albert_arguments, library_ids
 
 
 # U+2581 is the space of pieces. AlbertTokenizer makes two pieces of two of them, and the others one space.
@@ -23,15 +22,6 @@ TEXTS = [text for text in corpus.white(1000) if "▁" not in text] + ["a\tb\nc\r
 @cache
 def _proto(normalization: str) -> bytes:
     return train_vocabulary(normalization_rule_name=normalization)
-
-
-def _ids(folder: Path) -> list[list[int]]:
-    """Return the ids that the library of a folder computes."""
-    if (folder / "assets").is_dir():
-        keras = keras_hub.models.AlbertTokenizer.from_preset(str(folder))
-        return [[int(index) for index in row] for row in keras(TEXTS)]
-    rows = AutoTokenizer.from_pretrained(folder)(TEXTS, add_special_tokens=False, split_special_tokens=True)
-    return [list(row) for row in rows["input_ids"]]
 
 
 @pytest.mark.parametrize("lower_case", [True, False])
@@ -51,13 +41,13 @@ def test_repository_of_albert_tokenizer_splits_at_all_white_space(
         keep_accents=not lower_case,
     ).save_pretrained(source)
     (source / "spiece.model").write_bytes(_proto(normalization))
-    theirs = _ids(source)
+    theirs = library_ids(source, TEXTS)
     assert theirs[-5][:2] == theirs[-4][:2] == theirs[-2][:2]
     folder = source
     for step, layout in enumerate(("keras", "transformers", "albert_hub", "keras", "albert_hub", "transformers")):
         target = tmp_path / f"{step}_{layout}"
         convert(folder, target, to=layout)  # type: ignore[arg-type]
-        assert _ids(target) == theirs
+        assert library_ids(target, TEXTS) == theirs
         folder = target
     assert verify(source, tmp_path / "0_keras").passed
 
@@ -66,17 +56,17 @@ def test_repository_of_albert_tokenizer_splits_at_all_white_space(
 def test_preset_that_splits_at_spaces_keeps_its_ids(layout: str, tmp_path: Path) -> None:
     (tmp_path / "keras").mkdir()
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, _proto("identity")), tmp_path / "keras")
-    theirs = _ids(tmp_path / "keras")
+    theirs = library_ids(tmp_path / "keras", TEXTS)
     assert 1 in theirs[-5]  # the tab is <unk>
     convert(tmp_path / "keras", tmp_path / layout, to=layout)  # type: ignore[arg-type]
-    assert _ids(tmp_path / layout) == theirs
+    assert library_ids(tmp_path / layout, TEXTS) == theirs
     convert(tmp_path / layout, tmp_path / "again", to="keras")
-    assert _ids(tmp_path / "again") == theirs
+    assert library_ids(tmp_path / "again", TEXTS) == theirs
 
 
 def test_uncased_splits_at_all_white_space(tmp_path: Path) -> None:
     (tmp_path / "keras").mkdir()
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, _proto("identity")), tmp_path / "keras")
     convert(tmp_path / "keras", tmp_path / "transformers", to="transformers", normalize="uncased")
-    assert 1 in _ids(tmp_path / "keras")[-5]
-    assert 1 not in _ids(tmp_path / "transformers")[-5]
+    assert 1 in library_ids(tmp_path / "keras", TEXTS)[-5]
+    assert 1 not in library_ids(tmp_path / "transformers", TEXTS)[-5]
