@@ -7,11 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras_hub
 import pytest
 from typer.testing import CliRunner
 
-from albert_hub_bridge import check, convert, convert_adapter, inspect, verify
+from albert_hub_bridge import AlbertBackbone, check, convert, convert_adapter, inspect, verify
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.document import Block, Document
 from tests.html_report import HtmlReport
@@ -58,9 +57,9 @@ def test_html_has_tables_and_the_picture(preset: Path, tmp_path: Path) -> None:
 
 
 def test_reports_of_adapters_and_failures_are_shown(preset: Path, tmp_path: Path) -> None:
-    backbone = keras_hub.models.AlbertBackbone.from_preset(str(preset))
+    backbone = AlbertBackbone.from_preset(preset)
     backbone.enable_lora(2)
-    backbone.save_lora_weights(str(tmp_path / "a.lora.h5"))
+    backbone.save_lora_weights(tmp_path / "a.lora.h5")
     report = convert_adapter(tmp_path / "a.lora.h5", tmp_path / "adapter", base=preset, to="transformers")
     assert "8 layers, rank 8" in str(report)
     assert any("8 layers, rank 8" in line for line in HtmlReport(report._repr_html_()).lines)

@@ -92,7 +92,7 @@ def test_an_inspection_is_a_table(outputs: list[list[Any]]) -> None:
 
 def test_print_shows_what_the_command_shows(outputs: list[list[Any]]) -> None:
     text = _printed(outputs[3])
-    assert text.startswith("source         preset, computed by keras_hub ")
+    assert text.startswith("source         preset, computed by ")
     assert text.endswith("PASSED: source and target match.\n")
     assert "The folder typo does not exist." in _printed(outputs[4])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import torch
@@ -184,6 +183,8 @@ def test_from_config_takes_the_configuration_of_keras_hub(keras_preset: KerasPre
 
 @pytest.mark.parametrize("policy", ["float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16"])
 def test_dtype_policies_are_those_of_keras(policy: str) -> None:
+    import keras
+
     expected = keras.dtype_policies.get(policy)
     serialized = keras.dtype_policies.serialize(expected)
     for dtype in (policy, expected, serialized, *([] if "_" in policy else [getattr(torch, policy)])):
