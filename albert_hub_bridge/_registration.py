@@ -14,6 +14,14 @@ from types import ModuleType
 import wrapt
 
 
+def register() -> None:
+    """Do nothing: importing this package registers its classes.
+
+    It is for programs that start workers and call a function in each, such as Ray (`worker_process_setup_hook`) and
+    `multiprocessing` (`initializer`). They import the package to find it.
+    """
+
+
 def _register_config() -> None:
     from transformers.models.auto.configuration_auto import AutoConfig
 

@@ -303,6 +303,7 @@ def _report(
         dropped=tuple(converted.dropped),
         ignored=lost_keys(converted, options.to),
         notes=(*summary.notes, *notes, *ids.notes),
+        includes_code=options.include_code,
     )
 
 

@@ -90,6 +90,7 @@ class Conversion(Document):
         ignored: Settings that were not converted.
         notes: Notes for the user, on the source and the conversion.
         onnx: The ONNX files of the target; None if it has none.
+        includes_code: Whether the target has the code of its classes.
     """
 
     source: Inspection
@@ -108,6 +109,7 @@ class Conversion(Document):
     ignored: Sequence[IgnoredKey]
     notes: Sequence[str]
     onnx: OnnxExport | None = None
+    includes_code: bool = False
 
     def blocks(self) -> Iterator[Block]:
         """Yield what the report shows."""
@@ -124,6 +126,8 @@ class Conversion(Document):
             lines.append(f"{self.changed_texts} of {self.sample_size} sample texts have other ids than in the source.")
         if lines:
             yield " ".join(lines)
+        if self.layout == "albert_hub" and not self.includes_code:
+            yield "[dim]Programs that do not import albert_hub_bridge need the code beside it: --include-code.[/]"
         if self.onnx is not None:
             yield from self.onnx.blocks()
         yield from show_losses(self.dropped, self.ignored, self.notes)

@@ -8,6 +8,22 @@ from transformers.configuration_utils import PreTrainedConfig
 from .architecture import FIELDS, architecture_problems, is_epsilon, is_rate
 
 
+class _AutoMap:
+    """`auto_map` of a configuration without code in its repository: MLflow finds the Auto class of a model by it.
+
+    It is never saved. transformers prefers registered classes to it. Where a repository has code, the configuration has
+    the `auto_map` of the repository instead.
+    """
+
+    def __get__(self, config: Any, owner: type) -> Any:
+        if config is None:
+            return self
+        classes = {"AutoConfig": "configuration_albert_hub.AlbertHubConfig"}
+        for name in config.architectures or ["AlbertHubModel"]:
+            classes[f"Auto{name.replace('AlbertHub', '').replace('For', 'ModelFor')}"] = f"modeling_albert_hub.{name}"
+        return classes
+
+
 @strict
 class AlbertHubConfig(PreTrainedConfig):
     r"""Configuration of an `AlbertHubModel` and its heads. The defaults are those of `albert_base_en_uncased`.
@@ -88,6 +104,8 @@ class AlbertHubConfig(PreTrainedConfig):
     bos_token_id: int | None = 2
     eos_token_id: int | list[int] | None = 3
     tie_word_embeddings: bool = True
+
+    auto_map = _AutoMap()
 
     def __post_init__(self, **kwargs: Any) -> None:
         if __name__.startswith("albert_hub_bridge."):  # only classes that came with a repository's code save that code
