@@ -86,4 +86,4 @@ def test_changed_files_are_listed(preset: Path, tmp_path: Path) -> None:
     assert report["different_tensors"] == []  # nothing can be read any more
     (folder / "conversion.json").unlink()
     code, said = run()
-    assert (code, "expected the record of a conversion, found none" in said) == (2, True)
+    assert (code, "has no conversion.json. Convert it first" in said) == (2, True)

@@ -18,7 +18,7 @@ from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import POOLER
 from albert_hub_bridge.provenance.model_card import BEGIN, END, EXAMPLE_TEXT, render_card
 from albert_hub_bridge.provenance.picture import draw_parity
-from albert_hub_bridge.provenance.record import read_record
+from albert_hub_bridge.provenance.record import DroppedTensorRecord, read_record
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 from tests.conftest import converted
 from tests.servers.hub_server import HubServer
@@ -149,7 +149,10 @@ def test_card_of_a_preset_shows_what_predict_prints(classifier: Path, tmp_path: 
 def test_card_lists_each_setting_once_and_shapes_as_python_does(unpacked: Any, tmp_path: Path) -> None:
     convert(unpacked("keras_hub_classifier"), tmp_path / "target", to="transformers")
     text = (tmp_path / "target" / "README.md").read_text()
-    assert "- `task.weights.h5:optimizer/vars/0` `()`: the optimizer's state" in text
+    record = read_record(tmp_path / "target")
+    assert record is not None
+    dropped = [DroppedTensorRecord("head.weight", [768, 2], "not supported")]
+    assert "- `head.weight` `(768, 2)`: not supported" in render_card(replace(record, dropped=dropped), "target")
     rows = text.partition("## What was converted")[2].partition("## How it was made")[0].splitlines()
     rows = [row for row in rows if row.startswith("- `")]
     assert len(rows) == len(set(rows))
