@@ -7,7 +7,6 @@ the name of a published preset, which must never be taken for it.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -39,9 +38,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _run(*arguments: str, environment: dict[str, str] | None = None) -> str:
     command = [sys.executable, "-m", "albert_hub_bridge", *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **(environment or {})}, check=False, timeout=300
-    )
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -53,7 +50,7 @@ def _backbone() -> Any:
     backbone = keras_hub.models.AlbertBackbone(**architecture.keras_arguments)
     random = np.random.default_rng(11)
     for weight in backbone.weights:
-        weight.assign(weight.numpy() + 0.2 * random.standard_normal(weight.shape))
+        weight.assign(weight.numpy() + 0.05 * random.standard_normal(weight.shape))
     return backbone
 
 
@@ -84,6 +81,7 @@ def test_classifier(workplace: Path, vocabulary: bytes, hub: HubServer) -> None:
     import keras
     import keras_hub
 
+    keras.utils.set_random_seed(1)
     preprocessor = keras_hub.models.AlbertTextClassifierPreprocessor(
         keras_hub.models.AlbertTokenizer(vocabulary), sequence_length=24
     )
@@ -91,13 +89,14 @@ def test_classifier(workplace: Path, vocabulary: bytes, hub: HubServer) -> None:
         _backbone(), num_classes=2, activation="softmax", preprocessor=preprocessor
     )
     classifier.compile(optimizer=keras.optimizers.Adam(0.01), loss="sparse_categorical_crossentropy", jit_compile=False)
-    classifier.fit(np.array(TEXTS), np.array(LABELS), batch_size=4, epochs=1, shuffle=False, verbose=0)
+    classifier.fit(np.array(TEXTS), np.array(LABELS), batch_size=4, epochs=4, shuffle=False, verbose=0)
     classifier.save_to_preset(PRESET)
 
     labels = ["--labels", "negative,positive", "--license", "apache-2.0", "--language", "en"]
     told = _run("convert", PRESET, "reviews", "--to", "transformers", *labels)
     assert f"albert-hub-bridge verify {PRESET} reviews" in told
     assert "PASSED" in _run("verify", PRESET, "reviews")
+    assert np.ptp(classifier.predict(np.array(TEXTS), verbose=0)[:, 0]) > 0.1  # it has learned to tell texts apart
     _equal_probabilities(classifier, workplace / "reviews")
 
     tokenizer = transformers.AutoTokenizer.from_pretrained("reviews")
@@ -138,7 +137,6 @@ def _equal_probabilities(classifier: Any, repository: Path) -> None:
         scores = torch.tensor(scores).softmax(-1).numpy()
     expected = np.array(scores)
     assert np.abs(np.array([[each["negative"], each["positive"]] for each in by_name]) - expected).max() < TOLERANCE
-    assert np.ptp(expected[:, 0]) > 10 * TOLERANCE  # the texts are told apart
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist for variables .'pooled_dense")  # the head has no use for it
