@@ -119,7 +119,7 @@ def test_classifier(workplace: Path, vocabulary: bytes, hub: HubServer) -> None:
     assert "language: en" in card
     assert "`negative`" in card or "negative" in card.partition("## Is it the same model?")[0]
     loaded = run_client(
-        "from transformers import pipeline\nresult = pipeline('text-classification', 'user/reviews', top_k=None)(text)",
+        "from transformers import pipeline\nresult = pipeline('text-classification', 'user/reviews', top_k=None)([text])[0]",
         environment,
         text=TEXTS[0],
     )
