@@ -60,6 +60,7 @@ from albert_hub_bridge.parameters import (
 )
 from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.verification.report import Verification
+from albert_hub_bridge.verification.run import DEFAULT_TOLERANCE
 
 
 app = typer.Typer(
@@ -240,12 +241,15 @@ def verify(
         ),
     ] = None,
     texts: Annotated[
-        Path | None, typer.Option(help="File with one text a line; built-in sample texts by default.", dir_okay=False)
+        Path | None,
+        typer.Option(
+            help="File with one text a line, or two with a tab for a pair; built-in texts by default.", dir_okay=False
+        ),
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(min=0.0, help="Absolute tolerance for outputs on texts. Generated inputs use 5 times this value."),
-    ] = 1e-5,
+        typer.Option(min=0.0, help="Relative tolerance for outputs on texts. Generated inputs use 5 times this value."),
+    ] = DEFAULT_TOLERANCE,
     allow_pickle: AllowPickle = False,
     accept_changes: Annotated[
         bool,

@@ -15,8 +15,10 @@ from albert_hub_bridge.layouts.registry import is_checkpoint_file, pull
 from albert_hub_bridge.provenance.integrity import FilesCheck, check_files
 from albert_hub_bridge.provenance.record import PICTURE, RECORD
 from albert_hub_bridge.verification import run
+from albert_hub_bridge.verification.front_door import Pair
 from albert_hub_bridge.verification.progress import StageProgress, ignore_progress
 from albert_hub_bridge.verification.report import Verification
+from albert_hub_bridge.verification.run import DEFAULT_TOLERANCE
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
@@ -29,7 +31,7 @@ def verify(
     source: str | Path,
     target: str | Path,
     *,
-    texts: Sequence[str] = ...,
+    texts: Sequence[str | Pair] = ...,
     tolerance: float = ...,
     allow_pickle: bool = ...,
     record: bool = ...,
@@ -42,8 +44,8 @@ def verify(
     source: str | Path,
     target: str | Path | None = None,
     *,
-    texts: Sequence[str] = SAMPLE_TEXTS,
-    tolerance: float = 1e-5,
+    texts: Sequence[str | Pair] = SAMPLE_TEXTS,
+    tolerance: float = DEFAULT_TOLERANCE,
     allow_pickle: bool = False,
     record: bool = False,
     accept_changes: bool = False,
@@ -57,8 +59,8 @@ def verify(
     Args:
         source: A folder, a published preset or a handle, as for `convert`.
         target: A folder or handle. Without it, the files of `source` are checked against its `conversion.json`.
-        texts: The texts to compare. At least one.
-        tolerance: Of outputs on texts. On generated inputs, five times as much.
+        texts: The texts and pairs of texts to compare. At least one.
+        tolerance: Largest relative difference of outputs that passes on texts; see docs/verification.md.
         allow_pickle: Whether to read weights that are pickled. The library of that side reads them too.
         record: Whether to write the result into the `conversion.json` and the card of the target, as the command does.
             `push` needs it. If `source` is not the recorded source, or `target` was changed, a warning says so.
@@ -112,7 +114,7 @@ def verify_and_record(
     target: str | Path,
     *,
     texts_file: Path | None = None,
-    tolerance: float = 1e-5,
+    tolerance: float = DEFAULT_TOLERANCE,
     allow_pickle: bool = False,
     accept_changes: bool = False,
     progress: StageProgress = ignore_progress,
@@ -122,7 +124,8 @@ def verify_and_record(
     Args:
         source: As for `verify`.
         target: As for `verify`.
-        texts_file: A UTF-8 file with one text a line; the built-in sample texts by default.
+        texts_file: A UTF-8 file with one text a line, or a pair with a tab between its texts; the built-in texts by
+            default.
         tolerance: As for `verify`.
         allow_pickle: As for `verify`.
         accept_changes: As for `record_verification`.
@@ -134,12 +137,13 @@ def verify_and_record(
     Raises:
         AlbertHubBridgeError: As `verify`; or the file of texts does not exist, is empty or is not UTF-8.
     """
-    texts = SAMPLE_TEXTS if texts_file is None else _read_texts(texts_file)
+    texts: Sequence[str | Pair] = SAMPLE_TEXTS if texts_file is None else _read_texts(texts_file)
     report = run.verify(source, target, texts=texts, tolerance=tolerance, allow_pickle=allow_pickle, progress=progress)
     return report, record_verification(Path(target), report, pull(source).folder, accept_changes=accept_changes)
 
 
-def _read_texts(file: Path) -> list[str]:
+def _read_texts(file: Path) -> list[str | Pair]:
+    """Read one text a line. A tab makes a pair; a line with more tabs is one text."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
@@ -148,4 +152,5 @@ def _read_texts(file: Path) -> list[str]:
         raise AlbertHubBridgeError(f"{file} is not UTF-8: {error}. Save it as UTF-8.") from error
     if not lines:
         raise AlbertHubBridgeError(f"{file} has no texts. Write one text a line.")
-    return lines
+    parts = ((line, line.split("\t")) for line in lines)
+    return [(texts[0], texts[1]) if len(texts) == 2 and all(texts) else line for line, texts in parts]

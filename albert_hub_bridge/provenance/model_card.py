@@ -157,12 +157,18 @@ def _parity(record: ConversionRecord) -> dict[str, str]:
     verification, onnx = record.verification, [check_name(each.precision) for each in record.onnx]
     if verification is None:
         return {}
-    differences = verification["max_abs_difference"].items()
+    relative, absolute = verification["max_relative_difference"], verification["max_abs_difference"]
     return {
         **{name: _outcome(check) for name, check in verification["checks"].items()},
         **{name: "not measured: run verify again" for name in onnx if name not in verification["checks"]},
-        **{_difference_of(name): "not a number" if value is None else f"{value:.1e}" for name, value in differences},
+        **{_difference_of(name): _both(relative.get(name), absolute[name]) for name in absolute},
     }
+
+
+def _both(relative: float | None, absolute: float | None) -> str:
+    if relative is None or absolute is None:
+        return "not a number"
+    return f"{relative:.1e} relative, {absolute:.1e} absolute"
 
 
 def _outcome(check: Mapping[str, Any]) -> str:
@@ -173,7 +179,7 @@ def _outcome(check: Mapping[str, Any]) -> str:
 
 
 def _difference_of(name: str) -> str:
-    return f"largest absolute difference of `{name}`, in float32"
+    return f"largest difference of `{name}` on texts, in float32"
 
 
 def _metadata(record: ConversionRecord, location: str) -> Any:

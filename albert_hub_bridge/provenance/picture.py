@@ -9,7 +9,7 @@ from typing import Any
 
 
 def draw_parity(verification: Mapping[str, Any]) -> bytes | None:
-    """Draw the difference that `verify` measured after every layer.
+    """Draw the relative difference that `verify` measured after every layer.
 
     Args:
         verification: `verification` of `conversion.json`.
@@ -18,7 +18,7 @@ def draw_parity(verification: Mapping[str, Any]) -> bytes | None:
         A PNG, the same bytes for the same numbers and version of matplotlib. None if matplotlib is not installed, if
         the layers were not measured, or if a difference is not a number.
     """
-    differences = verification.get("layer_differences")
+    differences = verification.get("relative_layer_differences")
     if not differences or None in differences or importlib.util.find_spec("matplotlib") is None:
         return None
     import matplotlib.style
@@ -40,7 +40,7 @@ def draw_parity(verification: Mapping[str, Any]) -> bytes | None:
         axes.set_ylim(0, 3 * max(*differences, tolerance, 1e-9))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layer run, in the order of the forward pass (0: embeddings)")
-        axes.set_ylabel("largest absolute difference")
+        axes.set_ylabel("largest difference, relative")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
         figure.savefig(file, format="png", metadata={"Software": None})  # without the version of matplotlib

@@ -263,7 +263,9 @@ class _Verification:
     target_engine: str
     checks: dict[str, dict[str, Any]]
     max_abs_difference: dict[str, int | float | None]
+    max_relative_difference: dict[str, int | float | None]
     layer_differences: list[int | float | None]
+    relative_layer_differences: list[int | float | None]
     tolerance: int | float
     notes: list[str]
 

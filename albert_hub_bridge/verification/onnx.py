@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from albert_hub_bridge.formats.onnx_file import read_onnx
 from albert_hub_bridge.mapping.onnx_names import ONNX_FILES, Precision, check_name
+from albert_hub_bridge.verification.differences import (
+    Comparison,
+    Difference,
+    compare_outputs,
+    compute_rows_in_float64,
+    largest,
+    row_differences,
+    worst,
+)
 from albert_hub_bridge.verification.engines.common import pack
 from albert_hub_bridge.verification.engines.onnx_runtime import OnnxRuntimeEngine
 from albert_hub_bridge.verification.engines.registry import engine_errors
 from albert_hub_bridge.verification.generated_inputs import SHORT, probe_of_every_padding
-from albert_hub_bridge.verification.outputs import row_differences
 from albert_hub_bridge.verification.report import Check
 from albert_hub_bridge.verification.side import Side
 
@@ -28,7 +37,7 @@ def check_onnx_files(side: Side, texts: Sequence[str], limit: float) -> dict[str
     Args:
         side: The repository. Its engine computes the expected outputs.
         texts: The texts.
-        limit: The largest absolute difference that passes, in float32.
+        limit: The largest relative difference that passes, in float32.
 
     Returns:
         A check for each ONNX file of the repository, by the name of the check; none for a preset.
@@ -54,7 +63,7 @@ def check_onnx(side: Side, models: Mapping[Precision, bytes], texts: Sequence[st
         side: The repository.
         models: The serialized models.
         texts: The texts.
-        limit: The largest absolute difference that passes, in float32.
+        limit: The largest relative difference that passes, in float32.
 
     Returns:
         The checks, by name.
@@ -69,39 +78,62 @@ def check_onnx(side: Side, models: Mapping[Precision, bytes], texts: Sequence[st
         with engine_errors(side.checkpoint.folder / ONNX_FILES[precision]):
             engine = OnnxRuntimeEngine(content, side.checkpoint.head)
             found = [engine.compute(inputs) for inputs in batches]
-        checks[check_name(precision)] = _check(precision, engine.name, expected, found, limit)
+        summary = f"between the repository and {ONNX_FILES[precision]}, computed by {engine.name}"
+        if precision == "float32":
+            checks[check_name(precision)] = _check_float32(side, summary, batches, expected, found, limit)
+        else:
+            checks[check_name(precision)] = _check_quantized(summary, expected, found)
     return checks
 
 
-def _check(
-    precision: Precision,
-    engine: str,
-    expected: Sequence[Mapping[str, np.ndarray]],
-    found: Sequence[Mapping[str, np.ndarray]],
-    limit: float,
+Outputs = Sequence[Mapping[str, np.ndarray]]  # of each batch
+
+
+def _check_float32(
+    side: Side, summary: str, batches: Sequence[dict[str, np.ndarray]], expected: Outputs, found: Outputs, limit: float
 ) -> Check:
-    summary = f"between the repository and {ONNX_FILES[precision]}, computed by {engine}"
-    largest: dict[str, list[float]] = {}
-    relative: dict[str, list[float]] = {}
-    for ours, theirs in zip(expected, found, strict=True):
-        for name, rows in row_differences(ours, theirs).items():
-            largest.setdefault(name, []).append(float(np.max(rows)))
-            relative.setdefault(name, []).append(
-                float(np.abs(ours[name] - theirs[name]).mean() / np.abs(ours[name]).mean())
-            )
-    if not largest:
-        return Check(failures=(f"{ONNX_FILES[precision]} has other outputs than the repository, or other shapes",))
-    gaps = {name: float(np.max(values)) for name, values in largest.items()}
-    if precision != "float32":
-        changes = ", ".join(f"{name} by up to {gap:.1e}" for name, gap in gaps.items())
-        summary = f"on average, relative to the values, {summary}: the quantization changes {changes}"
-        gaps, limit = {name: float(np.max(values)) for name, values in relative.items()}, MAX_RELATIVE_INT8
+    compared: dict[str, Comparison] = {}
+    for inputs, ours, theirs in zip(batches, expected, found, strict=True):
+        rows = [f"row {index}" for index in range(len(inputs["token_ids"]))]
+        each_output, _ = compare_outputs(
+            ours, theirs, rows, limit, [partial(compute_rows_in_float64, side.engine, inputs, True)]
+        )
+        compared = {name: worst([compared.get(name, each), each]) for name, each in each_output.items()}
+    if not compared:
+        return _OTHER_OUTPUTS
+    result = worst(compared.values())
     return Check(
         summary=summary,
-        value=float(np.max(list(gaps.values()))),
+        largest=result.difference,
         limit=limit,
-        failures=tuple(f"{name} differs by {gap:.1e}" for name, gap in gaps.items() if not gap <= limit),
+        rounding=result.rounding,
+        failures=tuple(f"{name} differs: {each}" for name, each in compared.items() if not each.passes),
+        not_measured=result.caveat,
     )
+
+
+def _check_quantized(summary: str, expected: Outputs, found: Outputs) -> Check:
+    """Compare on average: a few values of a quantized model differ by much."""
+    differences: dict[str, Difference] = {}
+    for ours, theirs in zip(expected, found, strict=True):
+        for name, rows in row_differences(ours, theirs).items():
+            average = float(np.abs(ours[name] - theirs[name]).mean() / np.abs(ours[name]).mean())
+            each = Difference(average, largest(rows).absolute)
+            differences[name] = largest([differences.get(name, each), each])
+    if not differences:
+        return _OTHER_OUTPUTS
+    changes = ", ".join(f"{name} by up to {each.absolute:.1e}" for name, each in differences.items())
+    return Check(
+        summary=f"on average, relative to the values, {summary}: the quantization changes {changes}",
+        largest=largest(differences.values()),
+        limit=MAX_RELATIVE_INT8,
+        failures=tuple(
+            f"{name} differs: {each}" for name, each in differences.items() if not each.relative <= MAX_RELATIVE_INT8
+        ),
+    )
+
+
+_OTHER_OUTPUTS = Check(failures=("the file has other outputs than the repository, or other shapes",))
 
 
 def _batches(side: Side, texts: Sequence[str]) -> list[dict[str, np.ndarray]]:

@@ -163,8 +163,9 @@ class ReferenceEncoder:
 
 def _dense(x: np.ndarray, pair: Pair) -> np.ndarray:
     kernel, bias = pair
-    y: np.ndarray = x @ kernel.reshape(x.shape[-1], -1) + bias.reshape(-1)
-    return y
+    rows = x.reshape(-1, x.shape[-1])  # one product of matrices: NumPy would compute one for each row of the batch
+    y: np.ndarray = rows @ kernel.reshape(x.shape[-1], -1) + bias.reshape(-1)
+    return y.reshape(*x.shape[:-1], -1)
 
 
 def _softmax(scores: np.ndarray, visible: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from albert_hub_bridge.verification.engines import registry
 from albert_hub_bridge.verification.engines.common import Engine
 from albert_hub_bridge.verification.engines.spiece_model import note_on_spiece_model
 from albert_hub_bridge.verification.example import example_output
+from albert_hub_bridge.verification.front_door import Pair
 from albert_hub_bridge.verification.onnx import check_onnx_files
 from albert_hub_bridge.verification.outputs import check_outputs
 from albert_hub_bridge.verification.progress import StageProgress, ignore_progress
@@ -39,9 +40,10 @@ from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 from albert_hub_bridge.verification.settings import HEAD_EPSILON, LABELS, check_settings
 from albert_hub_bridge.verification.side import Side
 from albert_hub_bridge.verification.tensors import check_tensors
-from albert_hub_bridge.verification.texts import check_texts
+from albert_hub_bridge.verification.texts import check_texts, texts_and_pairs
 
 
+DEFAULT_TOLERANCE = 2e-6  # `python -m benchmarks.rounding`, and docs/verification.md
 PROBE_FACTOR = 5  # Rounding errors grow with length: probes of 512 random ids differ by more than texts.
 
 
@@ -49,8 +51,8 @@ def verify(
     source: str | Path,
     target: str | Path,
     *,
-    texts: Sequence[str] = SAMPLE_TEXTS,
-    tolerance: float = 1e-5,
+    texts: Sequence[str | Pair] = SAMPLE_TEXTS,
+    tolerance: float = DEFAULT_TOLERANCE,
     allow_pickle: bool = False,
     progress: StageProgress = ignore_progress,
 ) -> Verification:
@@ -65,7 +67,8 @@ def verify(
        package's model of the target in float64.
     4. `engines`: the libraries of both sides compute the same outputs in float32, on generated inputs of every length,
        with every kind of padding, and with mixed segments.
-    5. `texts`: the same token ids, and the same outputs for the source's ids.
+    5. `texts`: the same token ids, the same outputs for the source's ids, and the same batches for texts and pairs as
+       users encode them: with special tokens and segments, cut and padded.
 
     If the target has ONNX files, ONNX Runtime computes them: `onnx` and `onnx int8` compare them with the target.
 
@@ -76,8 +79,9 @@ def verify(
     Args:
         source: A folder.
         target: A folder.
-        texts: The texts to compare. At least one.
-        tolerance: Largest absolute difference of outputs that passes on texts. On generated inputs, five times as much.
+        texts: The texts and pairs of texts to compare. At least one. Without pairs, each text and the next one are one.
+        tolerance: Largest relative difference of outputs that passes on texts. On generated inputs, five times as much.
+            A larger difference passes if it is explained by the rounding errors of both libraries.
         allow_pickle: Whether to read weights that are pickled. The library of that side reads them too.
         progress: Is called with a stage, the work done in it, and the work in all, when the stage begins and later.
 
@@ -91,6 +95,7 @@ def verify(
     """
     if not texts:
         raise ValueError("verify needs at least one text.")
+    flat, pairs = texts_and_pairs(texts)
     progress("reading", 0, 1)
     source_folder = pull(source).folder
     with (
@@ -116,40 +121,32 @@ def verify(
         progress("loading", 0, 1)
         source_side, target_side = _open_sides(source_read, target_read)
     # Before the epsilon is changed: the ONNX files have the repository's own.
-    on_onnx = check_onnx_files(target_side, texts, PROBE_FACTOR * tolerance)
+    on_onnx = check_onnx_files(target_side, flat, PROBE_FACTOR * tolerance)
     if approximated:
-        notes.append(_use_approximate_gelu(source_side, target_side, texts, tolerance))
+        notes.append(_use_approximate_gelu(source_side, target_side, flat, tolerance))
     if epsilons:
         notes.append(_use_one_epsilon(source_side.engine, target_side.engine, *epsilons))
     outputs = NOT_COMPARABLE
     if comparable:
         outputs = check_outputs(source_side, target_side, PROBE_FACTOR * tolerance, progress)
     progress("texts", 0, 1)
-    notes += [note for side in (source_side, target_side) if (note := note_on_spiece_model(side.checkpoint, texts))]
-    on_texts = check_texts(source_side, target_side, texts, tolerance, comparable)
+    rules = [note for side in (source_side, target_side) if (note := note_on_spiece_model(side.checkpoint, flat))]
+    on_texts = check_texts(
+        source_side, target_side, flat, pairs, tolerance, comparable=comparable, by_rules=bool(rules)
+    )
     return Verification(
         source=str(source),
         target=str(target),
         source_engine=source_side.engine.name,
         target_engine=target_side.engine.name,
-        texts=len(texts),
-        checks={
-            "configuration": settings,
-            "tensors": tensors,
-            "reference": reference,
-            "engines": outputs,
-            "texts": on_texts,
-            **on_onnx,
-        },
-        different_fields=settings.different_fields,
-        different_tensors=tensors.different_tensors,
-        vocabularies=on_texts.vocabularies,
-        different_ids=on_texts.different_ids,
-        first_difference=on_texts.first_difference,
-        max_abs_difference=on_texts.max_abs_difference,
+        configuration=settings,
+        tensors=tensors,
+        reference=reference,
+        engines=outputs,
+        on_texts=on_texts,
+        on_onnx=on_onnx,
         tolerance=tolerance,
-        notes=tuple(notes),
-        layer_differences=on_texts.layer_differences,
+        notes=(*notes, *rules, *on_texts.remarks),
         example_output=example_output(target_side),
     )
 
@@ -207,9 +204,9 @@ def _has_approximate_gelu(source: Checkpoint, target: Checkpoint) -> bool:
 
 def _use_approximate_gelu(source: Side, target: Side, texts: Sequence[str], tolerance: float) -> str:
     """Let the source's engine compute gelu as KerasHub does, and return a note on what that changes."""
-    effects = check_texts(source, target, texts, tolerance, comparable=True).max_abs_difference.items()
+    effects = check_texts(source, target, texts, [], tolerance, comparable=True, by_rules=False).outputs.items()
     source.engine.use_activation(target.checkpoint.architecture.activation)
-    listed = ", ".join(f"{name} by up to {effect:.1e}" for name, effect in effects)
+    listed = ", ".join(f"{name} by up to {effect.absolute:.1e}" for name, effect in effects)
     return (
         f"The target computes gelu by its tanh approximation, as its conversion.json says. On the texts, this changes "
         f"{listed}. Everything else was compared with the approximation on both sides."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
 from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
@@ -16,23 +16,12 @@ from albert_hub_bridge.mapping.number_commas import is_number_comma
 from albert_hub_bridge.mapping.tokenizer_json import proto_from_tokenizer
 from albert_hub_bridge.mapping.vocabulary import bake_normalization
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, baked_normalization, parse_vocabulary
-from albert_hub_bridge.verification.report import Check
+from albert_hub_bridge.verification.report import SettingsCheck
 
 
 HEAD_EPSILON, LABELS = "masked_lm_layer_norm_epsilon", "labels"
 
 Pairs = dict[str, tuple[Any, Any]]  # the source's and the target's value of each setting
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettingsCheck(Check):
-    """The check of the settings.
-
-    Args:
-        different_fields: Settings that differ, with the source's and the target's value.
-    """
-
-    different_fields: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 def check_settings(source: Checkpoint, target: Checkpoint, allowed: Collection[str] = ()) -> SettingsCheck:

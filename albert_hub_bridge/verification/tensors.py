@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -11,21 +10,10 @@ from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
 from albert_hub_bridge.mapping.weights import POOLER, WeightRule
 from albert_hub_bridge.verification.progress import StageProgress, ignore_progress, with_progress
-from albert_hub_bridge.verification.report import Check
+from albert_hub_bridge.verification.report import TensorsCheck
 
 
 _BLOCK_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorsCheck(Check):
-    """The check of the tensors.
-
-    Args:
-        different_tensors: Tensors that differ, by albert_hub names.
-    """
-
-    different_tensors: Sequence[str] = ()
 
 
 def check_tensors(source: Checkpoint, target: Checkpoint, progress: StageProgress = ignore_progress) -> TensorsCheck:

@@ -80,10 +80,13 @@ def test_text_between_the_marks_stays(preset: Path, tmp_path: Path) -> None:
 def test_card_shows_the_picture(preset: Path, tmp_path: Path) -> None:
     folder = converted(preset, tmp_path / "transformers")
     record = json.loads((folder / "conversion.json").read_text())
-    layers = record["verification"]["layer_differences"]
+    measured = record["verification"]
+    layers, relative = measured["layer_differences"], measured["relative_layer_differences"]
     # The embeddings, and 2 layers of each of 2 groups, both run twice; the last is what comes out.
     assert len(layers) == 1 + SAMPLE_ARCHITECTURE.num_layers * SAMPLE_ARCHITECTURE.num_inner_repetitions
-    assert layers[-1] == record["verification"]["max_abs_difference"]["sequence_output"] <= 1e-5
+    assert 0 < layers[-1] <= measured["max_abs_difference"]["sequence_output"] <= 1e-5
+    assert 0 < relative[-1] <= layers[-1]
+    assert 0 < measured["max_relative_difference"]["sequence_output"] <= 2e-6
     picture = (folder / "parity.png").read_bytes()
     assert picture == draw_parity(record["verification"])
     assert record["picture"] == {"bytes": len(picture), "sha256": hashlib.sha256(picture).hexdigest()}
@@ -99,10 +102,10 @@ def test_card_shows_the_picture(preset: Path, tmp_path: Path) -> None:
 
 
 def test_no_picture_without_matplotlib_or_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = {"layer_differences": [1e-6, 0.0], "tolerance": 1e-5}
+    measured = {"relative_layer_differences": [1e-6, 0.0], "tolerance": 1e-5}
     assert (draw_parity(measured) or b"").startswith(b"\x89PNG")
-    assert draw_parity({**measured, "layer_differences": [1e-6, None]}) is None
-    assert draw_parity({**measured, "layer_differences": []}) is None
+    assert draw_parity({**measured, "relative_layer_differences": [1e-6, None]}) is None
+    assert draw_parity({**measured, "relative_layer_differences": []}) is None
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert draw_parity(measured) is None
 

@@ -92,6 +92,7 @@ class CachedEngine:
     def __init__(self, engine: Any) -> None:
         self._engine, self._outputs = engine, {}
         self.name, self.is_keras_hub, self.averages_padding = engine.name, engine.is_keras_hub, engine.averages_padding
+        self.sides = engine.sides
 
     def tokenize(self, texts: Any) -> Any:
         return self._engine.tokenize(texts)
@@ -99,8 +100,20 @@ class CachedEngine:
     def use_epsilon(self, epsilon: float) -> bool:
         return self._engine.use_epsilon(epsilon)
 
+    def encode(self, first: Any, second: Any, length: int) -> Any:
+        return self._engine.encode(first, second, length)
+
+    def features(self, texts: Any, length: int) -> list[np.ndarray]:
+        key = ("features", *texts, length)
+        if key not in self._outputs:
+            self._outputs[key] = self._engine.features(texts, length)
+        return self._outputs[key]
+
     def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         return self._once("compute", inputs, with_head)
+
+    def compute_in_float64(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
+        return self._once("compute_in_float64", inputs, with_head)
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         return self._once("hidden_states", inputs)

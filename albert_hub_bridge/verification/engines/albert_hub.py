@@ -12,7 +12,7 @@ from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.layouts.keras.compatibility import with_pooler
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.runtime.loading import load_model
-from albert_hub_bridge.verification.engines.common import pack
+from albert_hub_bridge.verification.engines.common import Encoded, encode_ids, features_of, pack
 from albert_hub_bridge.verification.engines.torch_models import TorchEngine, compute_outputs
 
 
@@ -38,6 +38,18 @@ class AlbertHubEngine(TorchEngine):
     def special_ids(self) -> dict[str, int]:
         """Return the ids in the vocabulary."""
         return self._tokenizer.vocabulary.special_ids if self._tokenizer is not None else dict.fromkeys(_SPECIAL, 0)
+
+    def encode(self, first: Sequence[str], second: Sequence[str] | None, length: int) -> Encoded | None:
+        """Encode with our own computation of what the layout's library does. See `Engine.encode`."""
+        if self._tokenizer is None:
+            return None
+        parts = [self.tokenize(texts) or [] for texts in (first, second) if texts is not None]
+        rows = list(zip(*parts, strict=True))
+        return encode_ids(rows, self._tokenizer.vocabulary.special_ids, length, self._tokenizer.truncate)
+
+    def features(self, texts: Sequence[str], length: int) -> list[np.ndarray]:
+        """See `Engine.features`."""
+        return features_of(self, texts, length)
 
 
 def compute_in_float64(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

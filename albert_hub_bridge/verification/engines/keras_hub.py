@@ -13,13 +13,14 @@ import numpy as np
 
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.mapping.heads import HEADS
-from albert_hub_bridge.verification.engines.common import rounded
+from albert_hub_bridge.verification.engines.common import Encoded, features_of, rounded
 
 
 class KerasHubEngine:
     """keras_hub, for presets."""
 
     is_keras_hub = True
+    sides = ("right", "right")
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow also logs long after its import
@@ -32,15 +33,26 @@ class KerasHubEngine:
         self.averages_padding = checkpoint.architecture.dropout == 0
         self.name = f"keras_hub {keras_hub.__version__} (Keras {keras.__version__} on {keras.backend.backend()})"
         # Absolute: KerasHub takes a bare name for a published preset, and downloads that.
-        folder = os.path.abspath(checkpoint.folder)
-        self._backbone = keras_hub.models.AlbertBackbone.from_preset(folder, dtype="float32")
+        self._folder = os.path.abspath(checkpoint.folder)
+        self._head = checkpoint.head
+        self._rounded_to: str | None = None
+        self._models = self._load("float32")
         self._tokenizer: Any = None
         if checkpoint.tokenizer is not None:
-            self._tokenizer = keras_hub.models.AlbertTokenizer.from_preset(folder)
-        self._task: Any = None
-        if checkpoint.head is not None:
-            task = getattr(keras_hub.models, HEADS[checkpoint.head.kind].keras)
-            self._task = task.from_preset(folder, dtype="float32", preprocessor=None)
+            self._tokenizer = keras_hub.models.AlbertTokenizer.from_preset(self._folder)
+            self._truncate = checkpoint.tokenizer.truncate
+
+    def _load(self, dtype: str) -> tuple[Any, Any]:
+        """Return the backbone, and the task or None, with rounded weights if the engine has them."""
+        import keras_hub
+
+        backbone, task = keras_hub.models.AlbertBackbone.from_preset(self._folder, dtype=dtype), None
+        if self._head is not None:
+            task_class = getattr(keras_hub.models, HEADS[self._head.kind].keras)
+            task = task_class.from_preset(self._folder, dtype=dtype, preprocessor=None)
+        if self._rounded_to is not None:
+            _round(backbone, task, self._rounded_to)
+        return backbone, task
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Tokenize with AlbertTokenizer."""
@@ -52,22 +64,38 @@ class KerasHubEngine:
         """Return what AlbertTokenizer has."""
         return {name: int(getattr(self._tokenizer, f"{name}_token_id", 0)) for name in ("pad", "cls", "sep")}
 
+    def encode(self, first: Sequence[str], second: Sequence[str] | None, length: int) -> Encoded | None:
+        """Encode with the preprocessor of AlbertTextClassifier. See `Engine.encode`."""
+        import keras
+        import keras_hub
+
+        if self._tokenizer is None:
+            return None
+        preprocessor = keras_hub.models.AlbertTextClassifierPreprocessor(
+            self._tokenizer, sequence_length=length, truncate=self._truncate
+        )
+        # Without `y`, a pair would be taken for a text and its label.
+        packed = preprocessor(list(first) if second is None else (list(first), list(second)), y=None)
+        names = ("token_ids", "segment_ids", "padding_mask")
+        return Encoded(*(np.asarray(keras.ops.convert_to_numpy(packed[name])).astype(np.int32) for name in names))
+
+    def features(self, texts: Sequence[str], length: int) -> list[np.ndarray]:
+        """See `Engine.features`."""
+        return features_of(self, texts, length)
+
     def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute with AlbertBackbone, and with the task if there is a head. See `Engine.compute`."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "You are using a softmax over axis")  # for sequences of one token
-            outputs = {name: np.asarray(value) for name, value in self._backbone.predict(inputs, verbose=0).items()}
-            if self._task is not None and with_head:
-                all_positions = np.broadcast_to(np.arange(inputs["token_ids"].shape[1]), inputs["token_ids"].shape)
-                positions = {"mask_positions": all_positions} if "MaskedLM" in type(self._task).__name__ else {}
-                outputs["head_output"] = np.asarray(self._task.predict({**inputs, **positions}, verbose=0))
-        return outputs
+        return _compute(*self._models, inputs, with_head)
+
+    def compute_in_float64(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
+        """Compute with models in float64, which are loaded for each call. See `Engine.compute_in_float64`."""
+        return _compute(*self._load("float64"), inputs, with_head)
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Compute with the graph of AlbertBackbone: a layer has a node for each of its runs."""
         import keras
 
-        backbone = self._backbone
+        backbone = self._models[0]
         runs = [backbone.embeddings_projection.output]
         for group in backbone.transformer_layers:
             nodes = zip(*(layer._inbound_nodes for layer in group), strict=True)  # one tuple per run of the group
@@ -85,9 +113,25 @@ class KerasHubEngine:
 
     def round_weights(self, dtype: str) -> None:
         """Round the variables of the backbone and the task."""
-        for model in (self._backbone, self._task):
-            for weight in model.weights if model is not None else ():
-                weight.assign(rounded(weight.numpy(), dtype))
+        self._rounded_to = dtype
+        _round(*self._models, dtype)
+
+
+def _round(backbone: Any, task: Any, dtype: str) -> None:
+    for model in (backbone, task):
+        for weight in model.weights if model is not None else ():
+            weight.assign(rounded(weight.numpy(), dtype))
+
+
+def _compute(backbone: Any, task: Any, inputs: dict[str, np.ndarray], with_head: bool) -> dict[str, np.ndarray]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using a softmax over axis")  # for sequences of one token
+        outputs = {name: np.asarray(value) for name, value in backbone.predict(inputs, verbose=0).items()}
+        if task is not None and with_head:
+            all_positions = np.broadcast_to(np.arange(inputs["token_ids"].shape[1]), inputs["token_ids"].shape)
+            positions = {"mask_positions": all_positions} if "MaskedLM" in type(task).__name__ else {}
+            outputs["head_output"] = np.asarray(task.predict({**inputs, **positions}, verbose=0))
+    return outputs
 
 
 @contextmanager

@@ -20,6 +20,7 @@ class TorchEngine:
     """
 
     is_keras_hub = averages_padding = False
+    sides = ("right", "right")
 
     def __init__(self, encoder: Any, model: Any, head: Head | None) -> None:
         self._encoder, self._model, self._head = encoder, model, head
@@ -27,6 +28,17 @@ class TorchEngine:
     def compute(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute the outputs. See `Engine.compute`."""
         return compute_outputs(self._encoder, self._model, self._head if with_head else None, inputs)
+
+    def compute_in_float64(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
+        """Compute the outputs in float64. See `Engine.compute_in_float64`."""
+        models = self._encoder, self._model
+        for model in models:
+            model.double()
+        try:
+            return self.compute(inputs, with_head)
+        finally:
+            for model in models:
+                model.float()  # exact: each value was a float32
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Compute the output of each layer. See `Engine.hidden_states`."""

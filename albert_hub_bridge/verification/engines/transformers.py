@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.mapping.heads import HEADS
+from albert_hub_bridge.verification.engines.common import Encoded
 from albert_hub_bridge.verification.engines.spiece_model import spiece_model_alone, tokenizer_with_albert_rules
 from albert_hub_bridge.verification.engines.torch_models import TorchEngine
 
@@ -36,6 +39,8 @@ class TransformersEngine(TorchEngine):
                 self._tokenizer = tokenizer_with_albert_rules(alone)
             elif checkpoint.has_tokenizer:
                 self._tokenizer = load_tokenizer(checkpoint)
+        if self._tokenizer is not None:
+            self.sides = self._tokenizer.padding_side, self._tokenizer.truncation_side
         super().__init__(encoder, model, head)
         package = f" with albert_hub_bridge {__version__}" if checkpoint.layout == "albert_hub" else ""
         self.name = f"transformers {transformers.__version__} {type(model).__name__}{package}"
@@ -52,6 +57,33 @@ class TransformersEngine(TorchEngine):
     def special_ids(self) -> dict[str, int]:
         """Return the ids of `pad`, `cls` and `sep`; 0 where the repository's tokenizer has none."""
         return {name: getattr(self._tokenizer, f"{name}_token_id", None) or 0 for name in ("pad", "cls", "sep")}
+
+    def encode(self, first: Sequence[str], second: Sequence[str] | None, length: int) -> Encoded | None:
+        """Encode with the repository's AutoTokenizer. See `Engine.encode` and `tokenize`."""
+        if self._tokenizer is None or self._tokenizer.pad_token is None:
+            return None
+        texts = [list(each) for each in (first, second) if each is not None]
+        rows = self._tokenizer(
+            *texts, truncation=True, padding="max_length", max_length=length, split_special_tokens=True
+        )
+        ids, mask = (np.asarray(rows[name], np.int32) for name in ("input_ids", "attention_mask"))
+        segments = np.asarray(rows["token_type_ids"], np.int32) if "token_type_ids" in rows else None
+        return Encoded(ids, segments, mask)
+
+    def features(self, texts: Sequence[str], length: int) -> list[np.ndarray]:
+        """Compute with the pipeline for feature extraction. See `Engine.features`."""
+        import transformers
+
+        with _quiet(transformers):
+            pipeline = transformers.pipeline(
+                "feature-extraction", model=self._encoder, tokenizer=self._tokenizer, device="cpu"
+            )
+            options = {"truncation": True, "max_length": length, "split_special_tokens": True}
+            found = pipeline(list(texts), batch_size=len(texts), tokenize_kwargs=options)
+        rows = [np.asarray(each, np.float32)[0] for each in found]  # with the padding of the batch
+        counts = (len(ids) for ids in self._tokenizer(list(texts), **options)["input_ids"])
+        left = self.sides[0] == "left"
+        return [row[-count:] if left else row[:count] for row, count in zip(rows, counts, strict=True)]
 
     def classify(self, text: str) -> list[dict[str, Any]]:
         """Return the label and the score that the pipeline for text classification gives to a text."""

@@ -15,7 +15,10 @@ from tests.conftest import KerasPreset
 
 METHODS: dict[str, tuple[Any, ...]] = {
     "tokenize": (["a text"],),
+    "encode": (["a text"], None, 8),
+    "features": (["a text"], 8),
     "compute": ({},),
+    "compute_in_float64": ({},),
     "hidden_states": ({},),
     "use_epsilon": (1e-5,),
     "round_weights": ("bfloat16",),
