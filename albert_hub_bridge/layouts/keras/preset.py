@@ -27,7 +27,7 @@ from albert_hub_bridge.layouts.keras.compatibility import (
 )
 from albert_hub_bridge.layouts.keras.files import CONFIG, FILES, METADATA, TASK, TASK_WEIGHTS
 from albert_hub_bridge.layouts.keras.objects import check_objects, policy, serialized
-from albert_hub_bridge.layouts.keras.quantization import check_policy, dequantize, policy_name
+from albert_hub_bridge.layouts.keras.quantization import check_policy, check_quantized, dequantize, policy_name
 from albert_hub_bridge.layouts.keras.task import (
     TaskTensors,
     is_task,
@@ -80,6 +80,7 @@ def read_preset(source: SourceFolder, options: ReadOptions) -> Checkpoint:
             tensors = _without_unknown(files.file, tensors, options.drop_unknown, architecture)
         head = task.head if task is not None else None
         weights, dtype, is_quantized = _match_tensors(files.file, tensors, architecture, head)
+        check_quantized(source.path(CONFIG), _backbone(source).get("dtype"), is_quantized)
         notes += _computation_notes(_backbone(source).get("dtype"), dtype, is_quantized)
         return Checkpoint(
             layout="keras",

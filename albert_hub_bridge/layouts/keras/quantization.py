@@ -12,28 +12,61 @@ import numpy as np
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+from albert_hub_bridge.text import short_repr
+
+
+# Keras's policies of floats. The weights have their own dtype.
+_POLICIES = ("float32", "float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
 
 
 def check_policy(file: Path, policy: Any) -> None:
-    """Refuse a dtype policy with weights that this package does not read. It reads floats and int8.
+    """Refuse a dtype policy that Keras does not have, or with weights that this package does not read.
+
+    It reads floats and int8.
 
     Raises:
-        ConfigurationError: The policy has another quantization, or is not a policy.
+        ConfigurationError: The policy has another name or another quantization, or is not a policy.
     """
-    if policy is None or isinstance(policy, str):
-        return  # the weights have their own dtype
-    policies = [policy]
+    for each in _policies(policy):
+        config = each.get("config") if isinstance(each, dict) else None
+        if _is_int8(each) or (policy_name(each) in _POLICIES and _class_of(each) == "DTypePolicy"):
+            continue
+        detail = f"expected {', '.join(_POLICIES)}, or a QuantizedDTypePolicy of mode int8, found "
+        name = policy_name(each) or (config.get("mode") if isinstance(config, dict) else None)
+        detail += f"{short_repr(_class_of(each))} {short_repr(name)}"
+        raise ConfigurationError(file, "configuration", [Problem("unsupported value", "dtype", detail)])
+
+
+def check_quantized(file: Path, policy: Any, is_quantized: bool) -> None:
+    """Refuse a quantized policy of weights that are not quantized: Keras would not find their scales.
+
+    Raises:
+        ConfigurationError: A policy is of mode int8, and no weight is.
+    """
+    if not is_quantized and any(map(_is_int8, _policies(policy))):
+        detail = f"expected {', '.join(_POLICIES)}, because no weight is int8, found a policy of mode int8"
+        raise ConfigurationError(file, "configuration", [Problem("contradiction", "dtype", detail)])
+
+
+def _policies(policy: Any) -> list[Any]:
+    """Return a policy, or those of a map; none if there is no policy."""
     if isinstance(policy, dict) and policy.get("class_name") == "DTypePolicyMap":
         config = policy.get("config")
         table = config.get("policy_map") if isinstance(config, dict) else None
-        policies = list(table.values()) if isinstance(table, dict) else [None]
-    for each in policies:
-        name, config = (each.get("class_name"), each.get("config")) if isinstance(each, dict) else (each, None)
-        mode = config.get("mode") if isinstance(config, dict) else None
-        if name != "DTypePolicy" and (name, mode) != ("QuantizedDTypePolicy", "int8"):
-            detail = f"expected DTypePolicy, or QuantizedDTypePolicy of mode int8, found {name}"
-            detail += f" of mode {mode}" if mode is not None else ""
-            raise ConfigurationError(file, "configuration", [Problem("unsupported value", "dtype", detail)])
+        return list(table.values()) if isinstance(table, dict) else [False]
+    return [] if policy is None else [policy]
+
+
+def _class_of(policy: Any) -> Any:
+    return (
+        policy.get("class_name") if isinstance(policy, dict) else "DTypePolicy" if isinstance(policy, str) else policy
+    )
+
+
+def _is_int8(policy: Any) -> bool:
+    config = policy.get("config") if isinstance(policy, dict) else None
+    mode = config.get("mode") if isinstance(config, dict) else None
+    return _class_of(policy) == "QuantizedDTypePolicy" and mode == "int8"
 
 
 def policy_name(policy: Any) -> str:

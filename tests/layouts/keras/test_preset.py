@@ -82,7 +82,7 @@ def test_keras_hub_builds_a_task_on_a_written_preset(vocabulary: bytes, tmp_path
 
     write_preset(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), tmp_path)
     classifier = keras_hub.models.TextClassifier.from_preset(str(tmp_path), num_classes=3)
-    assert classifier.preprocessor.sequence_length == 512
+    assert classifier.preprocessor.sequence_length == SAMPLE_ARCHITECTURE.max_sequence_length
     classifier.preprocessor.sequence_length = 32
     assert classifier.predict(TEXTS, verbose=0).shape == (len(TEXTS), 3)
 
@@ -126,6 +126,32 @@ def test_every_spelling_of_a_float_policy_is_read(dtype: Any, preset: Path) -> N
     _edit(preset / "config.json", change)
     with read_checkpoint(preset) as checkpoint:
         assert checkpoint.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        ("float7", "expected float32, .*mixed_bfloat16, or a QuantizedDTypePolicy of mode int8, found .*'float7'"),
+        ("int8", "expected float32, .*found 'DTypePolicy' 'int8'"),
+        ({"class_name": "DTypePolicy", "config": {"name": "float7"}}, "found 'DTypePolicy' 'float7'"),
+        ({"class_name": "DTypePolicy", "config": {"name": {"a": 1}}}, "found 'DTypePolicy' None"),
+        ({"class_name": "DTypePolicyMap", "config": {"policy_map": {"a": "float7"}}}, "'float7'"),
+        ({"class_name": "DTypePolicyMap", "config": {}}, "found False"),
+        (
+            {
+                "module": "keras.dtype_policies",
+                "class_name": "QuantizedDTypePolicy",
+                "config": {"mode": "int8", "source_name": "float32"},
+                "registered_name": None,
+            },
+            "contradiction +dtype +expected float32, .*because no weight is int8",
+        ),
+    ],
+)
+def test_a_policy_that_keras_does_not_have_is_refused(dtype: Any, message: str, preset: Path) -> None:
+    _edit(preset / "config.json", lambda config: config["config"].update(dtype=dtype))
+    with pytest.raises(ConfigurationError, match=message):
+        read_checkpoint(preset)
 
 
 def test_all_problems_of_the_weights_are_listed_at_once(preset: Path) -> None:
@@ -181,7 +207,7 @@ def _edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (
             lambda c: c["config"]["dtype"].update(class_name="DTypePolicyMap"),
             ConfigurationError,
-            "expected DTypePolicy, or QuantizedDTypePolicy of mode int8, found",
+            "or a QuantizedDTypePolicy of mode int8, found",
         ),
         (lambda c: c["config"].update(hidden_dim=64), WeightsError, r"expected \(16, 64\), found \(16, 32\)"),
         (lambda c: c["config"].update(vocabulary_size=300), WeightsError, r"expected \(300, 16\), found \(400, 16\)"),
