@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import safetensors.numpy
-from albert_hub_bridge.commands.check import check
 
 from albert_hub_bridge import card, convert, verify
 from albert_hub_bridge.commands.publish import check_before_push
 from albert_hub_bridge.commands.recording import record_verification
+from albert_hub_bridge.commands.verify import check
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.layouts.registry import write_checkpoint
 from albert_hub_bridge.mapping.heads import Head
