@@ -68,6 +68,7 @@ class Case:
         head: On the encoder.
         dtype: Of the files.
         seed: Of the random weights.
+        positions: Number of positions; that of the shape by default.
     """
 
     shape: str
@@ -77,6 +78,7 @@ class Case:
     head: Head | None = None
     dtype: str = "float32"
     seed: int = 0
+    positions: int | None = None
 
 
 QUICK = [
@@ -109,7 +111,7 @@ def make(case: Case) -> Checkpoint:
         embedding_dim=128,
         hidden_dim=shape.width,
         intermediate_dim=shape.intermediate,
-        max_sequence_length=shape.positions,
+        max_sequence_length=case.positions or shape.positions,
         dropout=0.1,
     )
     drawn = random_checkpoint(architecture, train_vocabulary(), case.dtype, case.seed, std=1.0, head=case.head)

@@ -83,17 +83,6 @@ def open_source(folder: Path) -> SourceFolder:
     return SourceFolder(folder, _is_read, _NESTED)
 
 
-def detect_layout(folder: Path) -> SourceLayoutName:
-    """Return the layout of a folder.
-
-    Raises:
-        SourceError: The folder is neither a preset, a repository nor a release of an ALBERT.
-        FileError: As `open_source`.
-        ConfigurationError: `config.json` is not a JSON object.
-    """
-    return _detect(open_source(folder)).name
-
-
 def read_configuration(folder: Path) -> Configuration:
     """Read the configuration alone, from a folder of any layout. It needs no weights.
 

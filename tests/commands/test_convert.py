@@ -15,7 +15,6 @@ from albert_hub_bridge import AlbertHubModel, convert, inspect, verify
 from albert_hub_bridge.disk import staging as staging_directories
 from albert_hub_bridge.errors import AlbertHubBridgeError, TargetError, WeightsError
 from albert_hub_bridge.layouts.hub import repository as hf_repository
-from albert_hub_bridge.layouts.registry import detect_layout
 from conversion.sample import write_sample_preset
 from tests.conftest import KerasPreset
 
@@ -35,7 +34,7 @@ def test_every_layout_passes_verify(to: Any, keras_preset: KerasPreset, tmp_path
     progress: list[tuple[int, int]] = []
     report = convert(keras_preset.folder, tmp_path / "target", to=to, progress=lambda *step: progress.append(step))
     assert (report.layout, report.source.layout) == (to, "keras")
-    assert detect_layout(tmp_path / "target") == to
+    assert inspect(tmp_path / "target").layout == to
     assert progress == sorted(progress)
     assert len(progress) == 73
     assert progress[-1] == (report.source.bytes, report.source.bytes)
@@ -136,7 +135,7 @@ def test_failed_move_restores_the_old_target(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sample", "target"]
     assert len(calls) == 2 * failing - 1
     convert(sample, tmp_path / "target", to="transformers", overwrite=True)
-    assert detect_layout(tmp_path / "target") == "transformers"
+    assert inspect(tmp_path / "target").layout == "transformers"
 
 
 def test_card_without_record_is_not_replaced(sample: Path, tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_unknown_layout_is_refused(sample: Path, tmp_path: Path) -> None:
 def test_empty_target_is_filled(sample: Path, tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     convert(sample, tmp_path / "target", to="transformers")
-    assert detect_layout(tmp_path / "target") == "transformers"
+    assert inspect(tmp_path / "target").layout == "transformers"
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "no parent"])

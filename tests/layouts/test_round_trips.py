@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
-from albert_hub_bridge.layouts.registry import detect_layout, read_checkpoint, write_checkpoint
+from albert_hub_bridge.layouts.registry import read_checkpoint, write_checkpoint
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind
 from albert_hub_bridge.model.architecture import Architecture
 from conversion.sample import random_checkpoint, train_vocabulary
@@ -94,8 +94,8 @@ def test_conversions_are_bit_identical(
             folder.mkdir()
             write_checkpoint(checkpoint, folder, layout, max_shard_bytes=shard)
             checkpoint.close()
-            assert detect_layout(folder) == layout
             checkpoint = read_checkpoint(folder)
+            assert checkpoint.layout == layout
             assert checkpoint.architecture == architecture
             assert checkpoint.dtype == dtype
             assert _comparable(checkpoint.head) == _comparable(head)

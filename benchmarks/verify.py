@@ -1,0 +1,46 @@
+"""Time the stages of `verify` on a large random model: `python -m benchmarks.verify [--shape NAME] [--to LAYOUT]`.
+
+The shapes are those of `benchmarks.rounding`. xxlarge has the sizes of albert_extra_extra_large_en_uncased. It takes
+minutes, and 8 GB of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from albert_hub_bridge import convert
+from albert_hub_bridge.layouts.keras.preset import write_preset
+from albert_hub_bridge.verification.progress import Stage
+from albert_hub_bridge.verification.run import verify
+from benchmarks.rounding import SHAPES, Case, make
+
+
+def main() -> None:
+    """Verify a random model, and print the seconds that each stage takes, on the clock and of all cores."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="xxlarge")
+    parser.add_argument("--to", choices=("keras", "albert_hub", "transformers"), default="transformers")
+    arguments = parser.parse_args()
+    began: dict[str, tuple[float, float]] = {}
+
+    def note_begin(stage: Stage, _done: int, _total: int) -> None:
+        began.setdefault(stage, (time.perf_counter(), time.process_time()))
+
+    with tempfile.TemporaryDirectory() as parent:
+        source, target = Path(parent, "preset"), Path(parent, "target")
+        source.mkdir()
+        write_preset(make(Case(arguments.shape, positions=512)), source)
+        convert(source, target, to=arguments.to)
+        report = verify(source, target, progress=note_begin)
+    began["end"] = time.perf_counter(), time.process_time()
+    for (stage, start), (_, end) in pairwise(began.items()):
+        print(f"{stage:12} {end[0] - start[0]:8.1f} s   {end[1] - start[1]:8.1f} s of all cores")
+    print("passed" if report.passed else f"failed: {report.failed_checks}")
+
+
+if __name__ == "__main__":
+    main()
