@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, SourceLayoutName
+from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, SourceLayoutName, TokenizerFiles
+from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import EngineError
-from albert_hub_bridge.layouts.hub.files import TOKENIZER
+from albert_hub_bridge.layouts.hub.files import CONFIG, TOKENIZER
+from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, RepositoryLayout
+from albert_hub_bridge.layouts.hub.tokenizer_files import write_tokenizer_files
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
@@ -44,24 +48,40 @@ def compare_ids(source: Checkpoint, target: Checkpoint, to: LayoutName, folder: 
     if source.tokenizer_files is None:
         before, after = (_ids_of(each, layout) for each, layout in ((source, source.layout), (target, to)))
         return IdComparison(_count(before, after))
-    return _compare_with_transformers(source, target, to, folder)
+    return _compare_with_transformers(source, source.tokenizer_files, target, to, folder)
 
 
-def _compare_with_transformers(source: Checkpoint, target: Checkpoint, to: LayoutName, folder: Path) -> IdComparison:
+def _compare_with_transformers(
+    source: Checkpoint, files: TokenizerFiles, target: Checkpoint, to: LayoutName, folder: Path
+) -> IdComparison:
     """Compare the conversion of a repository with what transformers makes of the repository."""
     # These take seconds to import, which the conversion of a preset does not need.
     from albert_hub_bridge.verification.engines.transformers import load_tokenizer, token_ids
 
     try:
-        before = load_tokenizer(source)
+        with TemporaryDirectory() as checked:  # the files that were read, and no other files of the source
+            _write_tokenizer(files, source.layout, Path(checked))
+            before = load_tokenizer(Path(checked))
     except EngineError as error:
-        return IdComparison(None, [f"The ids were not compared, because transformers does not load them: {error}"])
+        return IdComparison(None, [f"The ids were not compared. The source's tokenizer {_cause(error)}"])
     ids = token_ids(before, SAMPLE_TEXTS)
     is_carried = target.tokenizer_files is not None and target.tokenizer_files.fit(to)
-    after = load_tokenizer(target, folder) if is_carried else None
+    after = load_tokenizer(folder) if is_carried else None
     others = token_ids(after, SAMPLE_TEXTS) if after is not None else _ids_of(target, to)
     notes = [*_other_version(source, ids, is_carried), *_segments(before, after, to)]
     return IdComparison(_count(ids, others), notes)
+
+
+def _write_tokenizer(files: TokenizerFiles, source: SourceLayoutName, folder: Path) -> None:
+    """Write what AutoTokenizer reads of a repository into an empty folder."""
+    layout: RepositoryLayout = "albert_hub" if source == "albert_hub" else "transformers"
+    write_json(folder / CONFIG, {"model_type": SPELLINGS[layout].model_type})
+    write_tokenizer_files(files, folder, layout)
+
+
+def _cause(error: EngineError) -> str:
+    """Return what an engine says, without the name of the folder."""
+    return "fails" + str(error).partition(" fails")[2]
 
 
 def _ids_of(checkpoint: Checkpoint, layout: SourceLayoutName) -> list[list[int]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from albert_hub_bridge.disk.strict_json import MAX_JSON_BYTES, read_json
 from albert_hub_bridge.errors import FileError, Problem
 
 
-_KEPT = "config.json"
+_CONFIG = "config.json"
 
 
 class SourceFolder:
@@ -30,14 +30,22 @@ class SourceFolder:
         folder: The folder. It may be a link itself, because the user named it.
         is_read: Returns whether a file of that name is read. Names are relative, in POSIX form.
         nested: The names in subfolders that are read.
+        kept: The names of files that are needed several times, as bytes and parsed. They are read once.
 
     Raises:
         FileError: A name that is read is a pipe, a socket, a device, a folder or a link to outside; lists them all.
         OSError: The folder cannot be listed.
     """
 
-    def __init__(self, folder: Path, is_read: Callable[[str], bool], nested: Sequence[str] = ()) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        is_read: Callable[[str], bool],
+        nested: Sequence[str] = (),
+        kept: Collection[str] = (),
+    ) -> None:
+        self.folder, self._kept = folder, kept
+        self._contents: dict[str, bytes] = {}
         self._top, self._subfolders, others = _scan(folder, "")
         # A subfolder may be a link, which a listing does not follow, so nested names are looked up one by one.
         self._nested = [name for name in nested if os.path.lexists(folder / name)]
@@ -71,10 +79,15 @@ class SourceFolder:
         Raises:
             FileError, OSError: As `read_bytes`.
         """
-        return read_bytes(self.path(name), max_bytes)
+        if name not in self._contents:
+            content = read_bytes(self.path(name), max_bytes)
+            if name not in self._kept:
+                return content
+            self._contents[name] = content
+        return self._contents[name]
 
     def json(self, name: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-        """Read a JSON object. `config.json` is needed several times, and is read and parsed once.
+        """Read a JSON object. `config.json` and the kept files are read once, and parsed once if they are small.
 
         Other files are needed once. They are not kept, because an index or a tokenizer can be large.
 
@@ -86,8 +99,8 @@ class SourceFolder:
         """
         if name in self._parsed:
             return dict(self._parsed[name])
-        content = read_json(self.path(name), max_bytes)
-        if name == _KEPT:
+        content = read_json(self.path(name), max_bytes, partial(self.read, name) if name in self._kept else None)
+        if name == _CONFIG or (name in self._kept and max_bytes <= MAX_JSON_BYTES):
             self._parsed[name] = content
         return dict(content)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,22 @@ MAX_JSON_BYTES = 4 << 20  # of a file of settings, or of an index; a vocabulary 
 _MAX_LEVELS, _MAX_VALUES = 32, 1_000_000
 
 
-def read_json(file: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+def read_json(
+    file: Path, max_bytes: int = MAX_JSON_BYTES, read: Callable[[int], bytes] | None = None
+) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
         file: The file to read.
         max_bytes: The largest size of the file, in bytes.
+        read: What reads the file, up to a number of bytes, if not this function.
 
     Raises:
         FileError: The file is not a regular file, is larger than `max_bytes`, or is empty.
         ConfigurationError: The file is missing, is not strict JSON (see `parse`), or is not an object.
     """
     try:
-        return parse_object(read_bytes(file, max_bytes))
+        return parse_object(read(max_bytes) if read is not None else read_bytes(file, max_bytes))
     except FileNotFoundError as error:
         problem = Problem("missing", file.name, "expected a file, found none")
         raise ConfigurationError(file, "configuration", [problem]) from error

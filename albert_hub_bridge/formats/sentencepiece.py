@@ -5,6 +5,7 @@ sentencepiece and the tokenizers library take many times the memory of a file, s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,15 @@ _VARINT, _LENGTH, _FIXED_BYTES = 0, 2, {1: 8, 5: 4}
 _PIECE_TAG = 1 << 3 | _LENGTH  # `pieces` is the first field
 
 
-def read_vocabulary(file: Path, architecture: Architecture) -> tuple[bytes, Vocabulary]:
+def read_vocabulary(
+    file: Path, architecture: Architecture, read: Callable[[int], bytes] | None = None
+) -> tuple[bytes, Vocabulary]:
     """Read and parse a SentencePiece model that has to fit an architecture.
+
+    Args:
+        file: The file.
+        architecture: Its token embedding has a row for each piece.
+        read: What reads the file, up to a number of bytes, if not this function.
 
     Returns:
         The content of the file, and the vocabulary.
@@ -39,8 +47,8 @@ def read_vocabulary(file: Path, architecture: Architecture) -> tuple[bytes, Voca
         FileError: It is not a regular file, or is larger than the architecture or any vocabulary allows, or is empty.
         VocabularyError: As `fitting_vocabulary`.
     """
-    max_bytes = _MAX_OTHER_BYTES + max_piece_bytes(architecture)
-    proto = read_bytes(file, min(_MAX_BYTES, max_bytes))
+    max_bytes = min(_MAX_BYTES, _MAX_OTHER_BYTES + max_piece_bytes(architecture))
+    proto = read(max_bytes) if read is not None else read_bytes(file, max_bytes)
     return proto, fitting_vocabulary(file, proto, architecture)
 
 

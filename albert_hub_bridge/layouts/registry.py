@@ -14,6 +14,7 @@ from albert_hub_bridge.hubs.source import pull_source
 from albert_hub_bridge.layouts.configuration import Configuration
 from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.google.release import RELEASE
+from albert_hub_bridge.layouts.hub.files import POOLING_FILES, TOKENIZER_FILES
 from albert_hub_bridge.layouts.hub.repository import ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY
 from albert_hub_bridge.layouts.keras.preset import PRESET
 from albert_hub_bridge.layouts.layout import DEFAULT_READING, Layout, Pooling, ReadOptions, WriteOptions
@@ -37,6 +38,8 @@ _CURRENT_ROWS = tuple(
 _NESTED = tuple(
     dict.fromkeys(name.replace("#", n) for row in _ROWS for name in row.names if "/" in name for n in "123456789")
 )
+# What is carried over is needed as it is, and parsed.
+_KEPT = {*TOKENIZER_FILES, *POOLING_FILES, *(name for name in _NESTED if name.endswith(".json"))}
 _RECORD, _CARD, _ = RECORD_FILES
 
 
@@ -80,7 +83,7 @@ def open_source(folder: Path) -> SourceFolder:
     Raises:
         FileError: A file that would be read is not a regular file of the folder; lists them all.
     """
-    return SourceFolder(folder, _is_read, _NESTED)
+    return SourceFolder(folder, _is_read, _NESTED, _KEPT)
 
 
 def read_configuration(folder: Path) -> Configuration:

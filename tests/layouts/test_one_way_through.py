@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from albert_hub_bridge import convert
+from albert_hub_bridge.commands.id_comparison import IdComparison
 from albert_hub_bridge.layouts.registry import write_checkpoint
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
@@ -59,6 +60,8 @@ def accesses_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Acces
     with monkeypatch.context() as patched:
         patched.setattr(json, "loads", noted)
         patched.setattr("albert_hub_bridge.provenance.digests.sha256_of", lambda _: "0" * 64)
+        # transformers parses copies of the tokenizer's files, several times.
+        patched.setattr("albert_hub_bridge.commands.convert.compare_ids", lambda *_: IdComparison(None))
         Accesses.current = accesses
         try:
             yield accesses
@@ -109,7 +112,8 @@ def _sentence_transformers(folder: Path, vocabulary: bytes) -> None:
 
 
 # Files that describe a folder or another library, of which nothing is converted.
-UNREAD = {"metadata.json", "config_sentence_transformers.json", "sentence_bert_config.json"}
+UNREAD = {"metadata.json"}
+UNPARSED = {*UNREAD, "config_sentence_transformers.json"}  # carried over as it is
 
 # fmt: off
 SOURCES: dict[str, tuple[Callable[[Path, bytes], None], set[str]]] = {
@@ -130,7 +134,7 @@ def _check(accesses: Accesses, source: Path, folders: set[str]) -> None:
     files = {path.relative_to(source).as_posix(): path for path in source.rglob("*.json")}
     assert {name: accesses.opened[name] for name in files} == {name: int(name not in UNREAD) for name in files}
     parsed = {name: accesses.parsed[path.read_text()] for name, path in files.items()}
-    assert parsed == {name: int(name not in UNREAD) for name in files}
+    assert parsed == {name: int(name not in UNPARSED) for name in files}
     vocabularies = [name for name in accesses.opened if name.endswith((".spm", ".model"))]
     assert {name: accesses.opened[name] for name in vocabularies} == dict.fromkeys(vocabularies, 1)
 

@@ -8,6 +8,7 @@ are those that the layout's library computes with.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,7 +155,7 @@ def _read_vocabulary(
 ) -> _FoundVocabulary:
     """Read `spiece.model`, or else make a vocabulary from `tokenizer.json`, which has this content."""
     if VOCABULARY in source:
-        proto, vocabulary = read_vocabulary(source.path(VOCABULARY), architecture)
+        proto, vocabulary = read_vocabulary(source.path(VOCABULARY), architecture, partial(source.read, VOCABULARY))
         if TOKENIZER in source:
             check_pieces(source, content, vocabulary)
         if not as_the_file_says:

@@ -38,7 +38,7 @@ class TransformersEngine(TorchEngine):
             if (alone := spiece_model_alone(checkpoint)) is not None:
                 self._tokenizer = tokenizer_with_albert_rules(alone)
             elif checkpoint.has_tokenizer:
-                self._tokenizer = load_tokenizer(checkpoint)
+                self._tokenizer = load_tokenizer(checkpoint.folder)
         if self._tokenizer is not None:
             self.sides = self._tokenizer.padding_side, self._tokenizer.truncation_side
         super().__init__(encoder, model, head)
@@ -97,12 +97,8 @@ class TransformersEngine(TorchEngine):
         return found
 
 
-def load_tokenizer(checkpoint: Checkpoint, folder: Path | None = None) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer of a repository as a user does, with AutoTokenizer.
-
-    Args:
-        checkpoint: What was read from the repository, or written into it.
-        folder: The repository, if it is not the folder that the checkpoint was read from.
 
     Raises:
         EngineError: transformers does not load it.
@@ -110,7 +106,7 @@ def load_tokenizer(checkpoint: Checkpoint, folder: Path | None = None) -> Any:
     import transformers
 
     # Absolute: transformers takes `user/repo` for a repository on the Hub.
-    path = os.path.abspath(folder or checkpoint.folder)
+    path = os.path.abspath(folder)
     try:
         with _quiet(transformers):
             return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)

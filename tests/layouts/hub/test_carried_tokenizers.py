@@ -13,149 +13,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AlbertTokenizer, AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
+from transformers import AlbertTokenizer, AutoTokenizer
 
-from albert_hub_bridge import AlbertHubTokenizer, convert, inspect, verify
+from albert_hub_bridge import convert, inspect, verify
 from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, SourceError, VocabularyError
 from albert_hub_bridge.layouts.hub.files import TOKENIZER_FILES
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.registry import read_checkpoint
-from conversion.sample import CORPUS, SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 from tests.conftest import TEXTS
+from tests.layouts.hub import tokenizer_kinds as kinds
 
 
 LAYOUTS: tuple[LayoutName, ...] = ("transformers", "albert_hub")
-ARCHITECTURE = replace(SAMPLE_ARCHITECTURE, vocabulary_size=450)
+ARCHITECTURE = replace(SAMPLE_ARCHITECTURE, vocabulary_size=kinds.MAX_TOKENS)
 MORE_TEXTS = [*TEXTS, "  two  ferries ", "water is [MASK] .", "a tab\tand\na line", "[E1] skype [/E1] 9.15", ""]
 PAIRS = ["a first text", "bread, tea"], ["the second one", "and a much longer second text " * 4]
-SPECIAL = {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-BERTS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-
-
-def _words() -> list[str]:
-    characters = sorted({character for line in CORPUS for character in line.lower() if character != " "})
-    words = sorted({word for line in CORPUS for word in line.split() if word.isalpha()})
-    return [*BERTS.values(), *characters, *(f"##{character}" for character in characters), *words][:440]
-
-
-def _word_pieces(folder: Path) -> None:
-    """The files that most Chinese ALBERTs have."""
-    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in _words()), encoding="utf-8")
-    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 48}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-
-
-def _word_pieces_named_in_config(folder: Path) -> None:
-    _word_pieces(folder)
-    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "tokenizer_class": "BertTokenizer"}))
-
-
-def _saved_word_pieces(folder: Path) -> None:
-    BertTokenizer(vocab={word: index for index, word in enumerate(_words())}).save_pretrained(folder)
-
-
-def _wrapped(tokenizer: Tokenizer, folder: Path, special: dict[str, str] = SPECIAL) -> None:
-    ids = {name: tokenizer.token_to_id(token) for name, token in special.items()}
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", ids["cls"]), ("[SEP]", ids["sep"])],
-    )
-    names = {f"{name}_token": token for name, token in special.items()}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
-
-
-def _unigram(*steps: normalizers.Normalizer) -> Tokenizer:
-    model: Any = train_vocabulary(user_defined_symbols=[])
-    pieces = AlbertHubTokenizer(vocab_file=_file(model)).backend_tokenizer
-    vocabulary = json.loads(pieces.to_str())["model"]["vocab"]
-    tokenizer = Tokenizer(models.Unigram([(piece, score) for piece, score in vocabulary], unk_id=1))
-    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(Regex(" {2,}"), " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    return tokenizer
-
-
-def _file(proto: bytes) -> str:
-    file = Path(str(_folder)) / "trained.model"
-    file.write_bytes(proto)
-    return str(file)
-
-
-_folder: Path | None = None
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path) -> None:
-    global _folder  # noqa: PLW0603
-    _folder = tmp_path
-
-
-def _pipeline(folder: Path) -> None:
-    """The recipe in the documentation of the tokenizers library."""
-    _wrapped(_unigram(normalizers.Nmt(), normalizers.NFKC()), folder)
-
-
-def _cased_pipeline(folder: Path) -> None:
-    """What transformers 4 made of a cased SentencePiece model, with a class that runs it as it is."""
-    _wrapped(_unigram(normalizers.Replace("``", '"'), normalizers.Replace("''", '"')), folder)
-
-
-def _byte_pairs(folder: Path) -> None:
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    from tokenizers.trainers import BpeTrainer
-
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    trainer = BpeTrainer(vocab_size=440, special_tokens=list(BERTS.values()), show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    _wrapped(tokenizer, folder, BERTS)
-
-
-def _alberts(folder: Path) -> AlbertTokenizer:
-    """transformers 5 makes added tokens of the user-defined pieces, such as `(` and `.`."""
-    (folder / "spiece.model").write_bytes(train_vocabulary())
-    return AlbertTokenizer.from_pretrained(folder)
-
-
-def _cut_out(folder: Path) -> None:
-    _alberts(folder).save_pretrained(folder)
-
-
-def _added(folder: Path) -> None:
-    tokenizer = _alberts(folder)
-    tokenizer.add_tokens(["skype", "covid19"])
-    tokenizer.add_tokens([AddedToken("[E1]", special=True), AddedToken("[/E1]", special=True)], special_tokens=True)
-    tokenizer.save_pretrained(folder)
-
-
-def _added_beside_a_model(folder: Path) -> None:
-    """What transformers 4 saved of a slow tokenizer with added tokens."""
-    proto = train_vocabulary(user_defined_symbols=[])
-    (folder / "spiece.model").write_bytes(proto)
-    count = len(AlbertTokenizer.from_pretrained(folder))
-    tokens = ["skype", "[E1]"]
-    (folder / "added_tokens.json").write_text(json.dumps({token: count + n for n, token in enumerate(tokens)}))
-    decoder = {str(count + n): {"content": token, "special": n == 1} for n, token in enumerate(tokens)}
-    settings = {"tokenizer_class": "AlbertTokenizer", "added_tokens_decoder": decoder}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 # fmt: off
 KINDS: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     # kind: how it is written, what the refusal for KerasHub names, whether a SentencePiece vocabulary is left
-    "word pieces":              (_word_pieces,                 "a BertTokenizer",                     False),
-    "class in config.json":     (_word_pieces_named_in_config, "a BertTokenizer",                     False),
-    "saved word pieces":        (_saved_word_pieces,           "a BertTokenizer",                     False),
-    "byte pairs":               (_byte_pairs,                  "a BPE model instead of a Unigram",    False),
-    "pipeline":                 (_pipeline,                    "steps that SentencePiece does not",   False),
-    "cased pipeline":           (_cased_pipeline,              "a space at the end of a text",        True),
-    "cut out":                  (_cut_out,                     "cut out of a text first: (",          True),
-    "added":                    (_added,                       "tokens beyond its vocabulary",        True),
-    "added beside a model":     (_added_beside_a_model,        "tokens beyond its vocabulary",        True),
+    "word pieces":              (kinds.word_pieces,                 "a BertTokenizer",                     False),
+    "class in config.json":     (kinds.word_pieces_named_in_config, "a BertTokenizer",                     False),
+    "saved word pieces":        (kinds.saved_word_pieces,           "a BertTokenizer",                     False),
+    "byte pairs":               (kinds.byte_pairs,                  "a BPE model instead of a Unigram",    False),
+    "pipeline":                 (kinds.pipeline,                    "steps that SentencePiece does not",   False),
+    "cased pipeline":           (kinds.cased_pipeline,              "a space at the end of a text",        True),
+    "cut out":                  (kinds.cut_out,                     "cut out of a text first: (",          True),
+    "added":                    (kinds.added,                       "tokens beyond its vocabulary",        True),
+    "added beside a model":     (kinds.added_beside_a_model,        "tokens beyond its vocabulary",        True),
 }
 # fmt: on
 
