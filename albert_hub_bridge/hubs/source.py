@@ -53,6 +53,11 @@ def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]
         if scheme.lower() not in _PULL:
             raise SourceError(f"{source} begins with {scheme}://. Use hf://, kaggle:// or modelscope://.")
         return _PULL[scheme.lower()](name, needed)
+    if path.suffix == ".keras" and path.is_file():
+        raise SourceError(
+            f"{source} is an archive of Keras. Load it with keras.saving.load_model, write a preset with the model's "
+            "save_to_preset, and pass the folder of that."
+        )
     if path.exists():
         raise SourceError(f"{source} is a file. {_advice_for_file(path)}")
     raise SourceNotFoundError(

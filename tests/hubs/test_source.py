@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from albert_hub_bridge import convert
+from albert_hub_bridge.errors import SourceError
+from albert_hub_bridge.hubs.source import pull_source
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
@@ -286,3 +288,9 @@ def test_modelscope_is_pulled_and_its_faults_raise_source_errors(albert_folder: 
         asked_for = {request.query["FilePath"] for request in modelscope.requests("GET", "someone/albert/repo$")}
         assert asked_for == set(_files(albert_folder))  # the card too, for its metadata
         assert not modelscope.requests("CONNECT")
+
+
+def test_an_archive_of_keras_gets_the_way_to_a_preset(tmp_path: Path) -> None:
+    (tmp_path / "model.keras").write_bytes(b"PK")
+    with pytest.raises(SourceError, match=r"model\.keras is an archive of Keras\. .*load_model.*save_to_preset"):
+        pull_source(tmp_path / "model.keras", list)

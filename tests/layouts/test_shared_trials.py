@@ -26,6 +26,8 @@ pytestmark = pytest.mark.skipif(not TRIALS.is_dir(), reason="the folder shared/t
 CLASSES = {
     "xxlarge_layers_to_keep": "AutoModelForMaskedLM",
     "crossencoder_v5": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+    "ner_no_architectures": "AutoModel",  # its file names no class
     "user_defined_symbols": "AutoModelForSequenceClassification",
     "zh_vocab_txt": "AutoModelForMaskedLM",
     "unigram_recipe": "AutoModelForMaskedLM",
