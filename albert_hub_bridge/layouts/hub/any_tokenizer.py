@@ -22,7 +22,7 @@ from albert_hub_bridge.layouts.hub.files import (
     TOKENIZER_CONFIG,
     VOCABULARY,
 )
-from albert_hub_bridge.layouts.hub.tokenizer import read_alberts_tokenizer, write_alberts_tokenizer
+from albert_hub_bridge.layouts.hub.tokenizer import is_as_written, read_alberts_tokenizer, write_alberts_tokenizer
 from albert_hub_bridge.layouts.hub.tokenizer_files import (
     OURS,
     class_of,
@@ -70,7 +70,9 @@ def read_tokenizer(source: SourceFolder, layout: SourceLayoutName, architecture:
     except VocabularyError as error:
         return _read_extended_tokenizer(source, layout, architecture, class_name, as_the_file_says, error)
     tokenizer, ignored, notes = found
-    if TOKENIZER not in source:  # transformers 5 does not split it by ALBERT's rules
+    # Without a tokenizer.json, transformers 5 does not split by ALBERT's rules. And what this package wrote, it can
+    # write again: nothing has to be carried over, or compared with transformers, which takes seconds to import.
+    if TOKENIZER not in source or (not as_the_file_says and is_as_written(source, tokenizer, settings)):
         return FoundTokenizer(tokenizer, None, ignored, notes)
     files = read_tokenizer_files(source, architecture, class_name, is_alberts=not as_the_file_says)
     return FoundTokenizer(tokenizer, _with_ignored(files, ignored), ignored, notes)

@@ -215,6 +215,23 @@ def _normalization(fields: Mapping[str, Any], layout: SourceLayoutName) -> TextN
     return TextNormalization(True, not fields["keep_accents"], lower_case is None or lower_case, True)
 
 
+def is_as_written(source: SourceFolder, tokenizer: TokenizerSpec, settings: Mapping[str, Any]) -> bool:
+    """Return whether `write_alberts_tokenizer` writes the `tokenizer.json` of a repository.
+
+    Args:
+        source: The repository.
+        tokenizer: What was read from it.
+        settings: The content of its `tokenizer_config.json`.
+    """
+    if "replace_quotes" not in settings:  # only this package writes it
+        return False
+    return source.read(TOKENIZER, MAX_TOKENIZER_BYTES) == _tokenizer_file(tokenizer)
+
+
+def _tokenizer_file(tokenizer: TokenizerSpec) -> bytes:
+    return build_tokenizer(tokenizer.vocabulary, tokenizer.normalization).to_str().encode()
+
+
 def write_alberts_tokenizer(
     tokenizer: TokenizerSpec,
     folder: Path,
@@ -236,7 +253,7 @@ def write_alberts_tokenizer(
     """
     normalization = tokenizer.normalization
     write_file(folder / VOCABULARY, tokenizer.proto)
-    write_file(folder / TOKENIZER, build_tokenizer(tokenizer.vocabulary, normalization).to_str().encode())
+    write_file(folder / TOKENIZER, _tokenizer_file(tokenizer))
     # The generic class uses tokenizer.json as it is. AlbertTokenizer would build its own normalization.
     tokenizer_class = "AlbertHubTokenizer" if layout == "albert_hub" else "PreTrainedTokenizerFast"
     config: dict[str, Any] = {f"{name}_token": piece for name, piece in SPECIAL_PIECES.items()}
