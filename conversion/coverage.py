@@ -8,7 +8,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
 from albert_hub_bridge import convert
 from albert_hub_bridge.checkpoint import LayoutName
@@ -25,6 +25,25 @@ _REMARKS = {
     "as unexpected": "a pooler that the class reports as unexpected",
     "computes in": "without the mixed policy",
     "not support problem_type": "without problem_type",
+}
+
+
+class _Way(NamedTuple):
+    """The option that goes on after a refusal: of the function, of the command, and why it is needed."""
+
+    name: str
+    value: Any
+    option: str
+    reason: str
+
+
+# By the place of the problem.
+_WAYS = {
+    "head": _Way("drop_head", True, "--drop-head", "KerasHub has no such head"),
+    "tokenizer": _Way("drop_tokenizer", True, "--drop-tokenizer", "KerasHub cuts no added tokens out of a text"),
+    "architectures": _Way(
+        "head", "sequence_classification", "--head sequence_classification", "the class of the head is not named"
+    ),
 }
 
 
@@ -53,8 +72,11 @@ def _cell(source: Path, target: Path, to: LayoutName) -> tuple[str | None, str]:
         report = convert(source, target, to=to, allow_pickle=True)
         words = []
     except CheckpointError as error:
-        report = convert(source, target, to=to, drop_head=True, allow_pickle=True)
-        words = [f"refused: {error.problems[0].detail}", f"with `--drop-head`: {report.head or 'the encoder'}"]
+        ways = [_WAYS[problem.where] for problem in error.problems]
+        options: dict[str, Any] = {way.name: way.value for way in ways}
+        report = convert(source, target, to=to, allow_pickle=True, **options)
+        words = [f"refused: {' and '.join(way.reason for way in ways)}"]
+        words += [f"with {' '.join(f'`{way.option}`' for way in ways)}: {report.head or 'the encoder'}"]
     words += [remark for text, remark in _REMARKS.items() if any(text in note for note in report.notes)]
     return report.source.head, "; ".join(words) or "all of it"
 
