@@ -304,6 +304,7 @@ def _report(
         ignored=lost_keys(converted, options.to),
         notes=(*summary.notes, *notes, *ids.notes),
         includes_code=options.include_code,
+        labels=converted.head.labels if converted.head is not None else None,
     )
 
 

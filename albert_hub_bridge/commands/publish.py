@@ -143,21 +143,23 @@ def check_before_push(path: Path, *, verify: bool = True) -> ConversionRecord:
         SourceError, ConfigurationError, TargetError: As `push`, except for the address and for errors of the hub.
     """
     record = required_record(path)
-    if changes := changed_files(path, record):
-        raise TargetError(
-            f"{path} was changed since its conversion: {describe_changes(changes)}. Convert it again. If you meant "
-            f"the changes, run: albert-hub-bridge verify SOURCE {shlex.quote(str(path))} --accept-changes"
+    folder = shlex.quote(str(path))
+    compare = f"albert-hub-bridge verify {shlex.quote(record.source.handle)} {folder}"
+    changes, card_advice = changed_files(path, record), ""
+    if is_card_edited(path, record):
+        changes[CARD] = "edited outside of its two marks"
+        card_advice = (
+            f". Text between the marks needs no verification: move it there, and run albert-hub-bridge card {folder}"
         )
-    if is_card_edited(path, record) and CARD not in record.accepted:
+    if changes:
         raise TargetError(
-            f"{path / CARD} was edited outside of its two marks. Move your text between them and run albert-hub-bridge "
-            f"card {shlex.quote(str(path))}. Or keep the card as it is: albert-hub-bridge verify SOURCE "
-            f"{shlex.quote(str(path))} --accept-changes"
+            f"{path} was changed since its conversion: {describe_changes(changes)}. Convert it again. If you meant the "
+            f"changes, run: {compare} --accept-changes{card_advice}"
         )
     if verify and not (record.verification or {}).get("passed"):
         result = "differs from its source" if record.verification else "was not compared with its source"
         raise TargetError(
-            f"{path} {result}. Run: albert-hub-bridge verify SOURCE {shlex.quote(str(path))}, or in Python "
+            f"{path} {result}. Run: {compare}, or in Python "
             f"verify(source, target, record=True). To push it anyway, pass --no-verify (verify=False). Its card shows "
             "what was measured."
         )

@@ -140,9 +140,9 @@ def why_not_recorded(recorded: Recorded, source: str, target: str) -> str:
         "changed": f"Not recorded: {target} was changed since its conversion. To record it as it is now, if it passes, "
         "add --accept-changes (accept_changes=True).",
         "another source": f"Not recorded: {source} is not the source of {target}.",
-        "card left": f"Not recorded in the card: {target}/{CARD} was edited outside of its two marks, and stays as it "
-        "is. To push it so, add --accept-changes (accept_changes=True). To render it again, run: albert-hub-bridge "
-        f"card {shlex.quote(target)}",
+        "card left": f"Recorded in {RECORD} alone: {target}/{CARD} was edited outside of its two marks, and stays as "
+        "it is, with its old labels, results and checksums. It is pushed so if --accept-changes (accept_changes=True) "
+        f"was given. To render it again without the edit, run: albert-hub-bridge card {shlex.quote(target)}",
     }
     return reasons[recorded]
 
@@ -168,7 +168,7 @@ def record_verification(
     Returns:
         Whether the result was written, or why not: the folder has no record, or was changed since its conversion, or
         `source` is not the source of its conversion. "card left": it was written into the record alone, because the
-        card was edited outside of its marks.
+        card was edited outside of its marks, accepted or not.
     """
     record = read_record(folder)
     if record is None:
@@ -181,14 +181,16 @@ def record_verification(
         return "changed"
     verification = {key: value for key, value in report.as_dict().items() if key not in ("source", "target")}
     record = replace(record, verification=verification, golden=golden, picture=None)
-    card_is_left = is_card_edited(folder, record) and CARD not in record.accepted
+    card_is_left = CARD in record.accepted or is_card_edited(folder, record)
     write_record_files(folder, record, folder.resolve().name)
     return "card left" if card_is_left else "recorded"
 
 
 def _with_accepted_changes(folder: Path, record: ConversionRecord) -> ConversionRecord:
     """Return a record with the files that a folder has now. Its tensors are those of the source, as `verify` found."""
-    edited = [CARD] if is_card_edited(folder, record) else []
+    edited, card_sha256 = [], record.card_sha256
+    if is_card_edited(folder, record):
+        edited, card_sha256 = [CARD], digest_of_card((folder / CARD).read_text(encoding="utf-8"))
     files = {name: FileDigest(**digest) for name, digest in file_list(folder).items()}
     with read_checkpoint(folder) as checkpoint:
         labels = _labels(checkpoint)
@@ -196,6 +198,7 @@ def _with_accepted_changes(folder: Path, record: ConversionRecord) -> Conversion
         record,
         target=replace(record.target, files=files),
         labels=labels,
+        card_sha256=card_sha256,
         accepted=sorted({*record.accepted, *changed_files(folder, record), *edited}),
     )
 
@@ -236,7 +239,7 @@ def render_record_files(folder: Path, record: ConversionRecord, location: str) -
     digest, drawn = _picture(folder, record)
     pictures = {} if drawn is None else {PICTURE: drawn}
     record = replace(record, picture=digest)
-    if is_card_edited(folder, record):
+    if CARD in record.accepted or is_card_edited(folder, record):
         return RecordFiles(record, {**pictures, RECORD: record.to_bytes()})
     try:
         card = render_card(record, location, written_by_hand(folder))

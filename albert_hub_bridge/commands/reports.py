@@ -91,6 +91,7 @@ class Conversion(Document):
         notes: Notes for the user, on the source and the conversion.
         onnx: The ONNX files of the target; None if it has none.
         includes_code: Whether the target has the code of its classes.
+        labels: Names of a classifier's labels, in order; None if they have none.
     """
 
     source: Inspection
@@ -110,6 +111,7 @@ class Conversion(Document):
     notes: Sequence[str]
     onnx: OnnxExport | None = None
     includes_code: bool = False
+    labels: Sequence[str] | None = None
 
     def blocks(self) -> Iterator[Block]:
         """Yield what the report shows."""
@@ -126,6 +128,8 @@ class Conversion(Document):
             lines.append(f"{self.changed_texts} of {self.sample_size} sample texts have other ids than in the source.")
         if lines:
             yield " ".join(lines)
+        if self.labels is not None:
+            yield f"Labels: {escape(', '.join(f'{index} {label}' for index, label in enumerate(self.labels[:100])))}."
         if self.layout == "albert_hub" and not self.includes_code:
             yield "[dim]Programs that do not import albert_hub_bridge need the code beside it: --include-code.[/]"
         if self.onnx is not None:

@@ -88,14 +88,17 @@ def test_an_edited_card_is_kept_and_pushed_only_when_accepted(source: Path, targ
     edited = file.read_text().replace("# target", "# My model")
     assert edited != file.read_text()
     file.write_text(edited)
-    with pytest.raises(TargetError, match=r"README\.md was edited outside of its two marks"):
+    with pytest.raises(TargetError, match=r"README\.md \(edited outside of its two marks\).* --accept-changes"):
         check_before_push(target)
     report = verify(source, target)
     assert record_verification(target, report, source) == "card left"
     assert file.read_text() == edited
-    assert record_verification(target, report, source, accept_changes=True) == "recorded"
+    assert record_verification(target, report, source, accept_changes=True) == "card left"
     assert file.read_text() == edited
     assert check_before_push(target).accepted == ["README.md"]
+    file.write_text(edited.replace("# My model", "# Another model"))
+    with pytest.raises(TargetError, match=r"README\.md \(edited outside"):
+        check_before_push(target)
     card(target)
     assert "# My model" not in file.read_text()
     assert check_before_push(target).accepted == []
