@@ -42,36 +42,22 @@ _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = list(_MODULES)
 
 if TYPE_CHECKING:  # type checkers do not read the table; a test compares the two
-    from albert_hub_bridge._registration import register as register
+    from albert_hub_bridge._registration import register as register  # noqa: I001 (one import for each module)
     from albert_hub_bridge.commands.convert import convert as convert
     from albert_hub_bridge.commands.export_onnx import export_onnx as export_onnx
     from albert_hub_bridge.commands.inspect import inspect as inspect
-    from albert_hub_bridge.commands.publish import card as card
-    from albert_hub_bridge.commands.publish import push as push
-    from albert_hub_bridge.commands.verify import check as check
-    from albert_hub_bridge.commands.verify import verify as verify
+    from albert_hub_bridge.commands.publish import card as card, push as push
+    from albert_hub_bridge.commands.verify import check as check, verify as verify
     from albert_hub_bridge.errors import AlbertHubBridgeError as AlbertHubBridgeError
     from albert_hub_bridge.lora.convert import convert_adapter as convert_adapter
     from albert_hub_bridge.model.configuration_albert_hub import AlbertHubConfig as AlbertHubConfig
     from albert_hub_bridge.model.modeling_albert_hub import (
         AlbertHubForMaskedLM as AlbertHubForMaskedLM,
-    )
-    from albert_hub_bridge.model.modeling_albert_hub import (
         AlbertHubForMultipleChoice as AlbertHubForMultipleChoice,
-    )
-    from albert_hub_bridge.model.modeling_albert_hub import (
         AlbertHubForPreTraining as AlbertHubForPreTraining,
-    )
-    from albert_hub_bridge.model.modeling_albert_hub import (
         AlbertHubForQuestionAnswering as AlbertHubForQuestionAnswering,
-    )
-    from albert_hub_bridge.model.modeling_albert_hub import (
         AlbertHubForSequenceClassification as AlbertHubForSequenceClassification,
-    )
-    from albert_hub_bridge.model.modeling_albert_hub import (
         AlbertHubForTokenClassification as AlbertHubForTokenClassification,
-    )
-    from albert_hub_bridge.model.modeling_albert_hub import (
         AlbertHubModel as AlbertHubModel,
     )
     from albert_hub_bridge.model.tokenization_albert_hub import AlbertHubTokenizer as AlbertHubTokenizer

@@ -190,6 +190,8 @@ def _renamed_labels(source: Checkpoint, target: Checkpoint) -> str | None:
     before, after = source.head.labels, target.head.labels
     if before is None or before == after or after is None or list(after) != record.labels:
         return None
+    if not is_source_of(source.folder, record):
+        return None
     return (
         f"The option labels of the conversion named the labels {first_few(after, 5)}. In the source they are "
         f"{first_few(before, 5)}."

@@ -126,11 +126,11 @@ def test_preset(
 @pytest.mark.parametrize(
     "step",
     [
-        "hub.repository.rename_legacy_tensors",
-        "hub.repository.find_head",
-        "hub.repository.read_head",
-        "hub.repository.match_weights",
-        "hub.repository.check_tied",
+        "hub.matching.rename_legacy_tensors",
+        "hub.matching.find_head",
+        "hub.matching.read_head",
+        "hub.matching.match_weights",
+        "hub.matching.check_tied",
         "hub.repository.read_tokenizer",
         "hub.repository.read_modules",
         "hub.repository.Checkpoint",

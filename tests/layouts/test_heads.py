@@ -417,7 +417,6 @@ def test_a_task_that_contradicts_its_backbone_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("kind", "options", "field"),
     [
-        ("token_classification", {"labels": ("I", "B", "O")}, "labels"),
         ("sequence_classification", {"problem_type": "regression"}, "problem_type"),
         ("multiple_choice", {"dropout": 0.5}, "classifier_dropout"),
     ],

@@ -227,10 +227,10 @@ def test_an_int8_preset_with_half_precision_becomes_float32(tmp_path: Path) -> N
     [
         (
             {"class_name": "QuantizedFloat8DTypePolicy", "config": {"mode": "float8"}},
-            "QuantizedFloat8DTypePolicy of mode",
+            "found 'QuantizedFloat8DTypePolicy' 'float8'",
         ),
-        ({"class_name": "Int4DTypePolicy", "config": {"mode": "int4/128"}}, "Int4DTypePolicy of mode int4/128"),
-        ({"class_name": "DTypePolicyMap", "config": {"policy_map": {"a": {"class_name": "Evil"}}}}, "found Evil"),
+        ({"class_name": "Int4DTypePolicy", "config": {"mode": "int4/128"}}, "found 'Int4DTypePolicy' 'int4/128'"),
+        ({"class_name": "DTypePolicyMap", "config": {"policy_map": {"a": {"class_name": "Evil"}}}}, "found 'Evil'"),
         (7, "found 7"),
     ],
 )

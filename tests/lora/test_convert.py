@@ -200,7 +200,7 @@ def test_peft_computes_what_keras_computed(name: str, to: Any, unpacked: Source,
 def test_keras_computes_what_peft_computed(name: str, unpacked: Source, tmp_path: Path) -> None:
     folder, recorded, target = unpacked(name), _recorded(name), tmp_path / "a.lora.h5"
     drop_head = name == "peft_classifier"
-    convert(folder / "base", tmp_path / "base", to="keras")
+    convert(folder / "base", tmp_path / "base", to="keras", drop_tokenizer=True)
     report = convert_adapter(folder / "adapter", target, base=tmp_path / "base", to="keras", drop_head=drop_head)
     assert set(report.ranks.values()) == {4}  # head_dim
     assert {tensor.name.rpartition(".")[0] for tensor in report.dropped} == (
@@ -325,7 +325,7 @@ def test_keras_loads_an_adapter_of_query_only(adapter: Path, unpacked: Source, t
     _edit(adapter, target_modules=["query"])
     report = convert_adapter(adapter, tmp_path / "query.lora.h5", base=base, to="keras")
     assert any("padded with zeros" in note for note in report.notes)
-    convert(base, tmp_path / "keras", to="keras")
+    convert(base, tmp_path / "keras", to="keras", drop_tokenizer=True)
     found = _by_keras(tmp_path / "keras", tmp_path / "query.lora.h5", list(report.notes), recorded)
     _assert_close(found["sequence_output"], _by_peft(base, adapter, recorded).last_hidden_state)
 

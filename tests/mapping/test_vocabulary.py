@@ -486,13 +486,6 @@ def test_tokenizer_of_transformers_5_converts_back_to_sentencepiece(vocabulary_f
             {"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0}, "normalizer": {"type": "X"}},
             "not a file for",
         ),
-        (
-            {
-                "model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 0},
-                "pre_tokenizer": {**_METASPACE, "prepend_scheme": "never"},
-            },
-            r"special pieces .* are missing",
-        ),
     ],
 )
 def test_invalid_tokenizer_json_is_refused(content: object, message: str, tmp_path: Path) -> None:
