@@ -71,7 +71,12 @@ def note_on_spiece_model(checkpoint: Checkpoint, texts: Sequence[str]) -> str | 
 
 def _arguments_of_albert(tokenizer: TokenizerSpec) -> dict[str, Any]:
     normalization = tokenizer.normalization
-    return {"do_lower_case": normalization.lower_case, "keep_accents": not normalization.strip_accents}
+    return {
+        "do_lower_case": normalization.lower_case,
+        "keep_accents": not normalization.strip_accents,
+        "padding_side": tokenizer.padding_side,
+        "truncation_side": tokenizer.truncation_side,
+    }
 
 
 def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
