@@ -194,7 +194,8 @@ def test_commands_in_messages_and_records_are_quoted(sample: Path, tmp_path: Pat
     line = next(line for line in card.splitlines() if line.startswith("$ "))
     assert shlex.split(line[2:]) == ["albert-hub-bridge", "convert", odd.name, target.name, "--to", "transformers"]
     result = runner.invoke(app, ["push", str(target), "hf://user/albert"])
-    assert f"albert-hub-bridge verify SOURCE {shlex.quote(str(target))}, or in Python" in result.stderr
+    compare = f"albert-hub-bridge verify {shlex.quote(odd.name)} {shlex.quote(str(target))}"
+    assert f"{compare}, or in Python" in result.stderr
 
 
 def test_inspect_lists_changes_in_words(sample: Path, tmp_path: Path) -> None:
