@@ -25,7 +25,7 @@ from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.heads import LABELED_HEADS
 from albert_hub_bridge.provenance.card_metadata import CardMetadata
 from albert_hub_bridge.provenance.digests import file_list
-from albert_hub_bridge.provenance.integrity import changed_files, is_source_of
+from albert_hub_bridge.provenance.integrity import changed_files, compare_digests, is_source_of
 from albert_hub_bridge.provenance.model_card import digest_of_card, is_card_edited, render_card, written_by_hand
 from albert_hub_bridge.provenance.picture import draw_parity
 from albert_hub_bridge.provenance.record import (
@@ -191,7 +191,8 @@ def _with_accepted_changes(folder: Path, record: ConversionRecord) -> Conversion
     edited, card_sha256 = [], record.card_sha256
     if is_card_edited(folder, record):
         edited, card_sha256 = [CARD], digest_of_card((folder / CARD).read_text(encoding="utf-8"))
-    files = {name: FileDigest(**digest) for name, digest in file_list(folder).items()}
+    found = file_list(folder)
+    files = {name: FileDigest(**digest) for name, digest in found.items()}
     with read_checkpoint(folder) as checkpoint:
         labels = _labels(checkpoint)
     return replace(
@@ -199,7 +200,7 @@ def _with_accepted_changes(folder: Path, record: ConversionRecord) -> Conversion
         target=replace(record.target, files=files),
         labels=labels,
         card_sha256=card_sha256,
-        accepted=sorted({*record.accepted, *changed_files(folder, record), *edited}),
+        accepted=sorted({*record.accepted, *compare_digests(found, record), *edited}),
     )
 
 

@@ -80,7 +80,12 @@ def changed_files(folder: Path, record: ConversionRecord, names: Iterable[str] |
     Returns:
         "changed", "missing" or "new", by the name of each file that differs.
     """
-    recorded, found = record.target.files, file_list(folder, names)
+    return compare_digests(file_list(folder, names), record)
+
+
+def compare_digests(found: Mapping[str, Mapping[str, Any]], record: ConversionRecord) -> dict[str, str]:
+    """Compare the digests of a folder's files, as `file_list` returns them, with its record. See `changed_files`."""
+    recorded = record.target.files
     changes = {name: "missing" for name in recorded if name not in found}
     changes |= {name: "new" for name in found if name not in recorded}
     changes |= {
