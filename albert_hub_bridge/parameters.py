@@ -53,6 +53,11 @@ def _checked_by(parse: Callable[[str], object]) -> Callable[[str | None], str | 
     return check
 
 
+def _parsed(name: str, metavar: str, description: str) -> Any:
+    """Return an option with a syntax of its own, which one of the `PARSERS` checks."""
+    return typer.Option(help=description, metavar=metavar, callback=_checked_by(PARSERS[name]))
+
+
 def _complete_source(incomplete: str) -> list[str]:
     """Complete the name of a published preset. The shell itself completes folders."""
     return [name for name in PUBLISHED_PRESETS if incomplete and name.startswith(incomplete)]
@@ -169,27 +174,17 @@ SentenceTransformers = Annotated[
 ]
 Labels = Annotated[
     str | None,
-    typer.Option(
-        help="Names of a classifier's labels, such as negative,positive; or a file with one name a line.",
-        metavar="NAMES",
-        callback=_checked_by(PARSERS["labels"]),
+    _parsed(
+        "labels", "NAMES", "Names of a classifier's labels, such as negative,positive; or a file with one name a line."
     ),
 ]
 License = Annotated[
     str | None,
-    typer.Option(
-        help="License for the model card, such as apache-2.0; that of the source's card by default.",
-        metavar="NAME",
-        callback=_checked_by(PARSERS["license"]),
-    ),
+    _parsed("license", "NAME", "License for the model card, such as apache-2.0; that of the source's card by default."),
 ]
 Language = Annotated[
     str | None,
-    typer.Option(
-        help="Languages for the model card, such as en,fr; those of the source's card by default.",
-        metavar="CODES",
-        callback=_checked_by(PARSERS["language"]),
-    ),
+    _parsed("language", "CODES", "Languages for the model card, such as en,fr; those of the source's card by default."),
 ]
 
 Onnx = Annotated[

@@ -16,6 +16,7 @@ import importlib.util
 if importlib.util.find_spec("triton") is not None:  # torch for CUDA brings it
     importlib.import_module("triton")  # imported after TensorFlow, it ends the process
 
+import json
 import zipfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -28,8 +29,10 @@ import pytest
 
 from albert_hub_bridge import AlbertHubConfig, convert, verify
 from albert_hub_bridge.commands.recording import record_verification
+from albert_hub_bridge.layouts.registry import write_checkpoint
+from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.model.architecture import Architecture
-from conversion.sample import SAMPLE_ARCHITECTURE, train_vocabulary, write_sample_preset
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary, write_sample_preset
 from tests.servers.hub_server import HubServer
 from tests.servers.local_server import client_environment
 
@@ -112,6 +115,17 @@ def pytest_runtest_setup() -> Generator[None, None, None]:
 def pytest_runtest_call() -> Generator[None, None, None]:
     with _skipped_without_keras_hub():
         yield
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A preset of a text classifier, as KerasHub saves it: without names of labels."""
+    folder = tmp_path_factory.mktemp("labels") / "classifier"
+    folder.mkdir()
+    head = Head(kind="sequence_classification", num_labels=2)
+    write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=head), folder, "keras")
+    assert "labels" not in json.loads((folder / "task.json").read_text())
+    return folder
 
 
 @pytest.fixture(scope="session")

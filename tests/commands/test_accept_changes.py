@@ -14,26 +14,14 @@ from albert_hub_bridge.commands.publish import check_before_push
 from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.commands.verify import check
 from albert_hub_bridge.errors import TargetError
-from albert_hub_bridge.layouts.registry import write_checkpoint
-from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.provenance.model_card import BEGIN
 from albert_hub_bridge.provenance.record import read_record
-from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 from tests.conftest import converted
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("edited") / "classifier"
-    folder.mkdir()
-    head = Head(kind="sequence_classification", num_labels=2)
-    write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=head), folder, "keras")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def verified(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return converted(source, tmp_path_factory.mktemp("verified") / "target")
+def verified(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return converted(classifier, tmp_path_factory.mktemp("verified") / "target")
 
 
 @pytest.fixture
@@ -48,28 +36,28 @@ def _edit_labels(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_edited_labels_are_accepted_if_the_folder_still_passes(source: Path, target: Path) -> None:
+def test_edited_labels_are_accepted_if_the_folder_still_passes(classifier: Path, target: Path) -> None:
     _edit_labels(target)
     found = check(target)
     assert found.changes == {"config.json": "changed"}
     assert not found.different_tensors
     with pytest.raises(TargetError, match=r"changed since its conversion: config.json .* --accept-changes"):
         check_before_push(target)
-    report = verify(source, target)
-    assert record_verification(target, report, source) == "changed"
+    report = verify(classifier, target)
+    assert record_verification(target, report, classifier) == "changed"
     assert not check(target).passed
-    assert record_verification(target, report, source, accept_changes=True) == "recorded"
+    assert record_verification(target, report, classifier, accept_changes=True) == "recorded"
     assert check(target).passed
     record = check_before_push(target)
     assert (record.accepted, record.labels) == (["config.json"], ["negative", "positive"])
     text = (target / "README.md").read_text()
     assert "Changed after the conversion, and verified since then: `config.json`." in text
     assert "negative" in text
-    assert record_verification(target, report, source) == "recorded"
+    assert record_verification(target, report, classifier) == "recorded"
     assert check_before_push(target).accepted == ["config.json"]
 
 
-def test_a_changed_weight_is_never_accepted(source: Path, target: Path) -> None:
+def test_a_changed_weight_is_never_accepted(classifier: Path, target: Path) -> None:
     tensors = safetensors.numpy.load_file(target / "model.safetensors")
     name = next(iter(tensors))
     tensors[name] = tensors[name] + 1e-6
@@ -77,23 +65,23 @@ def test_a_changed_weight_is_never_accepted(source: Path, target: Path) -> None:
     before = (target / "conversion.json").read_bytes()
     found = check(target)
     assert len(found.different_tensors) == 1
-    report = verify(source, target)
+    report = verify(classifier, target)
     assert not report.passed
-    assert record_verification(target, report, source, accept_changes=True) == "changed"
+    assert record_verification(target, report, classifier, accept_changes=True) == "changed"
     assert (target / "conversion.json").read_bytes() == before
 
 
-def test_an_edited_card_is_kept_and_pushed_only_when_accepted(source: Path, target: Path) -> None:
+def test_an_edited_card_is_kept_and_pushed_only_when_accepted(classifier: Path, target: Path) -> None:
     file = target / "README.md"
     edited = file.read_text().replace("# target", "# My model")
     assert edited != file.read_text()
     file.write_text(edited)
     with pytest.raises(TargetError, match=r"README\.md \(edited outside of its two marks\).* --accept-changes"):
         check_before_push(target)
-    report = verify(source, target)
-    assert record_verification(target, report, source) == "card left"
+    report = verify(classifier, target)
+    assert record_verification(target, report, classifier) == "card left"
     assert file.read_text() == edited
-    assert record_verification(target, report, source, accept_changes=True) == "card left"
+    assert record_verification(target, report, classifier, accept_changes=True) == "card left"
     assert file.read_text() == edited
     assert check_before_push(target).accepted == ["README.md"]
     file.write_text(edited.replace("# My model", "# Another model"))

@@ -11,20 +11,6 @@ import pytest
 from albert_hub_bridge import convert, verify
 from albert_hub_bridge.commands.labels import parse_labels
 from albert_hub_bridge.errors import SourceError
-from albert_hub_bridge.layouts.registry import write_checkpoint
-from albert_hub_bridge.mapping.heads import Head
-from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A preset of a text classifier, as KerasHub saves it: without names of labels."""
-    folder = tmp_path_factory.mktemp("labels") / "classifier"
-    folder.mkdir()
-    head = Head(kind="sequence_classification", num_labels=2)
-    write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(), head=head), folder, "keras")
-    assert "labels" not in json.loads((folder / "task.json").read_text())
-    return folder
 
 
 def test_transformers_answers_by_name(classifier: Path, tmp_path: Path) -> None:
