@@ -314,6 +314,21 @@ def test_numbers_of_labels_that_disagree_are_refused(kind: HeadKind, albert_fold
             inspect(albert_folder)
 
 
+@pytest.mark.parametrize("kind", ["masked_lm", "pretraining"])
+def test_the_bias_of_a_masked_lm_has_both_of_its_names(kind: HeadKind, albert_folder: Path) -> None:
+    """transformers 4.46 takes the decoder's name alone, newer versions take the other one too."""
+    ours = albert_folder.parent / "ours"
+    convert(albert_folder, ours, to="transformers")
+    file = ours / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    torch.testing.assert_close(tensors["predictions.decoder.bias"], tensors["predictions.bias"], rtol=0, atol=0)
+    assert inspect(ours).dropped == []
+    tensors["predictions.decoder.bias"] += 1
+    safetensors.torch.save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"not tied +predictions.decoder.bias"):
+        inspect(ours)
+
+
 @pytest.mark.parametrize("kind", ["masked_lm"])
 def test_a_masked_lm_that_is_not_tied_is_refused(kind: HeadKind, albert_folder: Path) -> None:
     file = albert_folder / "model.safetensors"

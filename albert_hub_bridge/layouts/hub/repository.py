@@ -164,7 +164,7 @@ def write_repository(
     elif checkpoint.modules is not None:
         write_modules(folder, checkpoint.modules)
     prefix = spelling.prefix if layout == "transformers" or head is not None else ""
-    plans = plan_weights(checkpoint, folder, spelling.dialect, prefix, options.max_shard_bytes)
+    plans = plan_weights(checkpoint, folder, spelling, prefix, options.max_shard_bytes)
     return write_weights(checkpoint, plans, spelling.dialect, options.progress)
 
 

@@ -30,7 +30,9 @@ def drop_copies(
         if copy in kept and original in kept:
             detail = f"expected the values of {original}, found others: an untied masked LM is not converted"
             tied_pairs.append(TiedPair(Problem("not tied", copy, detail), kept[copy], kept[original]))
-            dropped.append(DroppedTensor(copy, kept.pop(copy).shape, f"{COPY}{original}"))
+            shape = kept.pop(copy).shape
+            if leaf == "weight":  # the second name of the bias is in all files that this package writes
+                dropped.append(DroppedTensor(copy, shape, f"{COPY}{original}"))
         elif copy.endswith("bias") and copy in kept:  # the oldest writers had only this one
             kept[original] = kept.pop(copy)
     if spelling.dialect == "albert":

@@ -18,8 +18,9 @@ from albert_hub_bridge.formats.pytorch import read_pytorch, refuse_pickle
 from albert_hub_bridge.formats.safetensors import plan_header, read_safetensors
 from albert_hub_bridge.layouts.files import FileRow
 from albert_hub_bridge.layouts.hub.files import FLAX, PYTORCH, TENSORFLOW, WEIGHTS, index_of, shards_of
+from albert_hub_bridge.layouts.hub.spelling import Spelling
 from albert_hub_bridge.layouts.weight_files import WeightFilePlan, split_into_shards
-from albert_hub_bridge.mapping.weights import Dialect
+from albert_hub_bridge.mapping.weights import WeightRule
 
 
 Reader = Callable[[Path, ExitStack], dict[str, LazyTensor]]
@@ -109,30 +110,44 @@ def _read_shards(source: SourceFolder, weights: str, read: Reader, resources: Ex
 
 
 def plan_weights(
-    checkpoint: Checkpoint, folder: Path, dialect: Dialect, prefix: str, max_shard_bytes: int | None
+    checkpoint: Checkpoint, folder: Path, spelling: Spelling, prefix: str, max_shard_bytes: int | None
 ) -> list[WeightFilePlan]:
     """Plan the files of a checkpoint's weights. Where there are several, write the index.
 
     Args:
         checkpoint: The checkpoint to write.
         folder: The folder of the files.
-        dialect: The dialect of the names.
+        spelling: The names of the layout.
         prefix: What the names of the encoder begin with.
         max_shard_bytes: The largest size of the values in one file, in bytes; None for one file.
     """
-    names = {rule: prefix + rule.name(dialect) for rule in checkpoint.encoder_rules}
-    names |= {rule: rule.name(dialect) for rule in checkpoint.head_rules}
+    dialect, itemsize = spelling.dialect, DTYPES[checkpoint.dtype].itemsize
+    names = {rule: (prefix + rule.name(dialect),) for rule in checkpoint.encoder_rules}
+    names |= {rule: _names_in_head(rule, spelling) for rule in checkpoint.head_rules}
     shards = split_into_shards(checkpoint, list(names), max_shard_bytes)
     plans = []
     weight_map: dict[str, str] = {}
+    total_size = 0
     for number, rules in enumerate(shards, start=1):
         file = folder / (WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors")
-        shapes = {names[rule]: rule.shape(dialect, checkpoint.sizes) for rule in rules}
+        shapes = {name: rule.shape(dialect, checkpoint.sizes) for rule in rules for name in names[rule]}
         header, offsets = plan_header(shapes, checkpoint.dtype)
-        size = len(header) + sum(prod(shape) for shape in shapes.values()) * DTYPES[checkpoint.dtype].itemsize
-        plans.append(WeightFilePlan(file, size, {0: header}, [(rule, offsets[names[rule]]) for rule in rules]))
+        size = sum(prod(shape) for shape in shapes.values()) * itemsize
+        values = [(rule, offsets[name]) for rule in rules for name in names[rule]]
+        plans.append(WeightFilePlan(file, len(header) + size, {0: header}, values))
         weight_map |= dict.fromkeys(shapes, file.name)
+        total_size += size
     if len(shards) > 1:
-        content = {"metadata": {"total_size": checkpoint.nbytes}, "weight_map": weight_map}
+        content = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
         write_json(folder / index_of(WEIGHTS), content)
     return plans
+
+
+def _names_in_head(rule: WeightRule, spelling: Spelling) -> tuple[str, ...]:
+    """Return the names of a weight of a head.
+
+    transformers has two names for the masked LM's bias. transformers 4.46 takes the decoder's alone, and zeros where it
+    is missing, without a word. So the file has both.
+    """
+    name = rule.name(spelling.dialect)
+    return (name, f"{spelling.decoder}bias") if name == spelling.tied.get("bias") else (name,)
