@@ -6,6 +6,12 @@ Importing this package registers its classes with transformers' `AutoConfig`, `A
 
 from __future__ import annotations
 
+from albert_hub_bridge import _interrupts
+
+
+if _interrupts.is_command():
+    _interrupts.end_without_traceback()
+
 import importlib
 from typing import TYPE_CHECKING, Any
 

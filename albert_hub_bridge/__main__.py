@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import gc
-import signal
 import sys
 
+from albert_hub_bridge import _interrupts
 from albert_hub_bridge._requirements import explain_failed_import
 
 
 def main() -> None:
     """Import the command without garbage collection, and run it."""
-    # While modules are imported, Ctrl-C ends the process without a traceback. Later, `console` prints a message.
-    if ends_by_ctrl_c := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _interrupts.end_without_traceback()
     # What an import makes is there to stay. Looking for garbage in it takes a tenth of the time until a command starts.
     gc.disable()
     try:
@@ -23,8 +21,7 @@ def main() -> None:
         raise
     gc.freeze()
     gc.enable()
-    if ends_by_ctrl_c:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _interrupts.raise_again()
     try:
         cli.main()
     except ImportError:  # of a library that only some commands import

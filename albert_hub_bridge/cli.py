@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -79,11 +79,23 @@ def _print_version(wanted: bool) -> None:
 
 
 class _Command(TyperCommand):
-    """A command that the list of commands describes in a whole sentence, in narrow terminals too."""
+    """A command whose help is whole in narrow terminals, with its options in groups."""
 
     def get_short_help_str(self, limit: int = 0) -> str:
         """Return the first paragraph of the help, of any length."""
         return " ".join((self.help or "").partition("\n\n")[0].split())
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, the options, and each group of options, which typer does only in tables of rich."""
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            if (row := parameter.get_help_record(ctx)) is not None:
+                default = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                groups.setdefault(getattr(parameter, "rich_help_panel", None) or default, []).append(row)
+        for title, rows in groups.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 _command = partial(app.command, cls=_Command)
@@ -286,7 +298,7 @@ def verify(
 
 @_command()
 def card(folder: Folder, as_json: AsJson = False) -> None:
-    """Render the model card of a converted folder again. Text between its two marks stays."""
+    """Render the model card of a converted folder again. What you wrote into it stays."""
     with errors_as_messages(as_json):
         console.print_card(publish.card(folder), as_json)
 

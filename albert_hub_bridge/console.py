@@ -73,11 +73,9 @@ def print_report(report: Report, as_json: bool) -> None:
 
 
 def _needs_attention(report: Report) -> bool:
-    """Return whether something was not converted, differs or has a note."""
-    if isinstance(report, FilesCheck):
+    """Return whether something was not converted, or differs."""
+    if isinstance(report, FilesCheck | Verification):
         return not report.passed
-    if isinstance(report, Verification):
-        return bool(report.notes) or not report.passed
     if isinstance(report, OnnxExport):
         return False
     changed_texts = report.changed_texts if isinstance(report, Conversion) else None

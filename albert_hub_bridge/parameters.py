@@ -196,7 +196,13 @@ QuantizeOption = Annotated[
 ]
 
 # How to push; `PushOptions` has their defaults.
-Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
-Revision = Annotated[str | None, typer.Option(help="Branch to commit to.", metavar="BRANCH")]
-CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")]
-Message = Annotated[str | None, typer.Option(help="Message of the commit.", metavar="TEXT")]
+_ON_A_HUB = "Options for a target on a hub"
+Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.", rich_help_panel=_ON_A_HUB)]
+Revision = Annotated[str | None, typer.Option(help="Branch to commit to.", metavar="BRANCH", rich_help_panel=_ON_A_HUB)]
+CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.", rich_help_panel=_ON_A_HUB)]
+Message = Annotated[
+    str | None,
+    typer.Option(
+        help="Message of the commit; by default it says what changes.", metavar="TEXT", rich_help_panel=_ON_A_HUB
+    ),
+]

@@ -20,6 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import describe_machine
+
 
 SIZES = {"base": "albert_base_en_uncased", "extra_extra_large": "albert_extra_extra_large_en_uncased"}
 MB = 1e6
@@ -120,7 +122,9 @@ def main() -> None:
     for name in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             measure_size(name, Path(folder), options.repeat, table, not options.no_keras)
-    Console(width=120).print(table)
+    console = Console(width=120)
+    console.print(describe_machine("h5py", "safetensors"), highlight=False)
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,16 @@
 
 Each engine is a separate process that loads the base model in its own format, from one checkpoint. The engines compute
 the same batches in turns, so that other load slows all of them. The lower quartile of the times counts. All outputs are
-compared with those of `AlbertHubModel`. "Linear" is not an engine but the reference for the rate: `torch.nn.Linear`
-alone, in all shapes of the model.
+compared with those of `AlbertHubModel`.
 
-`--device cuda` measures the engines that run on a GPU, in bfloat16, and their memory.
+transformers' ALBERT runs with both activations: `gelu_new`, which the published repositories name, and
+`gelu_pytorch_tanh`, which `convert --to transformers` writes. They are the same function; the second one is fused. A
+ratio is that to transformers in the same dtype.
+
+"Products" are not engines but the reference for the rate: the linear layers of the model alone, in all their shapes, by
+torch (MKL), by oneDNN and by NumPy. "% of fastest" is the share of the fastest of them.
+
+`--device cuda` measures the engines that run on a GPU, in bfloat16, and their memory. For one core: `taskset -c 0`.
 """
 
 from __future__ import annotations
@@ -29,6 +35,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.machine import describe_machine
+
 
 LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY = 12, 768, 3072, 30000  # of the base model
 
@@ -46,8 +54,14 @@ class Engine:
 
 
 def _torch_engine(
-    kind: str, device: str, dtype: str = "float32", attention: str = "sdpa", compiled: bool = False, **call: Any
+    activation: str | None,
+    device: str,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    compiled: bool = False,
+    **call: Any,
 ) -> Run:
+    """Make an engine of torch: transformers' model with an activation, or ours without one."""
     import torch
     from transformers import AlbertModel
 
@@ -55,8 +69,8 @@ def _torch_engine(
 
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     folder = Path(os.environ["CHECKPOINTS"])
-    if kind == "transformers":  # the activation of the published repositories: the same function, not fused
-        model = AlbertModel.from_pretrained(folder / "transformers", hidden_act="gelu_new", **options)
+    if activation is not None:
+        model = AlbertModel.from_pretrained(folder / "transformers", hidden_act=activation, **options)
     else:
         model = AlbertHubModel.from_pretrained(folder / "albert_hub", **options)
     model = model.eval().to(device)
@@ -70,20 +84,37 @@ def _torch_engine(
     return run
 
 
-def _linear(_folder: Path, device: str) -> Run:
+SHAPES = [(HIDDEN, HIDDEN)] * 4 + [(HIDDEN, INTERMEDIATE), (INTERMEDIATE, HIDDEN)]  # of the linear layers of one run
+
+
+def _products(device: str, dtype: str, with_onednn: bool) -> Run:
     import torch
 
-    shapes = [(HIDDEN, HIDDEN)] * 4 + [(HIDDEN, INTERMEDIATE), (INTERMEDIATE, HIDDEN)]
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    layers = [torch.nn.Linear(*shape, device=device, dtype=dtype) for shape in shapes]
+    from albert_hub_bridge.model.fast_linear import fast_linear
+
+    options: dict[str, Any] = {"device": device, "dtype": getattr(torch, dtype)}
+    layers = [torch.nn.Linear(*shape, **options) for shape in SHAPES]
 
     @torch.inference_mode()
     def run(ids: np.ndarray, _mask: np.ndarray) -> None:
-        states = {width: torch.ones(*ids.shape, width, device=device, dtype=dtype) for width in (HIDDEN, INTERMEDIATE)}
+        states = {width: torch.ones(*ids.shape, width, **options) for width in (HIDDEN, INTERMEDIATE)}
         for _ in range(LAYERS):
             for layer in layers:
-                outputs = layer(states[layer.in_features])
+                given = states[layer.in_features]
+                outputs = fast_linear(layer, given) if with_onednn else layer(given)
         outputs[0, 0, 0].item()  # waits for a GPU
+
+    return run
+
+
+def _numpy_products(_folder: Path, _device: str) -> Run:
+    weights = [np.ones(shape, dtype=np.float32) for shape in SHAPES]
+
+    def run(ids: np.ndarray, _mask: np.ndarray) -> None:
+        states = {width: np.ones((ids.size, width), dtype=np.float32) for width in (HIDDEN, INTERMEDIATE)}
+        for _ in range(LAYERS):
+            for weight in weights:
+                states[len(weight)] @ weight
 
     return run
 
@@ -138,40 +169,57 @@ def _openvino(folder: Path, _device: str) -> Run:
     return lambda ids, mask: model({"ids": ids, "mask": mask})["sequence"][:, 0]
 
 
-def _engine(kind: str, **options: Any) -> Callable[[Path, str], Run]:
-    return lambda _folder, device: _torch_engine(kind, device, **options)
+def _stock(activation: str, dtype: str = "float32") -> Engine:
+    """Return transformers' own model as an engine."""
+    return Engine(lambda _folder, device: _torch_engine(activation, device, dtype), dtype=dtype)
+
+
+def _ours(dtype: str = "float32", **options: Any) -> Engine:
+    return Engine(lambda _folder, device: _torch_engine(None, device, dtype, **options), dtype=dtype)
+
+
+def _linear(dtype: str = "float32", with_onednn: bool = False) -> Engine:
+    return Engine(lambda _folder, device: _products(device, dtype, with_onednn), dtype=dtype)
 
 
 def _keras(backend: str) -> Engine:
     return Engine(_keras_hub, (("KERAS_BACKEND", backend), ("TF_CPP_MIN_LOG_LEVEL", "3")))
 
 
-BFLOAT16 = {"dtype": "bfloat16"}
-OURS, TRANSFORMERS, LINEAR = "ours", "transformers AlbertModel", "Linear alone"
+BFLOAT16 = "bfloat16"
+GELU_NEW, GELU_TANH = "transformers, gelu_new", "transformers, gelu_pytorch_tanh"
+OURS, PRODUCTS = "ours", "products"
 # fmt: off
 CPU_ENGINES = {
-    LINEAR:                     Engine(_linear),
-    TRANSFORMERS:               Engine(_engine("transformers")),
-    OURS:                       Engine(_engine("albert_hub")),
-    'ours, "unmasked"':         Engine(_engine("albert_hub", positions="unmasked")),
-    'ours, "first"':            Engine(_engine("albert_hub", positions="first")),
-    "ours, compiled":           Engine(_engine("albert_hub", compiled=True)),
-    "keras_hub on torch":       _keras("torch"),
-    "keras_hub on JAX":         _keras("jax"),
-    "keras_hub on TensorFlow":  _keras("tensorflow"),
-    "ONNX Runtime":             Engine(_onnx_runtime),
-    "OpenVINO":                 Engine(_openvino),
-    "transformers, bfloat16":   Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
-    "ours, bfloat16":           Engine(_engine("albert_hub", **BFLOAT16), **BFLOAT16),
-    "ours, bfloat16, compiled": Engine(_engine("albert_hub", compiled=True, **BFLOAT16), **BFLOAT16),
+    "products, torch":                           _linear(),
+    "products, oneDNN":                          _linear(with_onednn=True),
+    "products, NumPy":                           Engine(_numpy_products),
+    GELU_NEW:                                    _stock("gelu_new"),
+    GELU_TANH:                                   _stock("gelu_pytorch_tanh"),
+    OURS:                                        _ours(),
+    'ours, "unmasked"':                          _ours(positions="unmasked"),
+    'ours, "first"':                             _ours(positions="first"),
+    "ours, compiled":                            _ours(compiled=True),
+    "keras_hub on torch":                        _keras("torch"),
+    "keras_hub on JAX":                          _keras("jax"),
+    "keras_hub on TensorFlow":                   _keras("tensorflow"),
+    "ONNX Runtime":                              Engine(_onnx_runtime),
+    "OpenVINO":                                  Engine(_openvino),
+    "products, torch, bfloat16":                 _linear(BFLOAT16),
+    "products, oneDNN, bfloat16":                _linear(BFLOAT16, with_onednn=True),
+    f"{GELU_NEW}, bfloat16":                     _stock("gelu_new", BFLOAT16),
+    f"{GELU_TANH}, bfloat16":                    _stock("gelu_pytorch_tanh", BFLOAT16),
+    "ours, bfloat16":                            _ours(BFLOAT16),
+    "ours, bfloat16, compiled":                  _ours(BFLOAT16, compiled=True),
 }
 GPU_ENGINES = {
-    LINEAR:                     Engine(_linear, **BFLOAT16),
-    TRANSFORMERS:               Engine(_engine("transformers", **BFLOAT16), **BFLOAT16),
-    OURS:                       Engine(_engine("albert_hub", **BFLOAT16), **BFLOAT16),
-    'ours, "first"':            Engine(_engine("albert_hub", positions="first", **BFLOAT16), **BFLOAT16),
-    "ours, compiled":           Engine(_engine("albert_hub", compiled=True, **BFLOAT16), **BFLOAT16),
-    "ours, flash attention":    Engine(_engine("albert_hub", attention="flash_attention_2", **BFLOAT16), **BFLOAT16),
+    "products, torch, bfloat16":                 _linear(BFLOAT16),
+    f"{GELU_NEW}, bfloat16":                     _stock("gelu_new", BFLOAT16),
+    f"{GELU_TANH}, bfloat16":                    _stock("gelu_pytorch_tanh", BFLOAT16),
+    OURS:                                        _ours(BFLOAT16),
+    'ours, "first"':                             _ours(BFLOAT16, positions="first"),
+    "ours, compiled":                            _ours(BFLOAT16, compiled=True),
+    "ours, flash attention":                     _ours(BFLOAT16, attention="flash_attention_2"),
 }
 # fmt: on
 ENGINES = {"cpu": CPU_ENGINES, "cuda": GPU_ENGINES}
@@ -278,31 +326,41 @@ def measure(pipes: dict[str, Connection], batch: Batch, rounds: int) -> dict[str
     }
 
 
+def stock(activation: str, dtype: str) -> str:
+    """Return the name of transformers' engine in a dtype."""
+    return activation if dtype == "float32" else f"{activation}, {dtype}"
+
+
 def table_of(title: str, mask: np.ndarray, found: dict[str, Measurement], device: str) -> Table:
     """Make the table of one batch."""
     memory = ["peak MB"] if device != "cpu" else []
-    table = Table("engine", "ms", "x transformers", "GFLOP/s", "% of Linear", "difference", *memory, title=title)
-    # Linear computes the padding too; its rate is that of all the positions.
+    table = Table("engine", "ms", "x gelu_new", "x gelu_tanh", "GFLOP/s", "% of fastest", "difference", *memory)
+    table.title = title
+    dtypes = {name: ENGINES[device][name].dtype for name in found}
+    # The products compute the padding too; their rate is that of all the positions.
     everything = 2 * LAYERS * mask.size * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * INTERMEDIATE)
-    linear = everything / found[LINEAR].seconds
+    rates = {
+        name: (everything if name.startswith(PRODUCTS) else flops(mask)) / each.seconds for name, each in found.items()
+    }
     for name, measured in found.items():
-        rate = linear if name == LINEAR else flops(mask) / measured.seconds
-        dtype = ENGINES[device][name].dtype
+        dtype, is_product = dtypes[name], name.startswith(PRODUCTS)
+        fastest = max(rate for other, rate in rates.items() if other.startswith(PRODUCTS) and dtypes[other] == dtype)
+        ratios = [found[stock(activation, dtype)].seconds / measured.seconds for activation in (GELU_NEW, GELU_TANH)]
         wrong = " (!)" if measured.difference > CLOSE[dtype] else ""
         table.add_row(
             name,
             f"{1e3 * measured.seconds:,.1f}",
-            f"{found[TRANSFORMERS].seconds / measured.seconds:.2f}",
-            f"{rate / 1e9:,.0f}",
-            f"{100 * rate / linear:,.0f}",
-            f"{measured.difference:.0e}{wrong}" if name not in {LINEAR, OURS} else "",
+            *("" if is_product else f"{ratio:.2f}" for ratio in ratios),
+            f"{rates[name] / 1e9:,.0f}",
+            f"{100 * rates[name] / fastest:,.0f}",
+            "" if is_product or name == OURS else f"{measured.difference:.0e}{wrong}",
             *([f"{measured.memory / 1e6:,.0f}"] if memory else []),
         )
     return table
 
 
 def draw(path: Path, found: dict[str, dict[str, Measurement]]) -> None:
-    """Draw how much faster than transformers each engine is."""
+    """Draw how much faster than transformers with gelu_new each engine is."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -310,13 +368,14 @@ def draw(path: Path, found: dict[str, dict[str, Measurement]]) -> None:
 
     figure, axes = pyplot.subplots(1, len(found), figsize=(4 * len(found), 4.5), sharey=True, layout="constrained")
     for axis, (title, measured) in zip(np.atleast_1d(axes), found.items(), strict=True):
-        names = [name for name in measured if name != LINEAR]
-        ratios = [measured[TRANSFORMERS].seconds / measured[name].seconds for name in names]
+        names = [name for name in measured if not name.startswith(PRODUCTS)]
+        base = next(measured[name] for name in measured if name.startswith(GELU_NEW))
+        ratios = [base.seconds / measured[name].seconds for name in names]
         colors = ["tab:orange" if name.startswith("ours") else "tab:gray" for name in names]
         bars = axis.barh(names, ratios, color=colors)
         axis.bar_label(bars, fmt="%.2f", padding=2)
         axis.axvline(1, color="black", linewidth=0.8)
-        axis.set(title=title, xlabel="x transformers AlbertModel", xlim=(0, 1.2 * max(ratios)))
+        axis.set(title=title, xlabel=f"x {GELU_NEW}", xlim=(0, 1.2 * max(ratios)))
     np.atleast_1d(axes)[0].invert_yaxis()
     figure.savefig(path, dpi=120)
 
@@ -340,16 +399,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time the encoder beside its peers.")
     parser.add_argument("--device", choices=ENGINES, default="cpu")
     parser.add_argument(
-        "--engines", nargs="+", metavar="ENGINE", help="some of them; ours, transformers and Linear always run"
+        "--engines", nargs="+", metavar="ENGINE", help="some of them; ours, transformers and the products always run"
     )
     parser.add_argument("--seconds", type=float, default=8, help="of each engine on each batch, about (default 8)")
     parser.add_argument("--png", type=Path, help="draw the ratios")
     options = parser.parse_args()
     console = Console(width=110)
+    console.print(describe_machine("torch", "transformers"), highlight=False)
     chosen = [
         name
         for name in ENGINES[options.device]
-        if not options.engines or name in options.engines or name in {OURS, TRANSFORMERS, LINEAR}
+        if not options.engines or name in options.engines or name == OURS or name.startswith((PRODUCTS, "transformers"))
     ]
     results: dict[str, dict[str, Measurement]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -28,6 +28,7 @@ from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.verification.differences import Comparison, compare_engines
 from albert_hub_bridge.verification.engines.registry import open_engine
 from albert_hub_bridge.verification.generated_inputs import probe_of_every_padding
+from benchmarks.machine import describe_machine
 from conversion.sample import random_checkpoint, train_vocabulary
 
 
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("shapes", nargs="*", choices=[*SHAPES, []], help="only these shapes")
     parser.add_argument("--large", action="store_true", help="also base, large, wide and xxlarge (many minutes)")
     arguments = parser.parse_args()
+    print(describe_machine("torch", "transformers", "keras-hub"))
     columns = ("shape", "std", "gamma", "outliers", "head", "dtype", "to", "states", "relative", "absolute", "ratio")
     print(" | ".join(columns))
     cases = [*QUICK, *(LARGE if arguments.large or arguments.shapes else [])]

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from albert_hub_bridge import AlbertHubTokenizer
 from albert_hub_bridge.model.sentencepiece_unigram import parse_vocabulary
+from benchmarks.machine import describe_machine
 from conversion.sample import train_vocabulary
 
 
@@ -88,7 +89,9 @@ def main() -> None:
         kind = name.split(", ")[-1] if ", " in name and "alone" not in name else ""
         plain = rates["transformers AlbertTokenizer" + (f", {kind}" if kind else "")]
         table.add_row(name, f"{rate:,.0f}", f"{rate / plain:.2f}")
-    Console(width=100).print(table)
+    console = Console(width=100)
+    console.print(describe_machine("sentencepiece", "tokenizers", "transformers"), highlight=False)
+    console.print(table)
 
 
 if __name__ == "__main__":

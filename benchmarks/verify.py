@@ -16,6 +16,7 @@ from albert_hub_bridge import convert
 from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.verification.progress import Stage
 from albert_hub_bridge.verification.run import verify
+from benchmarks.machine import describe_machine
 from benchmarks.rounding import SHAPES, Case, make
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="xxlarge")
     parser.add_argument("--to", choices=("keras", "albert_hub", "transformers"), default="transformers")
     arguments = parser.parse_args()
+    print(describe_machine("torch", "transformers", "keras-hub"))
     began: dict[str, tuple[float, float]] = {}
 
     def note_begin(stage: Stage, _done: int, _total: int) -> None:

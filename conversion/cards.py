@@ -13,7 +13,7 @@ from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED
 from albert_hub_bridge.provenance.card_metadata import CardMetadata
-from albert_hub_bridge.provenance.model_card import between_marks, render_card
+from albert_hub_bridge.provenance.model_card import render_card
 from albert_hub_bridge.provenance.record import (
     ConversionRecord,
     SourceRecord,
@@ -27,14 +27,12 @@ CARDS = Path(__file__).parent.parent / "model_cards"
 
 
 def planned_cards() -> dict[str, str]:
-    """Render the card of every entry, by the name of its file. Text that a user wrote into a card stays."""
+    """Render the card of every entry, by the name of its file."""
     cards = {}
     for entry in (*read_entries("keras").values(), *read_entries("transformers").values()):
         to: LayoutName = "transformers" if entry.kind == "keras" else "keras"
         name = f"{entry.name}-{to}"
-        file = CARDS / f"{name}.md"
-        by_hand = between_marks(file.read_text(encoding="utf-8")) if file.is_file() else ""
-        cards[file.name] = render_card(planned_record(entry, to, name), f"hf://USER/{name}", by_hand)
+        cards[f"{name}.md"] = render_card(planned_record(entry, to, name), f"hf://USER/{name}")
     return cards
 
 

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import sysconfig
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import h5py
 import pytest
 from typer.testing import CliRunner
 
+import albert_hub_bridge
 from albert_hub_bridge import __version__
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
@@ -261,3 +263,30 @@ main()
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_during_the_first_import_of_the_package_shows_no_traceback(tmp_path: Path) -> None:
+    """The package's own imports come before the entry point. Python runs sitecustomize.py before both."""
+    (tmp_path / "sitecustomize.py").write_text(
+        """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "wrapt":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(albert_hub_bridge.__file__).parent.parent)])
+    script = Path(sysconfig.get_path("scripts"), "albert-hub-bridge")
+    for command in ([str(script), "--version"], [sys.executable, "-m", "albert_hub_bridge", "--version"]):
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
+        )
+        assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")
+    library = [sys.executable, "-c", "import albert_hub_bridge"]
+    result = subprocess.run(
+        library, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert "KeyboardInterrupt" in result.stderr  # another program decides itself

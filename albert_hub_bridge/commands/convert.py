@@ -15,7 +15,8 @@ from albert_hub_bridge.commands.labels import parse_labels, with_labels
 from albert_hub_bridge.commands.notes import conversion_notes, lost_keys
 from albert_hub_bridge.commands.onnx_files import OnnxExport, export_models
 from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize, Quantize
-from albert_hub_bridge.commands.recording import Digests, make_record, write_new_record
+from albert_hub_bridge.commands.record_files import read_card, write_new_record
+from albert_hub_bridge.commands.recording import Digests, make_record
 from albert_hub_bridge.commands.reports import Conversion
 from albert_hub_bridge.commands.summary import summarize, summarize_target
 from albert_hub_bridge.disk.atomic import check_target, new_folder
@@ -39,7 +40,6 @@ from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 from albert_hub_bridge.provenance.card_metadata import CardMetadata, parse_languages, read_card_metadata
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
-from albert_hub_bridge.provenance.model_card import written_by_hand
 from albert_hub_bridge.provenance.record import RECORD, public_handle
 from albert_hub_bridge.runtime.onnx_export import require_onnx
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
@@ -166,7 +166,7 @@ def convert_with(
     with read_checkpoint(opened, options.reading) as checkpoint:
         _check_head(checkpoint, options, source)
         converted = adapt(checkpoint, options, source)
-        by_hand = written_by_hand(folder)
+        before = read_card(folder)
         with new_folder(folder, overwrite, is_replaceable) as staging:
             digests = _write(converted, staging, options, opened, progress)
             ids = compare_ids(checkpoint, converted, options.to, staging)
@@ -174,7 +174,7 @@ def convert_with(
             command = options.command(public_handle(pulled), folder.name)
             metadata, named_labels = _card_metadata(opened, options), options.labels is not None
             record = make_record(pulled, converted, report, digests, command, metadata, named_labels=named_labels)
-            write_new_record(staging, record, folder.name, by_hand)
+            write_new_record(staging, record, folder, before)
     return report
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from albert_hub_bridge.commands.onnx_files import OnnxExport, export_models
 from albert_hub_bridge.commands.options import Quantize
-from albert_hub_bridge.commands.recording import write_record_files
+from albert_hub_bridge.commands.record_files import render_record_files
 from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
 from albert_hub_bridge.errors import SourceError, TargetError
@@ -100,4 +100,4 @@ def _add_to_record(path: Path, record: ConversionRecord, report: OnnxExport) -> 
         checks = {name: check for name, check in verification["checks"].items() if not name.startswith("onnx")}
         verification = {**verification, "checks": checks}
     record = replace(record, target=target, onnx=list(report.files), verification=verification)
-    write_record_files(path, record, path.resolve().name)
+    render_record_files(path, record, path.resolve().name).write()

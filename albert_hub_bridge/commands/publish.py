@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from albert_hub_bridge.commands.recording import render_record_files, required_record, write_record_files
+from albert_hub_bridge.commands.record_files import render_record_files
+from albert_hub_bridge.commands.recording import required_record
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.hubs.huggingface import push_to_hugging_face
 from albert_hub_bridge.hubs.kaggle import push_to_kaggle
 from albert_hub_bridge.provenance.integrity import changed_files, describe_changes
-from albert_hub_bridge.provenance.model_card import is_card_edited
 from albert_hub_bridge.provenance.record import CARD, ConversionRecord
 
 
@@ -57,7 +57,7 @@ class PushOptions:
 
 
 def card(folder: str | Path) -> Path:
-    """Render the model card of a converted folder again. Of a user's text, what is between its two marks stays.
+    """Render the model card of a converted folder again. What a user wrote into it stays.
 
     Returns:
         The card's file.
@@ -65,11 +65,13 @@ def card(folder: str | Path) -> Path:
     Raises:
         SourceError: The folder does not exist, or has no record of its conversion.
         ConfigurationError: The record is wrong.
+        TargetError: A user edited lines that the new card changes too. Nothing was changed.
     """
     path = Path(folder)
     record = required_record(path)
-    accepted = [name for name in record.accepted if name != CARD]
-    write_record_files(path, replace(record, card_sha256=None, accepted=accepted), path.resolve().name)
+    rendered = render_record_files(path, record, path.resolve().name)
+    rendered.check_card()
+    rendered.write()
     return path / CARD
 
 
@@ -85,7 +87,7 @@ def push(
 ) -> str:
     """Push a converted folder, in one commit. Only its converted files, its record, card and picture are sent.
 
-    The pushed card says how to load the model from there. The folder itself is not changed.
+    The pushed card says how to load the model from there, and has what you wrote into it. The folder is not changed.
 
     Args:
         folder: Made by `convert`, and compared with its source by `verify`.
@@ -94,7 +96,7 @@ def push(
         private: Whether a new repository is private; the hub's default otherwise.
         revision: Branch to commit to.
         create_pr: Whether to open a pull request instead.
-        message: Of the commit.
+        message: Of the commit. By default it says what the commit changes.
 
     Returns:
         The address of the pushed repository or model.
@@ -102,8 +104,8 @@ def push(
     Raises:
         SourceError: The folder does not exist, or has no record of its conversion.
         ConfigurationError: The record is wrong.
-        TargetError: The folder was changed since its conversion, or is not verified; or the hub lacks an option, or
-            refused the folder.
+        TargetError: The folder was changed since its conversion, or is not verified; or its card was edited where the
+            pushed one differs; or the hub lacks an option, or refused the folder.
     """
     return push_with(PushOptions(private, revision, create_pr, message), folder, target, verify=verify)
 
@@ -114,18 +116,20 @@ def push_with(options: PushOptions, folder: str | Path, target: str, *, verify: 
     path = Path(folder)
     record = check_before_push(path, verify=verify)
     scheme, _, name = target.partition("://")
-    message = options.message or f"Convert {record.source.handle} to the {record.target.layout} layout"
     rendered = render_record_files(path, record, target)  # the card shows how to load it from there
+    rendered.check_card()
     files: dict[str, Path | bytes] = {file: path / file for file in rendered.record.files_to_push}
     files |= rendered.contents
     if scheme == "kaggle":
         license_id = record.metadata.license or (record.published or {}).get("license")
         license_name = "Apache 2.0" if license_id == "apache-2.0" else None  # Kaggle has names of its own
+        message = options.message or f"Converted from {record.source.handle}"
         return push_to_kaggle(files, name, message=message, license_name=license_name)
     return push_to_hugging_face(
         files,
         name,
-        message=message,
+        source=record.source.handle,
+        message=options.message,
         private=options.private,
         revision=options.revision,
         create_pr=options.create_pr,
@@ -145,16 +149,10 @@ def check_before_push(path: Path, *, verify: bool = True) -> ConversionRecord:
     record = required_record(path)
     folder = shlex.quote(str(path))
     compare = f"albert-hub-bridge verify {shlex.quote(record.source.handle)} {folder}"
-    changes, card_advice = changed_files(path, record), ""
-    if is_card_edited(path, record):
-        changes[CARD] = "edited outside of its two marks"
-        card_advice = (
-            f". Text between the marks needs no verification: move it there, and run albert-hub-bridge card {folder}"
-        )
-    if changes:
+    if changes := changed_files(path, record):
         raise TargetError(
             f"{path} was changed since its conversion: {describe_changes(changes)}. Convert it again. If you meant the "
-            f"changes, run: {compare} --accept-changes{card_advice}"
+            f"changes, run: {compare} --accept-changes"
         )
     if verify and not (record.verification or {}).get("passed"):
         result = "differs from its source" if record.verification else "was not compared with its source"

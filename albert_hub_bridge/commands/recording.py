@@ -1,11 +1,10 @@
-"""Write a converted folder's record files: `conversion.json`, the model card and the picture."""
+"""The record of a conversion: make it, and write the result of `verify` into it."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +12,10 @@ from typing import Any, Literal
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.commands.onnx_files import OnnxExport
+from albert_hub_bridge.commands.record_files import render_record_files
 from albert_hub_bridge.commands.reports import Conversion
 from albert_hub_bridge.commands.summary import summarize_target
-from albert_hub_bridge.disk.atomic import replace_file
-from albert_hub_bridge.disk.checksums import sha256_of
-from albert_hub_bridge.disk.durable import add_filename, write_file
-from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, SourceNotFoundError
+from albert_hub_bridge.errors import SourceError, SourceNotFoundError
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED, is_published
 from albert_hub_bridge.layouts.registry import read_checkpoint
@@ -26,11 +23,8 @@ from albert_hub_bridge.mapping.heads import LABELED_HEADS
 from albert_hub_bridge.provenance.card_metadata import CardMetadata
 from albert_hub_bridge.provenance.digests import file_list
 from albert_hub_bridge.provenance.integrity import changed_files, compare_digests, is_source_of
-from albert_hub_bridge.provenance.model_card import digest_of_card, is_card_edited, render_card, written_by_hand
-from albert_hub_bridge.provenance.picture import draw_parity
 from albert_hub_bridge.provenance.record import (
     CARD,
-    PICTURE,
     RECORD,
     ConversionRecord,
     DroppedTensorRecord,
@@ -116,20 +110,6 @@ def make_record(
     )
 
 
-def write_new_record(folder: Path, record: ConversionRecord, location: str, by_hand: str) -> None:
-    """Write the record and the card of a new folder.
-
-    Args:
-        folder: Contains the converted files.
-        record: Of the conversion.
-        location: Where users will load it from, as `render_card` takes it.
-        by_hand: Text that a user wrote into the card before.
-    """
-    card = render_card(record, location, by_hand)
-    write_file(folder / RECORD, replace(record, card_sha256=digest_of_card(card)).to_bytes())
-    write_file(folder / CARD, card.encode())
-
-
 Recorded = Literal["recorded", "card left", "no record", "changed", "another source"]
 
 
@@ -140,9 +120,8 @@ def why_not_recorded(recorded: Recorded, source: str, target: str) -> str:
         "changed": f"Not recorded: {target} was changed since its conversion. To record it as it is now, if it passes, "
         "add --accept-changes (accept_changes=True).",
         "another source": f"Not recorded: {source} is not the source of {target}.",
-        "card left": f"Recorded in {RECORD} alone: {target}/{CARD} was edited outside of its two marks, and stays as "
-        "it is, with its old labels, results and checksums. It is pushed so if --accept-changes (accept_changes=True) "
-        f"was given. To render it again without the edit, run: albert-hub-bridge card {shlex.quote(target)}",
+        "card left": f"Recorded in {RECORD} alone: {target}/{CARD} was edited in lines that the result changes too. To "
+        f"see them, run: albert-hub-bridge card {shlex.quote(target)}",
     }
     return reasons[recorded]
 
@@ -163,12 +142,12 @@ def record_verification(
         source: The folder that was compared with it.
         golden: Published numbers and the folder's difference from them.
         accept_changes: Whether the record takes the folder as it is now, if it passed, although it was changed since
-            its conversion. A card that was edited outside of its marks then stays as it is.
+            its conversion.
 
     Returns:
         Whether the result was written, or why not: the folder has no record, or was changed since its conversion, or
-        `source` is not the source of its conversion. "card left": it was written into the record alone, because the
-        card was edited outside of its marks, accepted or not.
+        `source` is not the source of its conversion. "card left": it was written into the record alone, because a user
+        edited lines of the card that the result changes too.
     """
     record = read_record(folder)
     if record is None:
@@ -181,16 +160,13 @@ def record_verification(
         return "changed"
     verification = {key: value for key, value in report.as_dict().items() if key not in ("source", "target")}
     record = replace(record, verification=verification, golden=golden, picture=None)
-    card_is_left = CARD in record.accepted or is_card_edited(folder, record)
-    write_record_files(folder, record, folder.resolve().name)
-    return "card left" if card_is_left else "recorded"
+    rendered = render_record_files(folder, record, folder.resolve().name)
+    rendered.write()
+    return "card left" if rendered.card.conflicts else "recorded"
 
 
 def _with_accepted_changes(folder: Path, record: ConversionRecord) -> ConversionRecord:
     """Return a record with the files that a folder has now. Its tensors are those of the source, as `verify` found."""
-    edited, card_sha256 = [], record.card_sha256
-    if is_card_edited(folder, record):
-        edited, card_sha256 = [CARD], digest_of_card((folder / CARD).read_text(encoding="utf-8"))
     found = file_list(folder)
     files = {name: FileDigest(**digest) for name, digest in found.items()}
     with read_checkpoint(folder) as checkpoint:
@@ -199,87 +175,13 @@ def _with_accepted_changes(folder: Path, record: ConversionRecord) -> Conversion
         record,
         target=replace(record.target, files=files),
         labels=labels,
-        card_sha256=card_sha256,
-        accepted=sorted({*record.accepted, *compare_digests(found, record), *edited}),
+        accepted=sorted({*record.accepted, *compare_digests(found, record)}),
     )
 
 
 def _labels(checkpoint: Checkpoint) -> list[str] | None:
     head = checkpoint.head
     return list(head.label_names) if head is not None and head.kind in LABELED_HEADS else None
-
-
-@dataclass(frozen=True, slots=True)
-class RecordFiles:
-    """A converted folder's record, card and picture, before they are written.
-
-    Args:
-        record: With the digest of the picture.
-        contents: Of the files, by name, without a picture that the folder has already, or a card that was edited.
-    """
-
-    record: ConversionRecord
-    contents: Mapping[str, bytes]
-
-
-def render_record_files(folder: Path, record: ConversionRecord, location: str) -> RecordFiles:
-    """Render a converted folder's record, card and picture, and write nothing.
-
-    A card that was edited outside of its marks is not rendered, and stays as it is.
-
-    Args:
-        folder: The target of the conversion.
-        record: To render.
-        location: Where users will load it from, as `render_card` takes it.
-
-    Raises:
-        ConfigurationError: No card can be made of the record.
-    """
-    from jinja2 import TemplateError  # slow to import, and most commands render no card
-
-    digest, drawn = _picture(folder, record)
-    pictures = {} if drawn is None else {PICTURE: drawn}
-    record = replace(record, picture=digest)
-    if CARD in record.accepted or is_card_edited(folder, record):
-        return RecordFiles(record, {**pictures, RECORD: record.to_bytes()})
-    try:
-        card = render_card(record, location, written_by_hand(folder))
-    except (KeyError, TypeError, AttributeError, ValueError, TemplateError) as error:
-        # `verification` is checked in its outlines only.
-        problem = Problem("wrong", "verification", f"expected what the model card shows of it, found {error!r}")
-        raise ConfigurationError(folder / RECORD, "record", [problem], "Run verify again.") from error
-    record = replace(record, card_sha256=digest_of_card(card))
-    return RecordFiles(record, {**pictures, RECORD: record.to_bytes(), CARD: card.encode()})
-
-
-def write_record_files(folder: Path, record: ConversionRecord, location: str) -> None:
-    """Replace a converted folder's record, card and picture, as far as they changed.
-
-    Args:
-        folder: As for `render_record_files`.
-        record: As for `render_record_files`.
-        location: As for `render_record_files`.
-
-    Raises:
-        ConfigurationError: As `render_record_files`.
-    """
-    rendered = render_record_files(folder, record, location)
-    if rendered.record.picture is None:
-        (folder / PICTURE).unlink(missing_ok=True)  # it shows another verification
-    with add_filename(folder / RECORD):
-        before = (folder / RECORD).read_bytes()
-    for name, content in rendered.contents.items():
-        if name != RECORD or content != before:
-            replace_file(folder / name, content)
-
-
-def _picture(folder: Path, record: ConversionRecord) -> tuple[FileDigest | None, bytes | None]:
-    """Return the digest of the picture of a record's verification, and the picture, unless the folder has it."""
-    picture = folder / PICTURE
-    if record.picture is not None and picture.is_file() and sha256_of(picture) == record.picture.sha256:
-        return record.picture, None
-    drawn = draw_parity(record.verification) if record.verification is not None else None
-    return (FileDigest(len(drawn), sha256(drawn).hexdigest()) if drawn is not None else None), drawn
 
 
 def required_record(folder: Path) -> ConversionRecord:

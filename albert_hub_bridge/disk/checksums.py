@@ -8,8 +8,10 @@ from pathlib import Path
 from albert_hub_bridge.disk.durable import add_filename
 
 
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+def sha256_of(file: Path | bytes) -> str:
+    """Return the SHA-256 of a file or content, in hexadecimal."""
+    if isinstance(file, bytes):
+        return hashlib.sha256(file).hexdigest()
     digest = hashlib.sha256()
     with add_filename(file), file.open("rb") as stream:
         while block := stream.read(1 << 22):
@@ -17,9 +19,11 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-def git_object_of(file: Path) -> str:
-    """Return git's name of a file's content (its blob id), in hexadecimal."""
-    digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
-    with add_filename(file):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def git_object_of(file: Path | bytes) -> str:
+    """Return git's name of a file or content (its blob id), in hexadecimal."""
+    if isinstance(file, bytes):
+        content = file
+    else:
+        with add_filename(file):
+            content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -19,7 +19,10 @@ from albert_hub_bridge.hubs.client_errors import (
     status_advice,
 )
 from albert_hub_bridge.hubs.local_source import LocalSource, not_a_checkpoint
+from albert_hub_bridge.text import first_few
 
+
+_MAX_NAMED = 3  # files in the title of a commit
 
 # fmt: off
 _PUSH_ERRORS = ClientErrors(by_status={
@@ -119,7 +122,8 @@ def push_to_hugging_face(
     files: Mapping[str, Path | bytes],
     name: str,
     *,
-    message: str,
+    source: str,
+    message: str | None,
     private: bool | None,
     revision: str | None,
     create_pr: bool,
@@ -129,7 +133,8 @@ def push_to_hugging_face(
     Args:
         files: The files or their contents, by their names in the repository.
         name: `user/repo`. The repository is created if it does not exist.
-        message: The commit message.
+        source: Where the files come from, for the commit message.
+        message: The commit message. By default it says what the commit changes.
         private: Whether a new repository is private; None for the default of its owner.
         revision: The branch to commit to; `main` by default.
         create_pr: Whether to open a pull request instead.
@@ -149,10 +154,15 @@ def push_to_hugging_face(
         api.create_repo(name, private=private, exist_ok=True)
         if revision is not None and not create_pr:
             api.create_branch(name, branch=revision, exist_ok=True)
-        parent = api.model_info(name, revision=revision).sha
+        info = api.model_info(name, revision=revision, files_metadata=True)
         operations = [CommitOperationAdd(path_in_repo=file, path_or_fileobj=content) for file, content in files.items()]
         commit = api.create_commit(
-            name, operations, commit_message=message, revision=revision, create_pr=create_pr, parent_commit=parent
+            name,
+            operations,
+            commit_message=message or _title(files, {file.rfilename: file for file in info.siblings or ()}, source),
+            revision=revision,
+            create_pr=create_pr,
+            parent_commit=info.sha,
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise TargetError(f"{handle} was not changed. {_PUSH_ERRORS.advice(error)} ({describe(error)})") from error
@@ -165,3 +175,19 @@ def push_to_hugging_face(
             f"yet. ({describe(error)})"
         ) from error
     return commit.pr_url or str(commit.commit_url)
+
+
+def _title(files: Mapping[str, Path | bytes], present: Mapping[str, Any], source: str) -> str:
+    """Return the title of a commit: what it adds to a repository and what it changes."""
+    new = [name for name in files if name not in present]
+    changed = [name for name in files if name in present and _is_other(files[name], present[name])]
+    if not changed:
+        return f"Add {'the model' if len(new) == len(files) else first_few(new, _MAX_NAMED)}, converted from {source}"
+    return f"Update {first_few(changed, _MAX_NAMED)}" + (f"; add {first_few(new, _MAX_NAMED)}" if new else "")
+
+
+def _is_other(content: Path | bytes, metadata: Any) -> bool:
+    """Return whether a file differs from the one that the Hub describes."""
+    if metadata.lfs is not None:
+        return sha256_of(content) != metadata.lfs.sha256
+    return git_object_of(content) != metadata.blob_id

@@ -2,7 +2,7 @@
 
 torch computes a float32 linear layer with MKL. On AMD processors MKL does not use AVX-512. oneDNN comes with torch as
 well. It uses AVX-512 on all processors that have it, and it is as precise as MKL. On an AMD EPYC of 2024 it is 2.2
-times as fast (`python -m benchmarks.encoder`). It also applies GELU to the result at no extra cost.
+times as fast (`python -m benchmarks.encoder`: "products"). It also applies GELU to the result at no extra cost.
 
 There are two paths. The plain path calls the modules. The fast path calls operators of oneDNN, which are private in
 torch. `fast_linear` and `feed_forward` take the fast path if it gives the same result, up to rounding:
@@ -14,7 +14,7 @@ torch. `fast_linear` and `feed_forward` take the fast path if it gives the same 
 - A probe has passed.
 
 The probe runs when the fast path is first needed for a dtype, once in each process. It computes small layers on both
-paths and compares the results. It takes about 10 milliseconds. If a private name is missing in this version of torch,
+paths and compares the results. It takes milliseconds. If a private name is missing in this version of torch,
 if an operator raises an error, or if a result differs, this dtype takes the plain path from then on.
 
 Set the environment variable `ALBERT_HUB_FAST_LINEAR=0` to take the plain path always. The probe reads it, so set it

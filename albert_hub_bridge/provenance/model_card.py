@@ -1,7 +1,7 @@
 """Model cards: what was converted, what was measured and what is missing.
 
-A card is rendered from `conversion.json` alone, so it can be rendered again. Text that users write between the two
-marks at its end stays.
+A card is rendered from `conversion.json` alone, so it can be rendered again. `card_edits` merges it with what users
+wrote into it.
 """
 
 from __future__ import annotations
@@ -9,21 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.checkpoint import count_by_reason, is_loss
-from albert_hub_bridge.disk.durable import add_filename
 from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
-from albert_hub_bridge.mapping.onnx_names import check_name
 from albert_hub_bridge.model.architecture import KERAS_FIELDS
-from albert_hub_bridge.provenance.record import CARD, PICTURE, ConversionRecord, IgnoredKeyRecord
+from albert_hub_bridge.provenance.card_results import plain, rows_of_results
+from albert_hub_bridge.provenance.record import PICTURE, ConversionRecord, IgnoredKeyRecord
 from albert_hub_bridge.text import first_few, one_line
 
-
-BEGIN, END = "<!-- Text between these two lines is kept. -->", "<!-- End of the kept text. -->"
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 _LAYOUTS = {
@@ -61,14 +57,13 @@ EXAMPLE_TEXT = "the river rose by two feet overnight, and nobody slept."
 _MAX_LABELS = 50  # that a card lists
 
 
-def render_card(record: ConversionRecord, location: str, by_hand: str = "") -> str:
+def render_card(record: ConversionRecord, location: str) -> str:
     """Render a card.
 
     Args:
         record: Of the conversion.
         location: Where users will load it from: `hf://user/repo`, `kaggle://user/model/framework/name`, or the name of
             the folder.
-        by_hand: Text that a user wrote into the card before.
 
     Source:
         https://huggingface.co/docs/hub/model-cards; the metadata is huggingface_hub's `ModelCardData`.
@@ -100,28 +95,23 @@ def render_card(record: ConversionRecord, location: str, by_hand: str = "") -> s
         labels=_labels(record.labels),
         example_text=json.dumps(EXAMPLE_TEXT),
         example_output=_example_output(record),
-        text_normalization=_plain(vocabulary.text_normalization) if vocabulary is not None else None,
-        normalization=_plain(vocabulary.normalization) if vocabulary is not None else None,
+        text_normalization=plain(vocabulary.text_normalization) if vocabulary is not None else None,
+        normalization=plain(vocabulary.normalization) if vocabulary is not None else None,
         pooling=_POOLINGS.get(record.sentence_transformers),
         # transformers.js knows ALBERT, and no class of this package.
         js_task=_PIPELINES[record.head_kind] if record.target.layout == "transformers" and not on_kaggle else None,
-        parity=_parity(record),
+        results=rows_of_results(record),
         picture=PICTURE if record.picture is not None else None,
-        notes=[_plain(note) for note in record.notes],
-        dropped=[
-            (_plain(each.name), tuple(each.shape), each.reason) for each in record.dropped if is_loss(each.reason)
-        ],
+        notes=[plain(note) for note in record.notes],
+        dropped=[(plain(each.name), tuple(each.shape), each.reason) for each in record.dropped if is_loss(each.reason)],
         unneeded=_unneeded(record),
         ignored=_by_reason(record.ignored),
-        begin=BEGIN,
-        end=END,
     )
-    content = re.sub(r"\n{3,}", "\n\n", str(rendered)).rstrip() + "\n"
-    return content.replace(f"{BEGIN}\n", f"{BEGIN}\n\n{by_hand.strip()}\n\n" if by_hand.strip() else f"{BEGIN}\n\n")
+    return re.sub(r"\n{3,}", "\n\n", str(rendered)).rstrip() + "\n"
 
 
 def _labels(labels: Sequence[str] | None) -> str:
-    return first_few([f"`{_plain(label)}`" for label in labels or ()], _MAX_LABELS)
+    return first_few([f"`{plain(label)}`" for label in labels or ()], _MAX_LABELS)
 
 
 def _example_output(record: ConversionRecord) -> str | None:
@@ -134,52 +124,14 @@ def _by_reason(ignored: Sequence[IgnoredKeyRecord]) -> dict[str, list[str]]:
     reasons: dict[str, list[str]] = {}
     for each in ignored:
         keys = reasons.setdefault(each.reason, [])
-        if each.reason not in NO_LOSS and _plain(each.key) not in keys:
-            keys.append(_plain(each.key))
+        if each.reason not in NO_LOSS and plain(each.key) not in keys:
+            keys.append(plain(each.key))
     return {reason: keys for reason, keys in reasons.items() if keys}
-
-
-_MARKUP = str.maketrans({"<": "&lt;", "`": "'"})
-
-
-def _plain(text: str) -> str:
-    """Return a text of the source on one line, without Markdown or HTML: no tags, links or code."""
-    return one_line(text, 2000).translate(_MARKUP).replace("](", "] (")
 
 
 def _unneeded(record: ConversionRecord) -> str:
     counts = count_by_reason(tensor.reason for tensor in record.dropped if not is_loss(tensor.reason))
-    return _plain(counts) if counts else ""
-
-
-def _parity(record: ConversionRecord) -> dict[str, str]:
-    """Return the rows of the table of results; none before a verification."""
-    verification, onnx = record.verification, [check_name(each.precision) for each in record.onnx]
-    if verification is None:
-        return {}
-    relative, absolute = verification["max_relative_difference"], verification["max_abs_difference"]
-    return {
-        **{name: _outcome(check) for name, check in verification["checks"].items()},
-        **{name: "not measured: run verify again" for name in onnx if name not in verification["checks"]},
-        **{_difference_of(name): _both(relative.get(name), absolute[name]) for name in absolute},
-    }
-
-
-def _both(relative: float | None, absolute: float | None) -> str:
-    if relative is None or absolute is None:
-        return "not a number"
-    return f"{relative:.1e} relative, {absolute:.1e} absolute"
-
-
-def _outcome(check: Mapping[str, Any]) -> str:
-    not_measured = [f"not measured: {what.removeprefix('not measured: ')}" for what in check["not_measured"]]
-    description = f": {check['description']}" if check["description"] else ""
-    lines = [f"{check['outcome']}{description}", *check["failures"], *not_measured]
-    return "; ".join(lines).replace("|", r"\|")
-
-
-def _difference_of(name: str) -> str:
-    return f"largest difference of `{name}` on texts, in float32"
+    return plain(counts) if counts else ""
 
 
 def _metadata(record: ConversionRecord, location: str) -> Any:
@@ -237,31 +189,3 @@ def _link(handle: str) -> str:
     if mark and scheme == "kaggle":
         return f"[{handle}](https://www.kaggle.com/models/{name})"
     return f"`{handle}`"
-
-
-def written_by_hand(folder: Path) -> str:
-    """Return the text that a user wrote between the marks of a folder's card."""
-    file = folder / CARD
-    with add_filename(file):
-        return between_marks(file.read_text(encoding="utf-8")) if file.is_file() else ""
-
-
-def digest_of_card(text: str) -> str:
-    """Return the SHA-256 of a card without the text between its marks, in hexadecimal."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    return sha256("".join((before, begin, end, after)).encode()).hexdigest()
-
-
-def is_card_edited(folder: Path, record: ConversionRecord) -> bool:
-    """Return whether a user changed a folder's card outside of its marks since it was rendered."""
-    file = folder / CARD
-    if record.card_sha256 is None or not file.is_file():
-        return False
-    with add_filename(file):
-        return digest_of_card(file.read_text(encoding="utf-8")) != record.card_sha256
-
-
-def between_marks(text: str) -> str:
-    """Return the text between the marks of a card."""
-    return text.partition(BEGIN)[2].partition(END)[0].strip()

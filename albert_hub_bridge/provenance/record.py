@@ -25,6 +25,9 @@ from albert_hub_bridge.provenance.strict_reader import field_types, read_datacla
 
 RECORD, CARD, PICTURE = RECORD_FILES
 
+# What two libraries give for a row without a text is not compared. People do not ask for it, so cards leave it out.
+ONLY_PADDING = "rows with only padding tokens"
+
 # The checks of a verification, in the order of the report and the card.
 CHECKS = ("configuration", "tensors", "reference", "engines", "texts")
 
@@ -195,7 +198,7 @@ class ConversionRecord:
         notes: Notes for the user.
         labels: Names of a classifier's labels, in order; None for other models.
         labels_from_option: Whether the option `labels` named them.
-        card_sha256: SHA-256 of the card without the text that users wrote between its marks; None if it is not known.
+        card: Lines of the card as it was rendered last, without what users wrote into it.
         accepted: Names of files that were changed after the conversion, and accepted by a verification since then.
         verification: What `verify` measured, without the names of the folders; None before.
         picture: Digest of the picture of the differences per layer.
@@ -226,7 +229,7 @@ class ConversionRecord:
     notes: list[str]
     labels: list[str] | None = None
     labels_from_option: bool = False
-    card_sha256: str | None = None
+    card: list[str] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
     verification: dict[str, Any] | None = None
     picture: FileDigest | None = None

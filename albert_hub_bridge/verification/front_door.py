@@ -136,10 +136,10 @@ def _report_ids(found: FrontDoor, batch: _Batch, rows: Sequence[int]) -> None:
     if not cut:
         return
     if (sides := _library_cannot(batch.source, batch.target, 1)) is not None:
-        found.allowed[f"of the {batch.kind} that are cut lose other tokens: they are cut {sides}."] += len(cut)
+        found.allowed[f"of the {batch.kind} that are too long lose other tokens: they are cut {sides}."] += len(cut)
     elif batch.second is not None and batch.rules[0] != batch.rules[1]:
-        rules = f"the source's library cuts {batch.rules[0]}, the target's {batch.rules[1]}"
-        found.allowed[f"of the pairs that are cut lose other tokens: {rules}."] += len(cut)
+        rules = f"the source's library cuts a pair by {batch.rules[0]}, the target's by {batch.rules[1]}"
+        found.allowed[f"of the pairs that are too long lose other tokens: {rules}."] += len(cut)
     else:
         batch.fail(found, cut, "are cut otherwise")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from albert_hub_bridge.provenance.record import ONLY_PADDING
 from albert_hub_bridge.verification.differences import Comparison, compare_engines, worst
 from albert_hub_bridge.verification.generated_inputs import SHORT, generate_probes, probe_of_every_padding
 from albert_hub_bridge.verification.progress import StageProgress, ignore_progress, with_progress
@@ -42,7 +43,7 @@ def check_outputs(source: Side, target: Side, limit: float, progress: StageProgr
         not_measured.append("KerasHub: it was not used for either side")
     if padding_gap:
         not_measured.append(
-            f"rows with only padding tokens: they differ by {padding_gap:.1e}, and all values are finite. With dropout "
+            f"{ONLY_PADDING}: they differ by {padding_gap:.1e}, and all values are finite. With dropout "
             "0, KerasHub's attention averages the values of such a row; other libraries return zeros."
         )
     result = worst(found.values())

@@ -68,7 +68,7 @@ def check_texts(
     if which and by_rules:
         which += " by ALBERT's rules"
     elif which and found.notes:
-        which += " until they are cut, padded or paired"
+        which += " before they are cut, padded or paired"
     result = worst(outputs.values()) if outputs else None
     failures = []
     if vocabularies[0] != vocabularies[1]:

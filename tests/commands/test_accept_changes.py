@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 
-from albert_hub_bridge import card, convert, verify
+from albert_hub_bridge import card, convert, push, verify
 from albert_hub_bridge.commands.publish import check_before_push
 from albert_hub_bridge.commands.recording import record_verification
 from albert_hub_bridge.commands.verify import check
 from albert_hub_bridge.errors import TargetError
-from albert_hub_bridge.provenance.model_card import BEGIN
 from albert_hub_bridge.provenance.record import read_record
 from tests.conftest import converted
 
@@ -71,33 +70,60 @@ def test_a_changed_weight_is_never_accepted(classifier: Path, target: Path) -> N
     assert (target / "conversion.json").read_bytes() == before
 
 
-def test_an_edited_card_is_kept_and_pushed_only_when_accepted(classifier: Path, target: Path) -> None:
+def test_an_edited_card_gets_new_results_and_keeps_the_edits(classifier: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    convert(classifier, target, to="transformers")
     file = target / "README.md"
-    edited = file.read_text().replace("# target", "# My model")
-    assert edited != file.read_text()
-    file.write_text(edited)
-    with pytest.raises(TargetError, match=r"README\.md \(edited outside of its two marks\).* --accept-changes"):
-        check_before_push(target)
-    report = verify(classifier, target)
-    assert record_verification(target, report, classifier) == "card left"
-    assert file.read_text() == edited
-    assert record_verification(target, report, classifier, accept_changes=True) == "card left"
-    assert file.read_text() == edited
-    assert check_before_push(target).accepted == ["README.md"]
-    file.write_text(edited.replace("# My model", "# Another model"))
-    with pytest.raises(TargetError, match=r"README\.md \(edited outside"):
-        check_before_push(target)
-    card(target)
-    assert "# My model" not in file.read_text()
-    assert check_before_push(target).accepted == []
-
-
-def test_text_between_the_marks_is_no_edit(target: Path) -> None:
-    file = target / "README.md"
-    file.write_text(file.read_text().replace(BEGIN, f"{BEGIN}\n\nMy own words."))
+    text = file.read_text()
+    edited = text.replace("# target", "# My model").replace("## Is it", "## Training\n\nOn reviews.\n\n## Is it")
+    assert "Not measured." in edited
+    file.write_text(edited.replace("\n", "\r\n"))  # as an editor of Windows does
+    assert record_verification(target, verify(classifier, target), classifier) == "recorded"
+    merged = file.read_text()
+    assert "\n# My model\n" in merged
+    assert "\n## Training\n\nOn reviews.\n\n## Is it the same model?\n\nYes." in merged
+    assert "Not measured." not in merged
     check_before_push(target)
     card(target)
-    assert "My own words." in file.read_text()
+    assert file.read_text() == merged
+    convert(classifier, target, to="transformers", overwrite=True, labels="no,yes")
+    again = file.read_text()
+    assert all(part in again for part in ("# My model", "On reviews.", "Not measured.", "`no`, `yes`"))
+
+
+def test_an_edit_of_a_result_is_never_lost_in_silence(classifier: Path, target: Path) -> None:
+    file, record = target / "README.md", (target / "conversion.json").read_text()
+    edited = file.read_text().replace("on 9 texts and 8 pairs", "on all texts")
+    file.write_text(edited)
+    report = verify(classifier, target, texts=["a bridge"])  # other results than before
+    assert record_verification(target, report, classifier) == "card left"
+    assert file.read_text() == edited
+    assert (target / "conversion.json").read_text() != record
+    message = r"README.md was edited in lines that the new card changes too:\n  line \d+\n    has     .* on all texts"
+    for run in (
+        lambda: card(target),
+        lambda: push(target, "hf://user/target"),
+        lambda: convert(classifier, target, to="transformers", overwrite=True),
+    ):
+        with pytest.raises(TargetError, match=message):
+            run()
+    assert file.read_text() == edited
+    file.unlink()
+    card(target)
+    assert "on 1 texts and 0 pairs" in file.read_text()
+
+
+def test_a_card_whose_record_is_unknown_is_not_overwritten(classifier: Path, target: Path) -> None:
+    file = target / "conversion.json"
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "card"}))
+    with pytest.raises(TargetError, match=r"README\.md was edited in lines"):
+        convert(classifier, target, to="transformers", overwrite=True)
+    (target / "README.md").write_bytes(b"\xff")
+    with pytest.raises(TargetError, match=r"README\.md is not UTF-8"):
+        convert(classifier, target, to="transformers", overwrite=True)
+    (target / "README.md").unlink()
+    convert(classifier, target, to="transformers", overwrite=True)
+    assert "Not measured." in (target / "README.md").read_text()
 
 
 def test_labels_that_the_option_renamed_are_no_difference(verified: Path, tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def _without_card(files: dict[str, bytes]) -> dict[str, Any]:
-    """Return files without the card, which says where it was pushed to, and without its digest in the record."""
-    record = {**json.loads(files["conversion.json"]), "card_sha256": None}
+    """Return files without the card, which says where it was pushed to, and without its lines in the record."""
+    record = {**json.loads(files["conversion.json"]), "card": None}
     return {**files, "README.md": None, "conversion.json": record}
 
 
@@ -141,6 +141,24 @@ def test_second_push_keeps_other_commits(
     ]
     assert run_client(COMMAND, environment, commands=more) == [0, 0]
     assert hub.files("user/albert")["notes.txt"] == b"somebody else's"
+
+
+def test_the_title_of_a_commit_says_what_it_changes(
+    preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = converted(preset, tmp_path / "albert")
+    command = ["push", str(folder), "hf://user/albert"]
+    assert run_client(COMMAND, environment, commands=[command]) == [0]
+    (folder / "README.md").write_text((folder / "README.md").read_text().replace("# albert", "# My model"))
+    assert run_client(COMMAND, environment, commands=[command]) == [0]
+    hub.add_commit("user/albert", {"spiece.model": b"theirs", "model.safetensors": b"theirs", "config.json": "{}"})
+    assert run_client(COMMAND, environment, commands=[command]) == [0]
+    assert [commit.title for commit in hub.commits("user/albert") if commit.title != "Commit of another user"] == [
+        "Update config.json, model.safetensors, spiece.model",
+        "Update README.md",
+        "Add the model, converted from sample",
+        "initial commit",
+    ]
 
 
 def test_convert_to_a_hub_takes_the_options_of_push(preset: Path, hub: HubServer, environment: dict[str, str]) -> None:

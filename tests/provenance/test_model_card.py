@@ -16,7 +16,7 @@ from albert_hub_bridge import card, convert
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import POOLER
-from albert_hub_bridge.provenance.model_card import BEGIN, END, EXAMPLE_TEXT, render_card
+from albert_hub_bridge.provenance.model_card import EXAMPLE_TEXT, render_card
 from albert_hub_bridge.provenance.picture import draw_parity
 from albert_hub_bridge.provenance.record import DroppedTensorRecord, read_record
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
@@ -60,21 +60,6 @@ def test_metadata_pass_the_check_of_the_hub(
         "from huggingface_hub import ModelCard\nfor card in cards: ModelCard(card).validate()", environment, cards=cards
     )
     assert len(hub.requests("POST", "/api/validate-yaml")) == 3
-
-
-def test_text_between_the_marks_stays(preset: Path, tmp_path: Path) -> None:
-    folder = converted(preset, tmp_path / "transformers")
-    file = folder / "README.md"
-    file.write_text(file.read_text().replace(BEGIN, f"{BEGIN}\n## What I use it for\n\nCounting sheep."))
-    file.write_text(file.read_text().replace("# transformers", "# Something else"))
-    assert card(folder) == file
-    assert "Counting sheep." in file.read_text()
-    assert "# transformers" in file.read_text()
-    convert(preset, folder, to="transformers", overwrite=True)
-    text = file.read_text()
-    assert "## What I use it for\n\nCounting sheep." in text
-    assert text.index(BEGIN) < text.index("Counting sheep.") < text.index(END)
-    assert "Not measured." in text
 
 
 def test_card_shows_the_picture(preset: Path, tmp_path: Path) -> None:

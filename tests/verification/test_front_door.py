@@ -79,7 +79,7 @@ def test_check_front_door_names_how_the_libraries_cut_pairs(folders: Path, prese
     found = compare(preset, open_side(folders / "transformers"))
     assert found.failures == []
     (note,) = found.notes
-    assert "of the pairs that are cut lose other tokens: " in note
+    assert "of the pairs that are too long lose other tokens: " in note
     assert note.endswith("the source's library cuts round_robin, the target's longest_first.")
     assert compare(preset, open_side(folders / "transformers"), pairs=[PAIRS[0]]).notes == []  # not cut
 
@@ -132,7 +132,7 @@ def test_check_front_door_fails_for_a_wrong_post_processor(
         ),
         (
             {"truncation_side": "left"},
-            "of the texts that are cut lose other tokens: they are cut on the right in the source",
+            "of the texts that are too long lose other tokens: they are cut on the right in the source",
         ),
         (
             {"model_input_names": ["input_ids", "attention_mask"]},
