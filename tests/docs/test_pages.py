@@ -53,6 +53,17 @@ def test_links_between_files_lead_somewhere(name: str) -> None:
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+def test_pictures_are_small_and_each_is_shown_with_its_description() -> None:
+    shown = {
+        (page.parent / path).resolve()
+        for page in pages()
+        for _, path in re.findall(r"!\[([^\]]{20,})\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    }
+    pictures = set((DOCS / "pictures").iterdir())
+    assert pictures == shown
+    assert [path.name for path in pictures if path.stat().st_size > 150_000] == []
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_make_targets_and_extras_that_a_page_names_exist(name: str) -> None:
     text = DOCUMENTS[name].read_text(encoding="utf-8")
