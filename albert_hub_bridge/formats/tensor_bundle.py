@@ -62,7 +62,7 @@ class Variable(NamedTuple):
     checksum: int  # of the values: crc32c, masked
 
 
-def read_bundle(index: Path) -> dict[str, LazyTensor]:
+def read_bundle(index: Path, max_files: int = MAX_NAMES) -> dict[str, LazyTensor]:
     """Return the variables of a checkpoint by their names, unread.
 
     Reading the values of a variable compares their checksum, until it was right once, and raises a `WeightsError` if it
@@ -70,13 +70,14 @@ def read_bundle(index: Path) -> dict[str, LazyTensor]:
 
     Args:
         index: Such as `model.ckpt-best.index`, in the same folder as `model.ckpt-best.data-00000-of-00001`.
+        max_files: The largest number of files of values.
 
     Raises:
         FileError: As `read_index`.
         WeightsError: The files are not a checkpoint, or are damaged.
     """
     try:
-        variables = read_index(index)
+        variables = read_index(index, max_files)
     except ValueError as error:
         detail = f"expected a TensorFlow checkpoint, found {error}"
         raise WeightsError(index, "weights", [Problem("not a checkpoint", index.name, detail)]) from error
@@ -86,8 +87,8 @@ def read_bundle(index: Path) -> dict[str, LazyTensor]:
     }
 
 
-def read_index(index: Path) -> dict[str, Variable]:
-    """Return where the variables of a checkpoint lie, by their names.
+def read_index(index: Path, max_files: int = MAX_NAMES) -> dict[str, Variable]:
+    """Return where the variables of a checkpoint lie, by their names. Arguments as in `read_bundle`.
 
     Raises:
         FileError: A file is not a regular file, or has the content of another kind of file, or the index is too large.
@@ -102,7 +103,7 @@ def read_index(index: Path) -> dict[str, Variable]:
         raise ValueError(f"one of byte order {header.endianness}, and only little-endian ones (0) are read")
     if header.version.min_consumer > _VERSION or _VERSION in header.version.bad_consumers:
         raise ValueError(f"one that readers of version {_VERSION} must not read")
-    if not 0 < header.num_shards <= MAX_NAMES:
+    if not 0 < header.num_shards <= max_files:
         raise ValueError(f"one of {header.num_shards:,} files of values")
     files = [
         index.with_name(f"{index.stem}.data-{shard:05d}-of-{header.num_shards:05d}")

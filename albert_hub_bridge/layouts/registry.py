@@ -23,7 +23,7 @@ from albert_hub_bridge.text import first_few, one_line
 
 # A folder with the files of several libraries has the first of these layouts.
 LAYOUTS: Mapping[SourceLayoutName, Layout] = {
-    layout.name: layout for layout in (PRESET, ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY, RELEASE)
+    layout.name: layout for layout in (RELEASE, PRESET, ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY)
 }
 _ROWS = tuple(dict.fromkeys(row for layout in LAYOUTS.values() for row in layout.files))
 _CURRENT_ROWS = tuple(

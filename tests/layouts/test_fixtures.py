@@ -86,6 +86,8 @@ TRANSFORMERS: dict[str, HeadKind | None] = {
     "transformers_2_tf_masked_lm": "masked_lm",
     "google_pretraining": "pretraining",
     "google_classifier": "sequence_classification",
+    "google_tfhub_module": "pretraining",
+    "google_tfhub_classifier": "sequence_classification",
 }
 ALL = {**KERAS, **TRANSFORMERS}
 # transformers 2.2 wrote no architectures, and this classifier could also be one of tokens.

@@ -1,4 +1,4 @@
-"""Google's original release: a TensorFlow 1 checkpoint, `albert_config.json` and `30k-clean.model`. It is only read.
+"""Google's original release, as a download, a TF-Hub module or fine-tuned. It is only read.
 
 Source:
     The names are those of https://github.com/google-research/albert, modeling.py, run_pretraining.py and
@@ -22,12 +22,21 @@ from albert_hub_bridge.checkpoint import (
     match_weights,
 )
 from albert_hub_bridge.disk.source_folder import SourceFolder
-from albert_hub_bridge.errors import Problem, SourceError, WeightsError
+from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import LazyTensor, transposed
 from albert_hub_bridge.formats.sentencepiece import read_vocabulary
 from albert_hub_bridge.formats.tensor_bundle import read_bundle
 from albert_hub_bridge.layouts.configuration import Configuration, read_configuration
-from albert_hub_bridge.layouts.files import FileRow
+from albert_hub_bridge.layouts.google.files import (
+    FILES,
+    find_configuration,
+    find_index,
+    find_vocabulary,
+    is_release,
+    mark_values_as_read,
+    max_files,
+    object_based,
+)
 from albert_hub_bridge.layouts.layout import Layout, ReadOptions
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import ALBERT
@@ -36,22 +45,11 @@ from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.mapping.unused_keys import with_unused_keys
 from albert_hub_bridge.mapping.weights import WeightRule, head_rules, weight_rules
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
-from albert_hub_bridge.text import first_few, one_line
 
-
-CONFIG, VOCABULARY, BEST = "albert_config.json", "30k-clean.model", "model.ckpt-best.index"
-
-# fmt: off
-FILES = (
-    FileRow((CONFIG,),                        "settings",  written=False, downloaded=False),
-    FileRow(("*.model",),                     "tokenizer", written=False, downloaded=False),
-    FileRow(("*.index", "*.data-*"),          "weights",   written=False, downloaded=False),
-    FileRow(("checkpoint", "*.meta", "*.vocab"), "record", written=False, downloaded=False),
-)
-# fmt: on
 
 # Google's names -> those of transformers' ALBERT, which began as a translation of them.
 _NAMES = (
+    (r"^module/", ""),  # of a model that was fine-tuned from a TF-Hub module
     (r"^bert/", ""),
     (r"/transformer/group_(\d+)/inner_group_(\d+)/", r"/albert_layer_groups/\1/albert_layers/\2/"),
     (r"/attention_1/self/", "/attention/"),
@@ -76,30 +74,31 @@ _NAMES = (
 _TRAINING = re.compile(r"(^(global_step|beta[12]_power)$)|(/(adam|lamb)_[mv](_\d+)?$)|(/Adam(_1)?$)")
 # Google's squad_utils.py (v2): the answer's start, its end given the start, and whether there is one.
 _OTHER_HEAD = re.compile(r"(start_logits|end_logits|answer_class)\.")
-
-
-def is_release(source: SourceFolder) -> bool:
-    """Return whether a folder has the `albert_config.json` of a release, and no `config.json`."""
-    return CONFIG in source and "config.json" not in source
+_FINE_TUNED = re.compile(r"(classifier|qa_outputs)\.|" + _OTHER_HEAD.pattern)
+# A TF-Hub module has the heads of pretraining, and so has what was fine-tuned from it.
+_PRETRAINING_HEADS = re.compile(r"(predictions|sop_classifier)\.")
+_UNUSED_HEAD = "a head of pretraining, which the fine-tuned model does not use"
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def read_release(source: SourceFolder, options: ReadOptions) -> Checkpoint:
     """Read Google's release of an ALBERT, pretrained or a fine-tuned classifier.
 
     Args:
-        source: A folder with `albert_config.json` and a checkpoint: `model.ckpt-best` or the only one.
+        source: A folder with `albert_config.json` and a checkpoint, or a TF-Hub module.
         options: How to read it. The head is found by its tensors, and nothing is a pickle.
 
     Raises:
-        SourceError: There is no checkpoint, or several.
+        SourceError: A file is missing, or there are several and nothing says which one, or the checkpoint is one of
+            TensorFlow 2.
         FileError, ConfigurationError, WeightsError, VocabularyError: The release is wrong; all problems are listed.
     """
-    configuration = read_release_configuration(source)
-    architecture, file = configuration.architecture, _find_index(source)
+    file, chosen = find_index(source)
     tensors, dropped = _read_variables(file)
-    tensors, other_head = _without_other_head(file, tensors, options.drop_head)
-    for name in source.matching(f"{file.stem}.data-*"):
-        source.path(name)  # the bundle has read them
+    mark_values_as_read(source, file)
+    configuration = read_release_configuration(source)
+    architecture = configuration.architecture
+    tensors, other_heads = _without_other_heads(file, tensors, options.drop_head)
     check_layers(file, architecture, len(tensors))
     expected: dict[str, WeightRule] = {rule.albert: rule for rule in weight_rules(architecture)}
     known = {*expected, *(rule.albert for kind in HEADS for rule in head_rules(kind))}
@@ -117,9 +116,9 @@ def read_release(source: SourceFolder, options: ReadOptions) -> Checkpoint:
         dtype=next(iter(weights.values())).dtype,
         head=head,
         tokenizer=tokenizer,
-        dropped=[*dropped, *other_head, *named],
+        dropped=[*dropped, *other_heads, *named],
         ignored=configuration.ignored,
-        notes=notes,
+        notes=[*chosen, *notes],
         weights_file=file,
     )
 
@@ -128,32 +127,21 @@ def read_release_configuration(source: SourceFolder) -> Configuration:
     """Read `albert_config.json`.
 
     Raises:
+        SourceError: There is no such file, or there are several.
         ConfigurationError: The configuration is wrong; all problems are listed.
     """
-    keys = source.json(CONFIG)
+    name = find_configuration(source)
+    keys = source.json(name)
     if keys.get("hidden_act") == "gelu":  # Google's function of that name is the tanh form
         keys["hidden_act"] = "gelu_new"
-    return read_configuration(source.path(CONFIG), with_unused_keys(ALBERT, keys), keys)
-
-
-def _find_index(source: SourceFolder) -> Path:
-    indices = source.matching("*.index")
-    if BEST in indices:
-        return source.path(BEST)
-    if len(indices) != 1:
-        found = first_few([one_line(name, 80) for name in indices], 5) or "none"
-        raise SourceError(
-            f"{source.folder} has to have {BEST}, or one TensorFlow checkpoint of another name; found {found}."
-        )
-    return source.path(indices[0])
+    return read_configuration(source.path(name), with_unused_keys(ALBERT, keys), keys)
 
 
 def _read_tokenizer(source: SourceFolder, configuration: Configuration) -> tuple[TokenizerSpec | None, list[str]]:
-    names = source.matching("*.model")
-    if len(names) != 1:
-        found = first_few([one_line(name, 80) for name in names], 5) or "none"
-        return None, [f"Expected one SentencePiece model, such as {VOCABULARY}, found {found}: no tokenizer."]
-    proto, vocabulary = read_vocabulary(source.path(names[0]), configuration.architecture)
+    name, notes = find_vocabulary(source)
+    if name is None:
+        return None, notes
+    proto, vocabulary = read_vocabulary(source.path(name), configuration.architecture)
     # Google's tokenization.py lower-cases, strips accents and replaces old quotes before SentencePiece, and splits
     # numbers from commas after it.
     normalization = NAMED_NORMALIZATIONS["uncased"]
@@ -165,7 +153,10 @@ def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTens
     """Return the variables under transformers' names, and the dropped ones of the optimizer."""
     found: dict[str, LazyTensor] = {}
     dropped, twice = [], []
-    for name, tensor in read_bundle(file).items():
+    variables = read_bundle(file, max_files(file))
+    if _OBJECT_GRAPH in variables:
+        raise object_based(file)
+    for name, tensor in variables.items():
         if _TRAINING.search(name):
             dropped.append(DroppedTensor(name, tensor.shape, OPTIMIZER))
             continue
@@ -181,21 +172,24 @@ def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTens
     return found, dropped
 
 
-def _without_other_head(
+def _without_other_heads(
     file: Path, tensors: Mapping[str, LazyTensor], drop_head: bool
 ) -> tuple[dict[str, LazyTensor], list[DroppedTensor]]:
-    """Return the variables without those of a head that no library has, and the dropped ones.
+    """Return the variables without those of heads that no library has or the model does not use, and the dropped ones.
 
     Raises:
-        WeightsError: There is such a head, and it may not be dropped.
+        WeightsError: There is a head that no library has, and it may not be dropped.
     """
     head = [name for name in tensors if _OTHER_HEAD.match(name)]
     if head and not drop_head:
         detail = f"expected a head that transformers has, found that of SQuAD 2 ({len(head)} variables)"
         advice = "Pass --drop-head (drop_head=True) to convert the encoder alone."
         raise WeightsError(file, "weights", [Problem("unsupported", "head", detail)], advice)
-    dropped = [DroppedTensor(name, tensors[name].shape, DROPPED_HEAD) for name in head]
-    return {name: tensor for name, tensor in tensors.items() if name not in head}, dropped
+    reasons = dict.fromkeys(head, DROPPED_HEAD)
+    if any(map(_FINE_TUNED.match, tensors)):
+        reasons |= dict.fromkeys(filter(_PRETRAINING_HEADS.match, tensors), _UNUSED_HEAD)
+    dropped = [DroppedTensor(name, tensors[name].shape, reason) for name, reason in reasons.items()]
+    return {name: tensor for name, tensor in tensors.items() if name not in reasons}, dropped
 
 
 def _find_head(found: Mapping[str, LazyTensor]) -> Head | None:
