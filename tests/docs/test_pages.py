@@ -76,7 +76,7 @@ def test_make_targets_and_extras_that_a_page_names_exist(name: str) -> None:
 def test_every_file_of_every_layout_is_named(tmp_path: Path) -> None:
     patterns = [
         re.compile(re.escape(name).replace(r"\#", "[0-9]").replace(r"\*", "[^/]*"))
-        for name in re.findall(r"`([^`\s]+\.[^`\s]+)`", (DOCS / "reference" / "files.md").read_text(encoding="utf-8"))
+        for name in re.findall(r"`([^`\s]+\.[^`\s]+|checkpoint)`", (DOCS / "reference" / "files.md").read_text(encoding="utf-8"))
     ]
     write_sample_preset(tmp_path / "preset")
     convert(tmp_path / "preset", tmp_path / "keras", to="keras", max_shard_size="40KB")
@@ -99,7 +99,7 @@ def test_every_file_of_every_layout_is_named(tmp_path: Path) -> None:
 
 def test_every_row_of_the_layouts_is_named() -> None:
     text = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
-    for layout in ("keras", "hub"):
+    for layout in ("keras", "hub", "google"):
         module = importlib.import_module(f"albert_hub_bridge.layouts.{layout}.files")
         assert not [name for row in module.FILES for name in row.names if f"`{name}`" not in text]
 
