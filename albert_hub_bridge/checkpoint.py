@@ -104,6 +104,8 @@ class TokenizerFiles:
         is_alberts: Whether `Checkpoint.tokenizer` with this package's class gives the ids of that class.
         beyond_sentencepiece: What a SentencePiece model cannot hold, so that KerasHub cannot; empty if there is
             nothing. `Checkpoint.tokenizer` is then the rest, or None if there is no SentencePiece model.
+        cut_out: The characters that are cut out of a text first, if nothing else is beyond SentencePiece. A preset can
+            hold that (`mapping.cut_out`).
         ignored: The settings in the files that are not in `Checkpoint.tokenizer`.
     """
 
@@ -111,6 +113,7 @@ class TokenizerFiles:
     class_name: str
     is_alberts: bool
     beyond_sentencepiece: str = ""
+    cut_out: str = ""
     ignored: Sequence[IgnoredKey] = ()
 
     def fit(self, layout: SourceLayoutName) -> bool:

@@ -29,6 +29,7 @@ from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.hub.sentence_transformers import encoder_of
 from albert_hub_bridge.layouts.keras.compatibility import (
     with_approximate_gelu,
+    with_cut_out_pieces,
     with_heads_of_keras,
     with_pooler,
     without_other_tokenizer,
@@ -233,6 +234,8 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
         adapted = _with_normalization(adapted, options.normalize, source)
     if options.allow_approximate_gelu:
         adapted = with_approximate_gelu(adapted)
+    if options.to == "keras":
+        adapted = with_cut_out_pieces(adapted)
     if options.drop_head and options.to == "keras":
         adapted = with_heads_of_keras(adapted)
     if options.labels is not None:
@@ -297,7 +300,7 @@ def _report(
         text_normalization_from=vocabulary.text_normalization_from if vocabulary is not None else None,
         changed_texts=ids.changed,
         tokenizer=_carried_class(converted, options.to),
-        dropped_tokenizer=_is_beyond(checkpoint) and not _is_beyond(converted),
+        dropped_tokenizer=options.drop_tokenizer and _is_beyond(checkpoint) and not _is_beyond(converted),
         sample_size=len(SAMPLE_TEXTS),
         sentence_transformers=_pooling(converted, options),
         dropped=tuple(converted.dropped),

@@ -10,6 +10,7 @@ from albert_hub_bridge.layouts.hub.spelling import SPELLINGS
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.mapping.configs import ALBERT, NOT_USED, IgnoredKey
+from albert_hub_bridge.mapping.cut_out import holds
 from albert_hub_bridge.mapping.heads import HEADS, IMPLIED_PROBLEM_TYPES, KERAS_EPSILON, LABELED_HEADS, NEED_POOLER
 from albert_hub_bridge.mapping.number_commas import is_number_comma, splits_number_commas
 from albert_hub_bridge.mapping.unused_keys import kept_keys
@@ -119,6 +120,14 @@ def _sentence_modules(target: Checkpoint, to: LayoutName, replaced: Pooling | No
 
 def _lost_tokenizer(source: Checkpoint, target: Checkpoint, to: LayoutName) -> Iterator[str]:
     files = source.tokenizer_files
+    if files is not None and target.tokenizer is not None and holds(target.tokenizer.vocabulary, files.cut_out):
+        yield (
+            f"transformers cuts {' '.join(files.cut_out)} out of a text first, and begins a word after each. The "
+            "target's vocabulary has a space in these pieces, which gives the same ids. The ids differ only for texts "
+            "in which such a character is written in another way, as a quote of two apostrophes or in full width. "
+            "KerasHub's detokenize puts a space before these characters."
+        )
+        return
     if files is None or not files.beyond_sentencepiece or (target.tokenizer_files is not None and files.fit(to)):
         return
     rest = "the SentencePiece vocabulary alone is converted" if target.tokenizer is not None else "it is left out"

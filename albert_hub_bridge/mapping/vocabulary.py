@@ -19,6 +19,7 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 
+from albert_hub_bridge.mapping.cut_out import begin_words, set_apart
 from albert_hub_bridge.model.sentencepiece_unigram import (
     AFTER,
     WHITE_SPACE,
@@ -34,7 +35,7 @@ _SPLIT_AT = re.compile(f"[{WHITE_SPACE}\u2581]")
 
 
 @lru_cache(maxsize=1)  # a conversion needs the result twice: for the target and for the report
-def bake_normalization(proto: bytes, normalization: TextNormalization) -> bytes:
+def bake_normalization(proto: bytes, normalization: TextNormalization, cut_out: str = "") -> bytes:
     """Compile text normalization into a vocabulary.
 
     The result gives the ids that `proto` gives for normalized texts.
@@ -42,6 +43,7 @@ def bake_normalization(proto: bytes, normalization: TextNormalization) -> bytes:
     Args:
         proto: A serialized SentencePiece model.
         normalization: The steps that run before the model.
+        cut_out: Characters that are cut out of a text first, as in `mapping.cut_out`.
 
     Returns:
         The same model with another normalizer. It is `proto` itself if the model already has these steps.
@@ -50,17 +52,21 @@ def bake_normalization(proto: bytes, normalization: TextNormalization) -> bytes:
     model.ParseFromString(proto)
     spec = model.normalizer_spec
     baked = baked_normalization(spec.name)
-    if normalization | baked == baked:
+    if normalization | baked == baked and not cut_out:
         return proto
     normalization |= baked  # steps that are already in the map can run again without an effect
     compiled: Any = proto_types.NormalizerSpec()  # type: ignore[attr-defined]
     sentencepiece.set_min_log_level(2)
     composed = _compose(normalization, _decompile(spec.precompiled_charsmap))
+    if cut_out:
+        begin_words(model, cut_out)
+        composed = set_apart(composed, cut_out)
     compiled.ParseFromString(
         sentencepiece.SentencePieceNormalizer(norm_map=list(composed.items())).serialized_normalizer_spec()
     )
     spec.precompiled_charsmap = compiled.precompiled_charsmap
-    spec.name = f"{spec.name.partition(AFTER)[0] or 'identity'}{AFTER}{normalization.name}"
+    if normalization != TextNormalization():
+        spec.name = f"{spec.name.partition(AFTER)[0] or 'identity'}{AFTER}{normalization.name}"
     return bytes(model.SerializeToString())
 
 

@@ -18,11 +18,13 @@ from albert_hub_bridge.checkpoint import DROPPED_HEAD, DROPPED_UNKNOWN, Checkpoi
 from albert_hub_bridge.layouts.keras.compatibility import (
     APPROXIMATED,
     with_approximate_gelu,
+    with_cut_out_pieces,
     with_heads_of_keras,
     without_other_tokenizer,
 )
 from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
+from albert_hub_bridge.mapping.cut_out import holds
 from albert_hub_bridge.provenance.integrity import is_source_of
 from albert_hub_bridge.provenance.record import read_record
 from albert_hub_bridge.text import first_few
@@ -175,11 +177,19 @@ def _without_dropped(source: Checkpoint, target: Checkpoint) -> tuple[Checkpoint
         beyond = source.tokenizer_files.beyond_sentencepiece
         notes.append(f"Left out of the target's tokenizer, as its conversion.json says: {beyond}.")
         source = without_other_tokenizer(source)
+    elif _holds_cut_out_pieces(source, target):
+        source = with_cut_out_pieces(source)
     recorded = {tensor.name for tensor in record.dropped} if record is not None else set()
     dropped = sorted({rule.albert_hub for rule in source.head_rules} & set(source.weights) & recorded)
     if names := [*left_out, *dropped]:
         notes.append(f"Left out of the target, as its conversion.json says: {first_few(names, 3)}.")
     return with_heads_of_keras(source) if dropped else source, notes
+
+
+def _holds_cut_out_pieces(source: Checkpoint, target: Checkpoint) -> bool:
+    """Return whether the target's SentencePiece model cuts out of a text what the source's tokenizer does."""
+    files, tokenizer = source.tokenizer_files, target.tokenizer
+    return files is not None and tokenizer is not None and holds(tokenizer.vocabulary, files.cut_out)
 
 
 def _renamed_labels(source: Checkpoint, target: Checkpoint) -> str | None:

@@ -76,7 +76,9 @@ def test_make_targets_and_extras_that_a_page_names_exist(name: str) -> None:
 def test_every_file_of_every_layout_is_named(tmp_path: Path) -> None:
     patterns = [
         re.compile(re.escape(name).replace(r"\#", "[0-9]").replace(r"\*", "[^/]*"))
-        for name in re.findall(r"`([^`\s]+\.[^`\s]+|checkpoint)`", (DOCS / "reference" / "files.md").read_text(encoding="utf-8"))
+        for name in re.findall(
+            r"`([^`\s]+\.[^`\s]+|checkpoint)`", (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
+        )
     ]
     write_sample_preset(tmp_path / "preset")
     convert(tmp_path / "preset", tmp_path / "keras", to="keras", max_shard_size="40KB")

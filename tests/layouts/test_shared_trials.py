@@ -38,7 +38,14 @@ CLASSES = {
 }
 # Without tokenizer.json, the ids are those of ALBERT's rules, which transformers 5 does not follow.
 TOKENIZED = [*(name for name in CLASSES if name != "xxlarge_layers_to_keep"), "number_comma_english", "regression"]
-HELD_BY_KERAS_HUB = ("crossencoder_v5", "sides", "st_small", "number_comma_english", "regression")
+HELD_BY_KERAS_HUB = (
+    "crossencoder_v5",
+    "sides",
+    "st_small",
+    "number_comma_english",
+    "regression",
+    "user_defined_symbols",
+)
 
 
 def _recorded(name: str) -> dict[str, Any]:

@@ -22,9 +22,16 @@ from albert_hub_bridge.layouts.hub.files import (
     TOKENIZER_CONFIG,
     VOCABULARY,
 )
-from albert_hub_bridge.layouts.hub.tokenizer import is_as_written, read_alberts_tokenizer, write_alberts_tokenizer
+from albert_hub_bridge.layouts.hub.tokenizer import (
+    CUT_OUT,
+    is_as_written,
+    read_alberts_tokenizer,
+    write_alberts_tokenizer,
+)
 from albert_hub_bridge.layouts.hub.tokenizer_files import (
+    MAX_TOKENIZER_BYTES,
     OURS,
+    TRANSFORMERS_OWN,
     class_of,
     is_foreign,
     read_tokenizer_files,
@@ -32,6 +39,7 @@ from albert_hub_bridge.layouts.hub.tokenizer_files import (
     write_tokenizer_files,
 )
 from albert_hub_bridge.mapping.configs import IgnoredKey
+from albert_hub_bridge.mapping.cut_out import characters_apart
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.text import first_few
 
@@ -119,6 +127,9 @@ def _read_extended_tokenizer(
     except VocabularyError as other:
         problems = [*error.problems, *other.problems]
         raise VocabularyError(error.where, "vocabulary", problems, error.advice) from other
+    if files is not None and tokenizer is not None and class_name in TRANSFORMERS_OWN and CUT_OUT in problem.detail:
+        content = source.json(TOKENIZER, MAX_TOKENIZER_BYTES)
+        files = replace(files, cut_out=characters_apart(content, tokenizer.vocabulary))
     return FoundTokenizer(tokenizer, _with_ignored(files, ignored), ignored, notes)
 
 

@@ -54,6 +54,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
 from albert_hub_bridge.text import first_few
 
 
+CUT_OUT = "added tokens that are cut out of a text first"
 _MISSPELT_MASK = "[MASK]>"  # transformers 2.2.0 and 2.2.1 wrote it, and gave it the id of <unk>
 _NO_LIMIT = 1 << 31  # transformers writes 1e30 for a tokenizer without a limit
 _NORMALIZATION_KEYS = {"do_lower_case", "keep_accents", "strip_accents", "replace_quotes", "split_white_space"}
@@ -123,7 +124,7 @@ def read_alberts_tokenizer(
         check_special_tokens(source, settings, special, found.vocabulary)
         if cut_out := added_tokens(found.tokenizer):
             with as_vocabulary_error(source, TOKENIZER):
-                raise ValueError(f"added tokens that are cut out of a text first: {first_few(cut_out, 20)}")
+                raise ValueError(f"{CUT_OUT}: {first_few(cut_out, 20)}")
     fields, ignored = _read_fields(source, settings)
     normalization, normalization_from = found.normalization, TOKENIZER
     if normalization is None:

@@ -37,7 +37,8 @@ MAX_TOKENIZER_BYTES = 32 << 20  # with 250,000 pieces it has about 16 MB
 
 OURS = "AlbertHubTokenizer"
 _DEFAULT_CLASSES: Mapping[SourceLayoutName, str] = {"transformers": "AlbertTokenizer", "albert_hub": OURS}
-_ALBERTS = ("AlbertTokenizer", "AlbertTokenizerFast", OURS)
+TRANSFORMERS_OWN = ("AlbertTokenizer", "AlbertTokenizerFast")
+_ALBERTS = (*TRANSFORMERS_OWN, OURS)
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")  # they run tokenizer.json as it is
 # The class of transformers 4 and 5 for a repository that has to load without this package.
 _GENERIC_CLASS = "PreTrainedTokenizerFast"

@@ -11,6 +11,7 @@ from albert_hub_bridge.checkpoint import Checkpoint, TokenizerFiles
 from albert_hub_bridge.errors import Problem
 from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
 from albert_hub_bridge.mapping.heads import HEADS, Head
+from albert_hub_bridge.mapping.vocabulary import bake_normalization
 from albert_hub_bridge.mapping.weights import POOLER, head_rules, weight_rules
 from albert_hub_bridge.model.architecture import DEFAULTS, Architecture
 
@@ -68,6 +69,18 @@ def without_other_tokenizer(checkpoint: Checkpoint) -> Checkpoint:
     """
     files = checkpoint.tokenizer_files
     return replace(checkpoint, tokenizer_files=None) if files is not None and files.beyond_sentencepiece else checkpoint
+
+
+def with_cut_out_pieces(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with a SentencePiece model that cuts the same characters out of a text as its tokenizer.
+
+    Nothing changes if the tokenizer does anything else that KerasHub cannot hold.
+    """
+    tokenizer, files = checkpoint.tokenizer, checkpoint.tokenizer_files
+    if tokenizer is None or files is None or not files.cut_out:
+        return checkpoint
+    proto = bake_normalization(tokenizer.proto, tokenizer.normalization, files.cut_out)
+    return replace(checkpoint, tokenizer=tokenizer.with_proto(proto), tokenizer_files=None)
 
 
 def with_heads_of_keras(checkpoint: Checkpoint) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Google's files under the names that people give them, and TF-Hub modules."""
+"""Google's files under the names that people give them, TF-Hub modules, and heads that no library has."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from albert_hub_bridge import convert, inspect, verify
+from albert_hub_bridge.checkpoint import DROPPED_HEAD, DROPPED_UNKNOWN
 from albert_hub_bridge.errors import SourceError, WeightsError
+from albert_hub_bridge.layouts.layout import ReadOptions
+from albert_hub_bridge.layouts.registry import read_checkpoint
 
 
 Unpacked = Callable[[str], Path]
@@ -219,3 +223,84 @@ def test_a_config_json_of_something_else_stays_what_it_is(release: Path) -> None
     (release / "config.json").write_text(json.dumps({**content, "model_type": "bert"}))
     with pytest.raises(SourceError, match="describes something else"):
         inspect(release)
+
+
+# Google's squad_utils.py (v2): the answer's start, its end given the start, and whether there is one. Hidden size 8.
+SQUAD_2 = {
+    "start_logits/dense/kernel": (8, 1),
+    "start_logits/dense/bias": (1,),
+    "end_logits/dense_0/kernel": (16, 8),
+    "end_logits/dense_0/bias": (8,),
+    "end_logits/LayerNorm/gamma": (8,),
+    "end_logits/LayerNorm/beta": (8,),
+    "end_logits/dense_1/kernel": (8, 1),
+    "end_logits/dense_1/bias": (1,),
+    "answer_class/dense_0/kernel": (16, 8),
+    "answer_class/dense_0/bias": (8,),
+    "answer_class/dense_1/kernel": (8, 1),
+}
+
+
+def _save_with(release: Path, more: dict[str, tuple[int, ...]], without: tuple[str, ...] = ()) -> None:
+    """Let TensorFlow 1 save the variables of a release again, with more of them."""
+    import tensorflow.compat.v1 as tf
+
+    reader = tf.train.load_checkpoint(str(release / BEST))
+    shapes = reader.get_variable_to_shape_map()
+    random = np.random.default_rng(7)
+    values = {name: reader.get_tensor(name) for name in shapes if name not in without}
+    values |= {name: random.normal(size=shape).astype("float32") for name, shape in more.items()}
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = [tf.get_variable(name, initializer=value, use_resource=False) for name, value in values.items()]
+        session.run(tf.variables_initializer(variables))
+        tf.train.Saver(variables).save(session, str(release / BEST), write_meta_graph=False)
+
+
+def _weights(folder: Path, **options: Any) -> dict[str, np.ndarray]:
+    with read_checkpoint(folder, ReadOptions(**options)) as checkpoint:
+        return {name: weight.load().copy() for name, weight in checkpoint.weights.items()}
+
+
+def test_squad_2_is_refused_and_its_encoder_converted(release: Path, tmp_path: Path) -> None:
+    encoder = {name: value for name, value in _weights(release).items() if not name.startswith("classifier")}
+    _save_with(release, SQUAD_2, without=("output_weights", "output_bias"))
+    with pytest.raises(WeightsError, match=r"found that of SQuAD 2 \(11 variables\)\nPass --drop-head"):
+        convert(release, tmp_path / "target", to="transformers")
+    assert not (tmp_path / "target").exists()
+    for to in ("keras", "transformers", "albert_hub"):
+        report = convert(release, tmp_path / to, to=to, drop_head=True)
+        assert report.head is None
+        assert sorted(each.reason for each in report.dropped if each.reason == DROPPED_HEAD) == [DROPPED_HEAD] * 11
+        found = _weights(tmp_path / to)
+        assert found.keys() == encoder.keys()
+        assert all(np.array_equal(found[name], value) for name, value in encoder.items())
+    assert verify(release, tmp_path / "keras").passed
+
+
+def test_variables_that_no_albert_has_are_named(release: Path, tmp_path: Path) -> None:
+    before = _weights(release)
+    _save_with(release, {"crf/transitions": (3, 3), "extra/kernel": (2, 5)})
+    with pytest.raises(WeightsError, match=r"unexpected +crf.transitions .*\n(.*\n)*.*--drop-unknown NAME"):
+        convert(release, tmp_path / "target", to="transformers")
+    with pytest.raises(WeightsError, match=r"unexpected +extra.kernel"):
+        convert(release, tmp_path / "target", to="transformers", drop_unknown=["crf.transitions"])
+    names = ["crf.transitions", "extra.kernel"]
+    report = convert(release, tmp_path / "target", to="transformers", drop_unknown=names)
+    assert [each.name for each in report.dropped if each.reason == DROPPED_UNKNOWN] == names
+    found = _weights(tmp_path / "target")
+    assert all(np.array_equal(found[name], value) for name, value in before.items())
+    assert verify(release, tmp_path / "target").passed
+    with pytest.raises(WeightsError, match=r"needed +pooler.weight .*one of its own"):
+        convert(release, tmp_path / "other", to="transformers", drop_unknown=[*names, "pooler.weight"])
+
+
+SQUAD_2_TRIAL = Path(__file__).parents[4] / "shared" / "trials" / "google_squad2"
+
+
+@pytest.mark.skipif(not SQUAD_2_TRIAL.is_dir(), reason="the folder shared/trials is not here")
+def test_a_checkpoint_of_googles_own_code_has_these_variables() -> None:
+    with pytest.raises(WeightsError, match=r"found that of SQuAD 2 \(11 variables\)"):
+        inspect(SQUAD_2_TRIAL / "repo")
+    with read_checkpoint(SQUAD_2_TRIAL / "repo", ReadOptions(drop_head=True)) as checkpoint:
+        dropped = {each.name for each in checkpoint.dropped if each.reason == DROPPED_HEAD}
+    assert len(dropped) == len(SQUAD_2)
