@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from albert_hub_bridge.verification.answers import compare_answers
 from albert_hub_bridge.verification.differences import Comparison, compare_outputs
 from albert_hub_bridge.verification.engines.common import Encoded
 from albert_hub_bridge.verification.side import Side
@@ -60,6 +61,8 @@ def check_front_door(
             _compare(found, _Batch(source, target, texts, None, number))
         if pairs and number > 3:  # room for the special tokens
             _compare(found, _Batch(source, target, [one for one, _ in pairs], [other for _, other in pairs], number))
+    if comparable and texts:
+        found.failures.extend(compare_answers(source, target, texts, length))
     if comparable and texts and not any(_library_cannot(source, target, which) for which in (0, 1)):
         return replace(found, features=_compare_features(source, target, texts[:FEATURE_TEXTS], length, tolerance))
     return found

@@ -19,6 +19,19 @@ from albert_hub_bridge.verification.engines.spiece_model import spiece_model_alo
 from albert_hub_bridge.verification.engines.torch_models import TorchEngine
 
 
+# Head -> the pipeline that computes it, and its options: all labels.
+_PIPELINES = {
+    "sequence_classification": "text-classification",
+    "token_classification": "token-classification",
+    "masked_lm": "fill-mask",
+}
+_PIPELINE_OPTIONS: dict[str, dict[str, Any]] = {
+    "text-classification": {"top_k": None},
+    "token-classification": {"ignore_labels": []},
+    "fill-mask": {"top_k": 5},
+}
+
+
 class TransformersEngine(TorchEngine):
     """transformers, with its own ALBERT or with this package's classes, as the layout requires."""
 
@@ -95,6 +108,42 @@ class TransformersEngine(TorchEngine):
             )
             found: list[dict[str, Any]] = classifier(text)
         return found
+
+    def answers(self, texts: Sequence[str]) -> tuple[str, list[list[tuple[str, float]]]] | None:
+        """Compute texts with the pipeline for the head, in one batch.
+
+        Args:
+            texts: They fit into the model, with a mask token after each, and have no special tokens.
+
+        Returns:
+            The task of the pipeline, and for each text its labels, as ids, with their scores; None if there is no
+            pipeline for the head, or no token that it needs.
+        """
+        import transformers
+
+        task = _PIPELINES.get(self._head.kind) if self._head is not None else None
+        tokenizer = self._tokenizer
+        if task is None or tokenizer is None or tokenizer.pad_token is None or tokenizer.mask_token is None:
+            return None
+        given = [f"{text} {tokenizer.mask_token}" if task == "fill-mask" else text for text in texts]
+        with _quiet(transformers):
+            pipeline = transformers.pipeline(task, model=self._model, tokenizer=tokenizer, device="cpu")
+            found = pipeline(given, batch_size=len(given), **_PIPELINE_OPTIONS[task])
+        if found and isinstance(found[0], dict):  # fill-mask, of one text
+            found = [found]
+        ids = self._model.config.label2id
+        answers = []
+        for rows in found:
+            names = [
+                str(row["token"])
+                if "token" in row
+                else f"label {ids[row['label']]}"
+                if "label" in row
+                else f"token {row['index']} label {ids[row['entity']]}"
+                for row in rows
+            ]
+            answers.append([(name, float(row["score"])) for name, row in zip(names, rows, strict=True)])
+        return task, answers
 
 
 def load_tokenizer(folder: Path) -> Any:
