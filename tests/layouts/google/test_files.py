@@ -282,9 +282,9 @@ def test_variables_that_no_albert_has_are_named(release: Path, tmp_path: Path) -
     _save_with(release, {"crf/transitions": (3, 3), "extra/kernel": (2, 5)})
     with pytest.raises(WeightsError, match=r"unexpected +crf.transitions .*\n(.*\n)*.*--drop-unknown NAME"):
         convert(release, tmp_path / "target", to="transformers")
-    with pytest.raises(WeightsError, match=r"unexpected +extra.kernel"):
+    with pytest.raises(WeightsError, match=r"unexpected +extra.weight"):
         convert(release, tmp_path / "target", to="transformers", drop_unknown=["crf.transitions"])
-    names = ["crf.transitions", "extra.kernel"]
+    names = ["crf.transitions", "extra.weight"]
     report = convert(release, tmp_path / "target", to="transformers", drop_unknown=names)
     assert [each.name for each in report.dropped if each.reason == DROPPED_UNKNOWN] == names
     found = _weights(tmp_path / "target")
