@@ -5,6 +5,7 @@ The real transformers and tokenizers write each of them, and transformers says w
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -219,3 +220,46 @@ def test_sides_and_lengths_are_kept(to: LayoutName, bare: Path, tmp_path: Path) 
     assert "The source pads on the left" in str(report.notes)
     assert "the source keeps the end, and KerasHub the beginning" in str(report.notes)
     assert verify(tmp_path / "source", tmp_path / "target").passed
+
+
+# BertJapaneseTokenizer needs MeCab: `pip install fugashi ipadic`.
+HAS_MECAB = all(importlib.util.find_spec(name) is not None for name in ("fugashi", "ipadic"))
+JAPANESE_TEXTS = ["東京都に行く", "bread and water", "東京"]
+
+
+@pytest.mark.parametrize("subwords", ["wordpiece", "sentencepiece"])
+def test_a_japanese_tokenizer_is_carried_over(subwords: str, bare: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(bare, tmp_path / "source"))
+    kinds.japanese(source, subwords)
+    files = [name for name in TOKENIZER_FILES if (source / name).exists()]
+    for to in LAYOUTS:
+        report = convert(source, tmp_path / to, to=to)
+        assert report.tokenizer == "BertJapaneseTokenizer"
+        assert [(tmp_path / to / name).read_bytes() for name in files] == [
+            (source / name).read_bytes() for name in files
+        ]
+        if not HAS_MECAB:
+            (note,) = [note for note in report.notes if "The ids were not compared" in note]
+            assert "You need to install fugashi" in note
+            assert report.changed_texts is None
+            continue
+        assert report.changed_texts == 0
+        tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (source, tmp_path / to)]
+        assert [type(each).__name__ for each in tokenizers] == ["BertJapaneseTokenizer"] * 2
+        ids = [[each(text)["input_ids"] for text in JAPANESE_TEXTS] for each in tokenizers]
+        assert ids[0] == ids[1]
+        assert verify(source, tmp_path / to, texts=JAPANESE_TEXTS).passed
+
+
+@pytest.mark.parametrize("subwords", ["wordpiece", "sentencepiece"])
+def test_keras_hub_refuses_a_japanese_tokenizer(subwords: str, bare: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(bare, tmp_path / "source"))
+    kinds.japanese(source, subwords)
+    with pytest.raises(
+        ConfigurationError, match=r"1 problem .*\n.*a BertJapaneseTokenizer\n.*--drop-tokenizer"
+    ) as error:
+        convert(source, tmp_path / "keras", to="keras")
+    assert len(error.value.problems) == 1
+    report = convert(source, tmp_path / "keras", to="keras", drop_tokenizer=True)
+    assert not (tmp_path / "keras" / "assets").exists()
+    assert "Because of --drop-tokenizer, it is left out." in report.notes

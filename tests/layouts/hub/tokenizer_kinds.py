@@ -107,3 +107,20 @@ def added_beside_a_model(folder: Path) -> None:
     decoder = {str(count + n): {"content": token, "special": n == 1} for n, token in enumerate(tokens)}
     settings = {"tokenizer_class": "AlbertTokenizer", "added_tokens_decoder": decoder}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def japanese(folder: Path, subwords: str) -> None:
+    """What Japanese ALBERTs have: MeCab finds words, and a vocabulary splits them. `subwords` is the kind of that."""
+    settings = {
+        "tokenizer_class": "BertJapaneseTokenizer",
+        "word_tokenizer_type": "mecab",
+        "subword_tokenizer_type": subwords,
+        "mecab_kwargs": {"mecab_dic": "ipadic"},
+        "model_max_length": 48,
+    }
+    if subwords == "sentencepiece":
+        (folder / "spiece.model").write_bytes(train_vocabulary(user_defined_symbols=[]))
+        settings |= {f"{name}_token": token for name, token in _SPECIAL.items()}
+    else:
+        (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in [*_words()[:400], "東京", "都", "に"]))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
