@@ -24,6 +24,7 @@ from albert_hub_bridge._version import __version__ as __version__
 _PUBLIC = {
     "_registration": ("register",),
     "commands.convert": ("convert",),
+    "commands.embed": ("embed",),
     "commands.export_onnx": ("export_onnx",),
     "commands.inspect": ("inspect",),
     "commands.publish": ("card", "push"),
@@ -42,6 +43,7 @@ _PUBLIC = {
     ),
     "model.tokenization_albert_hub": ("AlbertHubTokenizer",),
     "runtime.backbone": ("AlbertBackbone",),
+    "runtime.embedding": ("Embedder",),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 
@@ -50,6 +52,7 @@ __all__ = list(_MODULES)
 if TYPE_CHECKING:  # type checkers do not read the table; a test compares the two
     from albert_hub_bridge._registration import register as register  # noqa: I001 (one import for each module)
     from albert_hub_bridge.commands.convert import convert as convert
+    from albert_hub_bridge.commands.embed import embed as embed
     from albert_hub_bridge.commands.export_onnx import export_onnx as export_onnx
     from albert_hub_bridge.commands.inspect import inspect as inspect
     from albert_hub_bridge.commands.publish import card as card, push as push
@@ -68,6 +71,7 @@ if TYPE_CHECKING:  # type checkers do not read the table; a test compares the tw
     )
     from albert_hub_bridge.model.tokenization_albert_hub import AlbertHubTokenizer as AlbertHubTokenizer
     from albert_hub_bridge.runtime.backbone import AlbertBackbone as AlbertBackbone
+    from albert_hub_bridge.runtime.embedding import Embedder as Embedder
 
 
 def __getattr__(name: str) -> Any:

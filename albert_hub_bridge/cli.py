@@ -21,6 +21,8 @@ from albert_hub_bridge._version import __version__
 from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.convert import convert_with
+from albert_hub_bridge.commands.embed import DEFAULT_PART_ROWS
+from albert_hub_bridge.commands.embed import embed as embed_corpus
 from albert_hub_bridge.commands.export_onnx import export_onnx as add_onnx
 from albert_hub_bridge.commands.inspect import inspect as inspect_source
 from albert_hub_bridge.commands.options import ConvertOptions
@@ -34,7 +36,12 @@ from albert_hub_bridge.parameters import (
     AllowApproximateGelu,
     AllowPickle,
     AsJson,
+    BatchTokens,
+    Column,
+    Compile,
+    ComputeDtypeOption,
     CreatePr,
+    DeviceOption,
     DropHead,
     DropTokenizer,
     DropUnknown,
@@ -42,19 +49,29 @@ from albert_hub_bridge.parameters import (
     Folder,
     HeadOption,
     IncludeCode,
+    Key,
     Labels,
     Language,
     License,
+    MaxLength,
     MaxShardSize,
     Message,
+    Model,
     NormalizeOption,
+    NormalizeVectors,
     Onnx,
+    OutputDtypeOption,
+    PartRows,
+    PoolingOption,
     Private,
+    Prompt,
     QuantizeOption,
     Quiet,
     Revision,
     SentenceTransformers,
+    SkipInvalid,
     Source,
+    Threads,
     To,
     choice,
 )
@@ -210,6 +227,68 @@ def convert_adapter(
         report = convert_lora(
             source, target, base=base, to=to, drop_head=drop_head, overwrite=overwrite, allow_pickle=allow_pickle
         )
+    console.print_report(report, as_json)
+
+
+@_command()
+def embed(
+    model: Model,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="Texts: a file (.txt, .csv, .jsonl, .parquet), a folder or a pattern of such files, a folder that "
+            "datasets saved, or - for the standard input.",
+        ),
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="Folder of Parquet files to make or to continue; or a .npy file.")
+    ],
+    column: Column = None,
+    key: Key = None,
+    pooling: PoolingOption = None,
+    normalize: NormalizeVectors = None,
+    prompt: Prompt = None,
+    max_length: MaxLength = None,
+    dtype: ComputeDtypeOption = "float32",
+    output_dtype: OutputDtypeOption = "float32",
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+    batch_tokens: BatchTokens = None,
+    compile: Compile = False,  # noqa: A002 (torch's name)
+    part_rows: PartRows = DEFAULT_PART_ROWS,
+    skip_invalid: SkipInvalid = False,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compute the vectors of many texts. An interrupted run continues when it is started again."""
+    interrupted = f"Interrupted. The parts that are written stay. To continue {target}, run the command again."
+    with errors_as_messages(as_json, interrupted), progress.embedding_bar(hidden=as_json) as show:
+        try:
+            report = embed_corpus(
+                model,
+                source,
+                target,
+                columns=column or (),
+                keys=key or (),
+                skip_invalid=skip_invalid,
+                output_dtype=output_dtype,
+                part_rows=part_rows,
+                progress=show,
+                pooling=pooling,
+                normalize=normalize,
+                prompt=prompt,
+                max_length=max_length,
+                dtype=dtype,
+                device=device,
+                batch_tokens=batch_tokens,
+                compile=compile,
+                threads=threads,
+                allow_pickle=allow_pickle,
+            )
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
     console.print_report(report, as_json)
 
 

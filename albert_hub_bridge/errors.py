@@ -126,15 +126,16 @@ _DISK_ADVICE = {
 # fmt: on
 
 
-def write_error(where: str | Path, error: OSError) -> TargetError:
+def write_error(where: str | Path, error: OSError, outcome: str = "Nothing was changed.") -> TargetError:
     """Return the exception for a failed write: the file, the cause and what to do.
 
     Args:
         where: The file that could not be written, by its final name.
         error: The error of the operating system.
+        outcome: What the target is like now.
     """
     advice = _DISK_ADVICE.get(error.errno or 0, "Choose another target.")
-    return TargetError(f"{where} could not be written: {error.strerror or error}. {advice} Nothing was changed.")
+    return TargetError(f"{where} could not be written: {error.strerror or error}. {advice} {outcome}")
 
 
 # The content of an untrusted file decides how many problems there are and how long their texts are.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -11,9 +11,11 @@ from albert_hub_bridge import console
 from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.choices import DTYPE_NAMES, choose
 from albert_hub_bridge.commands.options import CHOICES, PARSERS, Dtype, Normalize, Quantize, parse_size
+from albert_hub_bridge.corpora.parts import OutputDtype
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import HeadKind
+from albert_hub_bridge.runtime.embedding import ComputeDtype, Device, PoolingMode
 
 
 def _be_quiet(wanted: bool) -> None:
@@ -23,9 +25,17 @@ def _be_quiet(wanted: bool) -> None:
 _MAX_METAVAR = 36  # characters: --help does not break the line of an option
 
 
+_CHOICES_OF_EMBED: Mapping[str, tuple[str, ...]] = {
+    "pooling": get_args(PoolingMode),
+    "compute_dtype": get_args(ComputeDtype),
+    "output_dtype": get_args(OutputDtype),
+    "device": get_args(Device),
+}
+
+
 def choice(name: str, **settings: Any) -> Any:
-    """Return an option that takes one of the `CHOICES` of that name, as `choose` does."""
-    choices = [choice for choice in CHOICES[name] if choice is not None]
+    """Return an option that takes one of the choices of that name, as `choose` does."""
+    choices = [choice for choice in {**CHOICES, **_CHOICES_OF_EMBED}[name] if choice is not None]
 
     def parse(value: str) -> str:
         try:
@@ -64,14 +74,12 @@ def _complete_source(incomplete: str) -> list[str]:
 
 
 # What several commands take.
-Source = Annotated[
-    str,
-    typer.Argument(
-        help="Folder of a KerasHub preset or a Hub repository; name of a published preset; or kaggle://..., hf://..., "
-        "modelscope://...",
-        autocompletion=_complete_source,
-    ),
-]
+_SOURCE = (
+    "Folder of a KerasHub preset or a Hub repository; name of a published preset; or kaggle://..., hf://..., "
+    "modelscope://..."
+)
+Source = Annotated[str, typer.Argument(help=_SOURCE, autocompletion=_complete_source)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=_SOURCE, autocompletion=_complete_source)]
 Folder = Annotated[str, typer.Argument(help="Folder that convert made.")]
 AllowPickle = Annotated[
     bool,
@@ -193,6 +201,71 @@ Onnx = Annotated[
 QuantizeOption = Annotated[
     Quantize | None,
     choice("quantize", help="Also add onnx/model_quantized.onnx, with int8 weights.", show_default=False),
+]
+
+# The options of `embed`; `Embedder` has their defaults.
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column of the texts; give it twice for pairs. The column text, or the only one, by default.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+Key = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column of texts or integers to write next to the vectors. Give the option once for each column.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+PoolingOption = Annotated[
+    PoolingMode | None,
+    choice(
+        "pooling",
+        help="mean of the tokens' states, state of [CLS] (cls), output of the pooler, or none: a vector of each token. "
+        "What the repository's files for sentence-transformers say, or mean, by default.",
+        show_default=False,
+    ),
+]
+NormalizeVectors = Annotated[
+    bool | None,
+    typer.Option(
+        "--normalize/--no-normalize",
+        help="Divide vectors by their length. What the files for sentence-transformers say, or not, by default.",
+        show_default=False,
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="Put this before each text.", metavar="TEXT", show_default=False),
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        help="Largest number of tokens; longer texts are cut. That of the model by default.",
+        metavar="TOKENS",
+        min=1,
+        show_default=False,
+    ),
+]
+ComputeDtypeOption = Annotated[
+    ComputeDtype, choice("compute_dtype", help="What the model computes in; also fp32, bf16, fp16.")
+]
+OutputDtypeOption = Annotated[OutputDtype, choice("output_dtype", help="Dtype of the vectors in OUTPUT.")]
+DeviceOption = Annotated[Device, choice("device", help="auto: a GPU if there is one.")]
+Threads = Annotated[int | None, typer.Option(help="Threads that compute.", metavar="NUMBER", min=1, show_default=False)]
+BatchTokens = Annotated[
+    int | None,
+    typer.Option(
+        help="Largest number of tokens that are computed at once.", metavar="TOKENS", min=1, show_default=False
+    ),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile, which takes a minute.")]
+PartRows = Annotated[int, typer.Option(help="Number of rows of a Parquet file.", metavar="ROWS", min=1)]
+SkipInvalid = Annotated[
+    bool, typer.Option("--skip-invalid", help="A row without a text gets no vector, instead of an error.")
 ]
 
 # How to push; `PushOptions` has their defaults.

@@ -13,11 +13,13 @@ from rich.progress import (
     Progress,
     SpinnerColumn,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
+from albert_hub_bridge.commands.embed import EmbeddingProgress
 from albert_hub_bridge.console import err, out
 from albert_hub_bridge.verification.progress import STAGES, Stage, StageProgress, ignore_progress
 
@@ -40,6 +42,23 @@ def progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=err, transient=True, disable=disable) as bar:
         task = bar.add_task("Converting", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def embedding_bar(hidden: bool) -> Iterator[Callable[[EmbeddingProgress], None]]:
+    """Show how far `embed` is, and yield a function that takes that."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    disable = hidden or out.quiet or not err.is_terminal
+    with Progress(*columns, console=err, transient=True, disable=disable) as bar:
+        task = bar.add_task("Loading the model", total=None)
+
+        def show(so_far: EmbeddingProgress) -> None:
+            speed = f"{so_far.per_second(so_far.texts):,.0f} texts/s, {so_far.per_second(so_far.tokens):,.0f} tokens/s"
+            description = f"{speed}, {so_far.padding:.0%} padding"
+            total = 1.0 if so_far.share else None  # nobody knows how long the standard input is
+            bar.update(task, description=description, completed=so_far.share, total=total)
+
+        yield show
 
 
 @contextmanager

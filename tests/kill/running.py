@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def run_driver(extent: str, folder: Path, seconds: float) -> dict[str, Any]:
+def run_driver(extent: str, folder: Path, seconds: float, module: str = "tests.kill.driver") -> dict[str, Any]:
     """Build the shim, let `some` or `all` calls go wrong in a folder, and return what the driver found."""
     compiler = shutil.which("cc")
     if sys.platform != "linux" or compiler is None:
@@ -31,7 +31,7 @@ def run_driver(extent: str, folder: Path, seconds: float) -> dict[str, Any]:
     work.mkdir()
     # Threads of a library do not survive a fork, and none is needed.
     environment = {**os.environ, "LD_PRELOAD": str(shim), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.kill.driver", str(shim), str(work), extent]
+    command = [sys.executable, "-m", module, str(shim), str(work), extent]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
     )
