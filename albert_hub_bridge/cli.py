@@ -236,14 +236,11 @@ def embed(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="INPUT",
             help="Texts: a file (.txt, .csv, .jsonl, .parquet), a folder or a pattern of such files, a folder that "
             "datasets saved, or - for the standard input.",
         ),
     ],
-    target: Annotated[
-        str, typer.Argument(metavar="OUTPUT", help="Folder of Parquet files to make or to continue; or a .npy file.")
-    ],
+    target: Annotated[str, typer.Argument(help="Folder of Parquet files to make or to continue; or a .npy file.")],
     column: Column = None,
     key: Key = None,
     pooling: PoolingOption = None,

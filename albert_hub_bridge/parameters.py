@@ -79,7 +79,7 @@ _SOURCE = (
     "modelscope://..."
 )
 Source = Annotated[str, typer.Argument(help=_SOURCE, autocompletion=_complete_source)]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=_SOURCE, autocompletion=_complete_source)]
+Model = Annotated[str, typer.Argument(help=_SOURCE, autocompletion=_complete_source)]
 Folder = Annotated[str, typer.Argument(help="Folder that convert made.")]
 AllowPickle = Annotated[
     bool,
@@ -253,7 +253,7 @@ MaxLength = Annotated[
 ComputeDtypeOption = Annotated[
     ComputeDtype, choice("compute_dtype", help="What the model computes in; also fp32, bf16, fp16.")
 ]
-OutputDtypeOption = Annotated[OutputDtype, choice("output_dtype", help="Dtype of the vectors in OUTPUT.")]
+OutputDtypeOption = Annotated[OutputDtype, choice("output_dtype", help="Dtype of the vectors in TARGET.")]
 DeviceOption = Annotated[Device, choice("device", help="auto: a GPU if there is one.")]
 Threads = Annotated[int | None, typer.Option(help="Threads that compute.", metavar="NUMBER", min=1, show_default=False)]
 BatchTokens = Annotated[
