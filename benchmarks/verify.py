@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from itertools import pairwise
 from pathlib import Path
 
 from albert_hub_bridge import convert
@@ -29,8 +28,16 @@ def main() -> None:
     print(describe_machine("torch", "transformers", "keras-hub"))
     began: dict[str, tuple[float, float]] = {}
 
-    def note_begin(stage: Stage, _done: int, _total: int) -> None:
-        began.setdefault(stage, (time.perf_counter(), time.process_time()))
+    def note_begin(stage: Stage | None, _done: int = 0, _total: int = 0) -> None:
+        now = time.perf_counter(), time.process_time()
+        if stage in began:
+            return
+        if began:  # the stage before has ended
+            name, start = list(began.items())[-1]
+            seconds = f"{now[0] - start[0]:8.1f} s   {now[1] - start[1]:8.1f} s of all cores"
+            print(f"{name:12} {seconds}", flush=True)
+        if stage is not None:
+            began[stage] = now
 
     with tempfile.TemporaryDirectory() as parent:
         source, target = Path(parent, "preset"), Path(parent, "target")
@@ -38,9 +45,7 @@ def main() -> None:
         write_preset(make(Case(arguments.shape, positions=512)), source)
         convert(source, target, to=arguments.to)
         report = verify(source, target, progress=note_begin)
-    began["end"] = time.perf_counter(), time.process_time()
-    for (stage, start), (_, end) in pairwise(began.items()):
-        print(f"{stage:12} {end[0] - start[0]:8.1f} s   {end[1] - start[1]:8.1f} s of all cores")
+    note_begin(None)
     print("passed" if report.passed else f"failed: {report.failed_checks}")
 
 
