@@ -54,7 +54,7 @@ def with_labels(checkpoint: Checkpoint, labels: Sequence[str], source: str | Pat
         found = "no head" if head is None else f"a {head.description}"
         raise SourceError(f"{source} has {found}, so its labels cannot be named. Leave out --labels (labels=...).")
     if len(labels) != head.num_labels:
-        count = "1 name" if len(labels) == 1 else f"{len(labels)} names"
+        count = "1 name, and is no file" if len(labels) == 1 else f"{len(labels)} names"
         raise SourceError(
             f"{source} has a {head.description}, and --labels (labels=...) has {count}: "
             f"{', '.join(labels[:10])}. Give one name for each class, in the order of the scores."

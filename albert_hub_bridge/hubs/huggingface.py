@@ -188,6 +188,5 @@ def _title(files: Mapping[str, Path | bytes], present: Mapping[str, Any], source
 
 def _is_other(content: Path | bytes, metadata: Any) -> bool:
     """Return whether a file differs from the one that the Hub describes."""
-    if metadata.lfs is not None:
-        return sha256_of(content) != metadata.lfs.sha256
-    return git_object_of(content) != metadata.blob_id
+    expected: str | None = metadata.blob_id if metadata.lfs is None else metadata.lfs.sha256
+    return (git_object_of if metadata.lfs is None else sha256_of)(content) != expected

@@ -92,6 +92,8 @@ def test_wrong_names_are_refused(labels: Any, message: str) -> None:
 def test_names_must_fit_the_head(classifier: Path, preset: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"text classifier of 2 classes, and --labels \(labels=...\) has 3 names"):
         convert(classifier, tmp_path / "target", to="transformers", labels="a,b,c")
+    with pytest.raises(SourceError, match=r"has 1 name, and is no file: labels\.txt\."):  # a misspelled file
+        convert(classifier, tmp_path / "target", to="transformers", labels="labels.txt")
     with pytest.raises(SourceError, match="has no head, so its labels cannot be named"):
         convert(preset, tmp_path / "target", to="transformers", labels="a,b")
     assert not list(tmp_path.iterdir())
