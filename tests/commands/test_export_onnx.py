@@ -44,7 +44,7 @@ def test_convert_records_onnx_files_and_verify_computes_them(preset: Path, repos
     card = ModelCard.load(repository / "README.md").content
     assert f"- `{INT8}`: int8, opset 18, from `input_ids`" in card
     assert 'await pipeline("feature-extraction", "repository", { dtype: "fp32" });' in card
-    assert "| onnx int8 | passed: " in card
+    assert f"| outputs of `{INT8}` | its rounded weights change them by " in card
 
 
 def test_a_file_of_another_model_is_found(preset: Path, repository: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_export_adds_files_to_a_folder_and_its_record(preset: Path, tmp_path: Pa
     export_onnx(folder, quantize="int8")
     record = json.loads((folder / "conversion.json").read_text())
     assert {FLOAT, INT8} <= set(record["target"]["files"])
-    assert "| onnx int8 | not measured: run verify again |" in (folder / "README.md").read_text()
+    assert f"| outputs of `{INT8}` | not compared: run verify again |" in (folder / "README.md").read_text()
     with pytest.raises(TargetError, match=r"has onnx/model.onnx, onnx/model_quantized.onnx. Pass --overwrite"):
         export_onnx(folder)
     export_onnx(folder, overwrite=True)

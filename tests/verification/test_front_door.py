@@ -80,7 +80,7 @@ def test_check_front_door_names_how_the_libraries_cut_pairs(folders: Path, prese
     assert found.failures == []
     (note,) = found.notes
     assert "of the pairs that are too long lose other tokens: " in note
-    assert note.endswith("the source's library cuts round_robin, the target's longest_first.")
+    assert note.endswith("the source's library cuts a pair by round_robin, the target's by longest_first.")
     assert compare(preset, open_side(folders / "transformers"), pairs=[PAIRS[0]]).notes == []  # not cut
 
 
