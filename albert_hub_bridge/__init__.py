@@ -26,6 +26,7 @@ _PUBLIC = {
     "commands.convert": ("convert",),
     "commands.embed": ("embed",),
     "commands.export_onnx": ("export_onnx",),
+    "commands.in_memory": ("to_keras", "to_keras_preprocessor", "to_transformers"),
     "commands.inspect": ("inspect",),
     "commands.publish": ("card", "push"),
     "commands.verify": ("check", "verify"),
@@ -54,6 +55,11 @@ if TYPE_CHECKING:  # type checkers do not read the table; a test compares the tw
     from albert_hub_bridge.commands.convert import convert as convert
     from albert_hub_bridge.commands.embed import embed as embed
     from albert_hub_bridge.commands.export_onnx import export_onnx as export_onnx
+    from albert_hub_bridge.commands.in_memory import (
+        to_keras as to_keras,
+        to_keras_preprocessor as to_keras_preprocessor,
+        to_transformers as to_transformers,
+    )
     from albert_hub_bridge.commands.inspect import inspect as inspect
     from albert_hub_bridge.commands.publish import card as card, push as push
     from albert_hub_bridge.commands.verify import check as check, verify as verify

@@ -8,6 +8,7 @@ from dataclasses import replace
 from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, TokenizerSpec
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS
 from albert_hub_bridge.layouts.layout import Pooling
+from albert_hub_bridge.layouts.losses import lost_tensors
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.mapping.configs import ALBERT, NOT_USED, IgnoredKey
 from albert_hub_bridge.mapping.cut_out import holds
@@ -35,6 +36,39 @@ def conversion_notes(
         *_changed_epsilon(target, to),
         *_kept_keys(target, to),
     ]
+
+
+def notes_in_memory(source: Checkpoint, target: Checkpoint, to: LayoutName) -> list[str]:
+    """Return one note for each thing that a live model computes or has otherwise than the one that it was made from."""
+    return [
+        *(source.notes if source.layout == "keras" else ()),
+        *_lost_tensors(target),
+        *_lost_tokenizer(source, target, to),
+        *(_keras_notes(target) if to == "keras" else ()),
+        *_lost_labels(target, to),
+        *_other_epsilon(target, to),
+    ]
+
+
+def _lost_tensors(target: Checkpoint) -> Iterator[str]:
+    if lost := lost_tensors(target.dropped):
+        yield f"Tensors that were not converted: {first_few([one_line(each.name, 160) for each in lost], 10)}."
+
+
+def _lost_labels(target: Checkpoint, to: LayoutName) -> Iterator[str]:
+    if to == "keras" and target.head is not None and target.head.labels is not None:
+        yield f"A model of KerasHub has no names of labels. They are {', '.join(target.head.labels[:10])}."
+
+
+def _other_epsilon(target: Checkpoint, to: LayoutName) -> Iterator[str]:
+    library, forced = "KerasHub", KERAS_EPSILON
+    if to != "keras":
+        library, forced = "transformers", target.architecture.layer_norm_epsilon
+    if to != "albert_hub" and target.head_epsilon not in (None, forced):
+        yield (
+            f"The layer norm of the masked-LM head has epsilon {target.head_epsilon:g}, and in {library} it is "
+            f"{forced:g}, so that its scores differ. The albert_hub layout keeps the epsilon."
+        )
 
 
 def lost_keys(target: Checkpoint, to: LayoutName) -> tuple[IgnoredKey, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from pathlib import Path
@@ -53,6 +53,20 @@ class SourceFolder:
         self._own = {*self._top, *self._nested}
         self._asked: set[str] = set()
         self._parsed: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def in_memory(cls, folder: Path, contents: Mapping[str, bytes]) -> SourceFolder:
+        """Return the files of a model that is in no folder.
+
+        Args:
+            folder: Named in messages. Nothing is read from it.
+            contents: The content of each file, by its name.
+        """
+        source = cls.__new__(cls)
+        source.folder, source._kept, source._contents = folder, frozenset(contents), dict(contents)
+        source._top, source._subfolders, source._nested = sorted(contents), [], []
+        source._own, source._asked, source._parsed = set(contents), set(), {}
+        return source
 
     @cached_property
     def names(self) -> list[str]:

@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     import torch
 
 
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """Return a tensor with a copy of an array."""
+def as_tensor(array: np.ndarray, share: bool = False) -> torch.Tensor:
+    """Return an array as a tensor.
+
+    Args:
+        array: The array.
+        share: Whether the tensor may have the memory of the array, and its strides. Otherwise it has a copy of its own.
+    """
     import torch
 
-    array = np.array(array, order="C")  # a mapped array is read-only, and torch needs memory that can be written
+    if not (share and array.flags.writeable):  # torch needs memory that can be written, and a mapped array is read-only
+        array = np.array(array, order="C")
     if array.dtype == DTYPES["bfloat16"]:  # torch does not support bfloat16 of NumPy; the bits are the same
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
@@ -33,5 +39,20 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def as_weight(tensor: torch.Tensor) -> LazyTensor:
-    """Return a tensor as a lazy tensor; on a CPU they share memory."""
-    return LazyTensor(tuple(tensor.shape), dtype_name(tensor.dtype), partial(as_array, tensor))
+    """Return a tensor as a lazy tensor; on a CPU they share memory.
+
+    The dtype of a tensor without plain values of its own says so, and is then no key of `DTYPES`.
+    """
+    dtype = f"{dtype_name(tensor.dtype)}{_obstacle(tensor)}"
+    return LazyTensor(tuple(tensor.shape), dtype, partial(as_array, tensor))
+
+
+def _obstacle(tensor: torch.Tensor) -> str:
+    """Return why a tensor has no plain values of its own, such as a shard or a quantized tensor; empty if it has."""
+    import torch
+
+    if tensor.is_meta:
+        return " without values, on torch's meta device"
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return f" in a {type(tensor).__name__}"
+    return "" if tensor.layout == torch.strided else f" in the layout {str(tensor.layout).removeprefix('torch.')}"

@@ -221,11 +221,22 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
         Raises:
             ImportError: albert-hub-bridge is not installed.
         """
-        try:  # by name: this folder depends on no other, and may be in a repository without the package
-            loading = importlib.import_module("albert_hub_bridge.runtime.loading")
-        except ImportError as error:
-            raise ImportError("from_preset needs the package albert-hub-bridge, which is not installed.") from error
-        return loading.load_preset(cls, preset, dtype, allow_pickle)
+        return _loading("from_preset").load_preset(cls, preset, dtype, allow_pickle)
+
+    @classmethod
+    def from_keras(cls, keras_model: Any) -> Any:
+        """Load a live model of KerasHub. See `albert_hub_bridge.runtime.loading`.
+
+        Where Keras runs on torch, the two models share memory: training one changes the other.
+
+        Args:
+            keras_model: An `AlbertBackbone` of keras_hub, or a task with one. `AlbertHubModel` takes any task, and the
+                other classes the task with their head.
+
+        Raises:
+            ImportError: albert-hub-bridge is not installed.
+        """
+        return _loading("from_keras").load_keras_model(cls, keras_model)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -238,6 +249,18 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+
+
+def _loading(method: str) -> Any:
+    """Return the module that loads models, for a method. It is imported by name: this folder depends on no other.
+
+    Raises:
+        ImportError: The folder is in a repository, and the package is not installed.
+    """
+    try:
+        return importlib.import_module("albert_hub_bridge.runtime.loading")
+    except ImportError as error:
+        raise ImportError(f"{method} needs the package albert-hub-bridge, which is not installed.") from error
 
 
 def _is_padding_mask(attention_mask: Any) -> TypeGuard[Tensor]:

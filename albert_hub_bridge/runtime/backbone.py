@@ -22,6 +22,7 @@ from albert_hub_bridge.runtime.dtype_policy import DTypePolicy, apply_policy, dt
 from albert_hub_bridge.runtime.keras_files import KerasFiles
 from albert_hub_bridge.runtime.keras_lora import KerasLora
 from albert_hub_bridge.runtime.keras_model import checked_inputs
+from albert_hub_bridge.runtime.live_keras import read_keras_model
 from albert_hub_bridge.runtime.stored_weights import set_weights
 
 
@@ -183,6 +184,32 @@ class AlbertBackbone(KerasFiles, KerasLora):
                 if not checkpoint.has_pooler:
                     warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
                 set_weights(backbone.model, backbone.architecture, with_pooler(checkpoint).weights)
+        return backbone
+
+    @classmethod
+    def from_keras(cls, keras_model: Any, **overrides: Any) -> AlbertBackbone:
+        """Copy a live backbone of KerasHub, or that of a task.
+
+        LoRA is merged into the kernels, and int8 is dequantized to float32.
+
+        Args:
+            keras_model: An `AlbertBackbone` of keras_hub, or a task with one.
+            **overrides: Constructor arguments that replace those of the backbone: `dropout`, `dtype`, `name` and
+                `trainable`.
+
+        Raises:
+            SourceError, CheckpointError: It is another model, or cannot be converted.
+            ValueError: An override does not fit the weights.
+        """
+        checkpoint = read_keras_model(keras_model, ReadOptions(drop_head=True))
+        config = getattr(keras_model, "backbone", keras_model).get_config()
+        if checkpoint.quantized:
+            config["dtype"] = checkpoint.dtype
+        backbone = cls(**{**config, **overrides})
+        if changed := _changed_shapes(checkpoint.architecture, backbone.architecture):
+            raise ValueError(f"The weights do not fit with {', '.join(changed)} overridden.")
+        weights = {rule.albert_hub: checkpoint.weights[rule.albert_hub] for rule in checkpoint.encoder_rules}
+        set_weights(backbone.model, backbone.architecture, weights)
         return backbone
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
 from albert_hub_bridge.mapping.heads import HEADS, kind_of_class
 from albert_hub_bridge.mapping.weights import ENCODERS
+from albert_hub_bridge.runtime.live_keras import read_keras_model, shares_tensors
+from albert_hub_bridge.runtime.live_transformers import copied, make_transformers_model, shared
 
 
 if TYPE_CHECKING:
@@ -48,18 +51,46 @@ def load_preset(
     import torch
 
     dtype = choose("dtype", dtype_name(dtype), tuple(DTYPES), DTYPE_NAMES)
-    name = model_class.__name__
-    kind = kind_of_class(name)
-    without_head = kind is None
-    options = ReadOptions(drop_head=without_head, head=kind, allow_pickle=allow_pickle)
+    kind = kind_of_class(model_class.__name__)
+    options = ReadOptions(drop_head=kind is None, head=kind, allow_pickle=allow_pickle)
     with read_checkpoint(pull(preset).folder, options) as checkpoint:
-        found = HEADS[checkpoint.head.kind].albert_hub if checkpoint.head is not None else "AlbertHubModel"
-        if not without_head and name != found:
-            problem = Problem("other head", "architecture", f"expected that of {name}, found that of {found}")
-            raise ConfigurationError(checkpoint.folder, "configuration", [problem], f"Load it with {found}.")
+        _check_class(model_class, checkpoint)
         model = load_model(checkpoint)
-    model = model.base_model if without_head else model
+    model = model.base_model if kind is None else model
     return model.to(getattr(torch, dtype)) if dtype != "float32" else model
+
+
+def load_keras_model(model_class: type[PreTrainedModel], keras_model: Any) -> Any:
+    """Load a live model of KerasHub into a model of this package, in inference mode, in the dtype of its variables.
+
+    The two share memory where Keras runs on torch.
+
+    Args:
+        model_class: `AlbertHubModel`, or the class for the head of the model.
+        keras_model: An `AlbertBackbone` of keras_hub, or a task with one.
+
+    Returns:
+        An instance of `model_class`.
+
+    Raises:
+        SourceError, CheckpointError: It is another model, has another head, or cannot be converted.
+    """
+    kind = kind_of_class(model_class.__name__)
+    checkpoint = read_keras_model(keras_model, ReadOptions(drop_head=kind is None))
+    _check_class(model_class, checkpoint)
+    for note in checkpoint.notes:
+        warnings.warn(note, stacklevel=3)
+    model = make_transformers_model(checkpoint, "albert_hub", shared if shares_tensors() else copied)
+    return model.base_model if kind is None else model
+
+
+def _check_class(model_class: type[PreTrainedModel], checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint with another head than a class. The class without a head takes any."""
+    name = model_class.__name__
+    found = HEADS[checkpoint.head.kind].albert_hub if checkpoint.head is not None else "AlbertHubModel"
+    if kind_of_class(name) is not None and name != found:
+        problem = Problem("other head", "architecture", f"expected that of {name}, found that of {found}")
+        raise ConfigurationError(checkpoint.folder, "configuration", [problem], f"Load it with {found}.")
 
 
 def load_model(checkpoint: Checkpoint) -> Any:

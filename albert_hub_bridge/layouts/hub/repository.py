@@ -71,7 +71,8 @@ def read_repository(source: SourceFolder, options: ReadOptions, layout: Reposito
     configuration = read_repository_configuration(source, layout)
     with closed_on_failure() as resources:
         file, tensors = open_weights(source, resources, options.allow_pickle)
-        return replace(_read(source, options, layout, configuration, file, tensors), resources=resources)
+        checkpoint = read_opened_repository(source, options, layout, configuration, file, tensors)
+        return replace(checkpoint, resources=resources)
 
 
 def read_repository_configuration(source: SourceFolder, layout: RepositoryLayout) -> Configuration:
@@ -84,7 +85,7 @@ def read_repository_configuration(source: SourceFolder, layout: RepositoryLayout
     return read_configuration(source.path(CONFIG), with_unused_keys(SPELLINGS[layout].table, keys), keys)
 
 
-def _read(
+def read_opened_repository(
     source: SourceFolder,
     options: ReadOptions,
     layout: RepositoryLayout,
@@ -92,6 +93,19 @@ def _read(
     file: Path,
     tensors: dict[str, LazyTensor],
 ) -> Checkpoint:
+    """Read a repository whose configuration was read, and whose weights were opened.
+
+    Args:
+        source: The repository.
+        options: How to read it.
+        layout: The layout of the repository.
+        configuration: The content of its `config.json`.
+        file: The file of the weights, or the index of its shards, for messages.
+        tensors: Every tensor by its name, unread.
+
+    Raises:
+        ConfigurationError, WeightsError, VocabularyError: The repository is wrong; all problems are listed.
+    """
     spelling, keys = SPELLINGS[layout], source.json(CONFIG)
     found = match_tensors(source, options, spelling, configuration, file, tensors)
     tokenizer, files, ignored, notes = read_tokenizer(source, layout, configuration.architecture)
@@ -152,7 +166,7 @@ def write_repository(
         OSError: The system did not write a file, which it names.
     """
     spelling, head = SPELLINGS[layout], checkpoint.head
-    config = _config(checkpoint, layout)
+    config = repository_config(checkpoint, layout)
     if options.include_code:
         config["auto_map"] = model_auto_map(head.kind if head is not None else None)
         for name, content in code_files().items():
@@ -168,7 +182,7 @@ def write_repository(
     return write_weights(checkpoint, plans, spelling.dialect, options.progress)
 
 
-def _config(checkpoint: Checkpoint, layout: RepositoryLayout) -> dict[str, Any]:
+def repository_config(checkpoint: Checkpoint, layout: RepositoryLayout) -> dict[str, Any]:
     """Return the content of `config.json`."""
     spelling, head, architecture = SPELLINGS[layout], checkpoint.head, checkpoint.architecture
     class_name = HEADS[head.kind].name(spelling.dialect) if head is not None else spelling.bare_class

@@ -38,7 +38,7 @@ from albert_hub_bridge.layouts.keras.task import (
 )
 from albert_hub_bridge.layouts.keras.tokenizer import read_tokenizer, write_tokenizer
 from albert_hub_bridge.layouts.keras.weight_plans import plan_file, plan_weights
-from albert_hub_bridge.layouts.keras.weights import PresetWeights
+from albert_hub_bridge.layouts.keras.weights import KerasTensors, PresetWeights
 from albert_hub_bridge.layouts.layout import Layout, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.weight_files import write_weights
 from albert_hub_bridge.mapping.axes import axis_sizes
@@ -70,33 +70,43 @@ def read_preset(source: SourceFolder, options: ReadOptions) -> Checkpoint:
         ConfigurationError, WeightsError, VocabularyError: The preset is wrong; all problems are listed.
     """
     configuration = read_preset_configuration(source)
-    architecture = configuration.architecture
     with closed_on_failure() as resources:
-        files = PresetWeights(source, resources)
-        task = read_task(source, configuration, options.drop_head)
-        tokenizer, ignored, notes = read_tokenizer(source, architecture, task)
-        tensors = split_tensors(files, task)
-        if options.drop_unknown:
-            tensors = _without_unknown(files.file, tensors, options.drop_unknown, architecture)
-        head = task.head if task is not None else None
-        weights, dtype, is_quantized = _match_tensors(files.file, tensors, architecture, head)
-        check_quantized(source.path(CONFIG), _backbone(source).get("dtype"), is_quantized)
-        notes += _computation_notes(_backbone(source).get("dtype"), dtype, is_quantized)
-        return Checkpoint(
-            layout="keras",
-            folder=source.folder,
-            architecture=architecture,
-            weights=weights,
-            dtype=dtype,
-            head=head,
-            tokenizer=tokenizer,
-            dropped=tensors.dropped,
-            ignored=[*configuration.ignored, *ignored],
-            notes=[*notes, *tensors.notes],
-            weights_file=files.file,
-            quantized=is_quantized,
-            resources=resources,
-        )
+        checkpoint = read_opened_preset(source, options, configuration, PresetWeights(source, resources))
+        return replace(checkpoint, resources=resources)
+
+
+def read_opened_preset(
+    source: SourceFolder, options: ReadOptions, configuration: Configuration, files: KerasTensors
+) -> Checkpoint:
+    """Read a preset whose configuration was read, and whose weights were opened.
+
+    Raises:
+        ConfigurationError, WeightsError, VocabularyError: The preset is wrong; all problems are listed.
+    """
+    architecture = configuration.architecture
+    task = read_task(source, configuration, options.drop_head)
+    tokenizer, ignored, notes = read_tokenizer(source, architecture, task)
+    tensors = split_tensors(files, task)
+    if options.drop_unknown:
+        tensors = _without_unknown(files.file, tensors, options.drop_unknown, architecture)
+    head = task.head if task is not None else None
+    weights, dtype, is_quantized = _match_tensors(files.file, tensors, architecture, head)
+    check_quantized(source.path(CONFIG), _backbone(source).get("dtype"), is_quantized)
+    notes += _computation_notes(_backbone(source).get("dtype"), dtype, is_quantized)
+    return Checkpoint(
+        layout="keras",
+        folder=source.folder,
+        architecture=architecture,
+        weights=weights,
+        dtype=dtype,
+        head=head,
+        tokenizer=tokenizer,
+        dropped=tensors.dropped,
+        ignored=[*configuration.ignored, *ignored],
+        notes=[*notes, *tensors.notes],
+        weights_file=files.file,
+        quantized=is_quantized,
+    )
 
 
 def read_preset_configuration(source: SourceFolder) -> Configuration:
@@ -208,13 +218,10 @@ def write_preset(
         TargetError: One weight alone is larger than a shard may be.
         OSError: The system did not write a file, which it names.
     """
-    problems = unsupported_by_keras(checkpoint.architecture, checkpoint.head)
-    if problems := [*problems, *unsupported_tokenizer(checkpoint.tokenizer_files)]:
-        advice = advice_on_unsupported(checkpoint, problems)
-        raise ConfigurationError(checkpoint.folder / CONFIG, "configuration, for KerasHub,", problems, advice)
+    check_supported(checkpoint)
     checkpoint = with_pooler(checkpoint)
     head = checkpoint.head
-    backbone = _backbone_object(checkpoint.architecture, checkpoint.dtype)
+    backbone = backbone_object(checkpoint.architecture, checkpoint.dtype)
     write_json(folder / CONFIG, backbone)
     write_json(folder / METADATA, _metadata(checkpoint.architecture))
     preprocessor = None
@@ -227,7 +234,20 @@ def write_preset(
     return write_weights(checkpoint, plans, "keras", progress)
 
 
-def _backbone_object(architecture: Architecture, dtype: str) -> dict[str, Any]:
+def check_supported(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that KerasHub cannot compute.
+
+    Raises:
+        ConfigurationError: All reasons are listed.
+    """
+    problems = unsupported_by_keras(checkpoint.architecture, checkpoint.head)
+    if problems := [*problems, *unsupported_tokenizer(checkpoint.tokenizer_files)]:
+        advice = advice_on_unsupported(checkpoint, problems)
+        raise ConfigurationError(checkpoint.folder / CONFIG, "configuration, for KerasHub,", problems, advice)
+
+
+def backbone_object(architecture: Architecture, dtype: str) -> dict[str, Any]:
+    """Return the encoder as a serialized object: the content of a preset's `config.json`."""
     config = {"name": "albert_backbone", "trainable": True, "dtype": policy(dtype)}
     return serialized("AlbertBackbone", config | write_keys(KERAS, architecture.keras_arguments))
 

@@ -23,7 +23,7 @@ from albert_hub_bridge.formats.lazy_tensors import LazyTensor, TiedPair
 from albert_hub_bridge.layouts.configuration import Configuration, read_fields
 from albert_hub_bridge.layouts.keras.files import CONFIG, TASK, TASK_WEIGHTS
 from albert_hub_bridge.layouts.keras.objects import MODULES, check_objects, config_of, serialized
-from albert_hub_bridge.layouts.keras.weights import PresetWeights
+from albert_hub_bridge.layouts.keras.weights import KerasTensors
 from albert_hub_bridge.mapping.configs import KERAS, KERAS_TASKS, read_keys
 from albert_hub_bridge.mapping.heads import HEADS, Head, HeadKind, kind_of_class
 from albert_hub_bridge.mapping.weights import head_rules
@@ -175,11 +175,11 @@ def _labels(file: Path, task: Mapping[str, Any], count: int) -> tuple[str, ...] 
     return tuple(labels)
 
 
-def split_tensors(weights: PresetWeights, task: Task | None) -> TaskTensors:
+def split_tensors(weights: KerasTensors, task: Task | None) -> TaskTensors:
     """Separate the encoder, the head and the rest.
 
     Args:
-        weights: The files of the preset's weights.
+        weights: The tensors of the preset.
         task: The task of the preset.
 
     Raises:

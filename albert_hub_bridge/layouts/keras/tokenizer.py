@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def read_tokenizer(
     """
     if VOCABULARY not in source:
         return None, [], [f"The preset has no {VOCABULARY}: the result has no tokenizer."]
-    proto, vocabulary = read_vocabulary(source.path(VOCABULARY), architecture)
+    proto, vocabulary = read_vocabulary(source.path(VOCABULARY), architecture, partial(source.read, VOCABULARY))
     if TOKENIZER in source:
         read_fields(source.path(TOKENIZER), KERAS_TOKENIZER, read_keras_config(source, TOKENIZER, "Tokenizer"))
     found = []
@@ -85,30 +86,39 @@ def write_tokenizer(
     Raises:
         OSError: The system did not write a file, which it names.
     """
-    config = {"name": "albert_tokenizer", "trainable": True, "dtype": policy("int32")}
-    config |= {"config_file": TOKENIZER, "proto": None, "sequence_length": None, "add_bos": False, "add_eos": False}
-    nested = serialized("AlbertTokenizer", config)
-    write_json(folder / TOKENIZER, nested)
+    preprocessor = preprocessor_object(tokenizer, architecture, head)
+    packing = preprocessor["config"]
+    write_json(folder / TOKENIZER, packing["tokenizer"])
     (folder / VOCABULARY).parent.mkdir(parents=True)
     write_file(folder / VOCABULARY, bake_normalization(tokenizer.proto, tokenizer.normalization))
-    # KerasHub has no `longest_first`; `round_robin` is the nearest.
-    truncate = "waterfall" if tokenizer.truncate == "waterfall" else "round_robin"
-    length = min(tokenizer.sequence_length or _DEFAULT_LENGTH, architecture.max_sequence_length)
     # Without preprocessor.json KerasHub makes a preprocessor with these defaults. A task needs the file.
-    if head is None and length == _DEFAULT_LENGTH and truncate == "round_robin":
+    if head is None and (packing["sequence_length"], packing["truncate"]) == (_DEFAULT_LENGTH, "round_robin"):
         return None
+    write_json(folder / PREPROCESSOR, preprocessor)
+    return preprocessor
+
+
+def preprocessor_object(tokenizer: TokenizerSpec, architecture: Architecture, head: Head | None) -> dict[str, Any]:
+    """Return the preprocessor as a serialized object, with its tokenizer, which has no vocabulary yet.
+
+    Args:
+        tokenizer: The tokenizer.
+        architecture: The architecture of the encoder, which limits the length of inputs.
+        head: The head; None if the model is an encoder alone.
+    """
+    config = {"name": "albert_tokenizer", "trainable": True, "dtype": policy("int32")}
+    config |= {"config_file": TOKENIZER, "proto": None, "sequence_length": None, "add_bos": False, "add_eos": False}
     task = HEADS[head.kind].keras if head is not None else "AlbertTextClassifier"
-    config = {
+    packing = {
         "name": MODULES[f"{task}Preprocessor"],
         "trainable": True,
         "dtype": policy("float32"),
-        "tokenizer": nested,
+        "tokenizer": serialized("AlbertTokenizer", config),
         "config_file": PREPROCESSOR,
-        "sequence_length": length,
-        "truncate": truncate,
+        "sequence_length": min(tokenizer.sequence_length or _DEFAULT_LENGTH, architecture.max_sequence_length),
+        # KerasHub has no `longest_first`; `round_robin` is the nearest.
+        "truncate": "waterfall" if tokenizer.truncate == "waterfall" else "round_robin",
     }
     if task == "AlbertMaskedLM":  # KerasHub's defaults
-        config |= DEFAULT_MASKING
-    preprocessor = serialized(f"{task}Preprocessor", config)
-    write_json(folder / PREPROCESSOR, preprocessor)
-    return preprocessor
+        packing |= DEFAULT_MASKING
+    return serialized(f"{task}Preprocessor", packing)

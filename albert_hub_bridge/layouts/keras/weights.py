@@ -9,9 +9,10 @@ Source:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import Problem, WeightsError
@@ -30,6 +31,24 @@ _OLD_NAMES = (
     (re.compile(r"^token_embedding/"), "layers/reversible_embedding/"),
     (re.compile(r"/_(query|key|value|output)_dense/"), r"/\1_dense/"),
 )
+
+
+class KerasTensors(Protocol):
+    """The tensors of a model of KerasHub, from files or from memory.
+
+    Attributes:
+        file: Where those of the model are, for messages.
+        head_file: Where those of the head are, for messages.
+    """
+
+    file: Path
+    head_file: Path
+
+    def read_model(self) -> Mapping[str, LazyTensor]:
+        """Return the tensors of the encoder by the names of the weight table, unread."""
+
+    def read_head(self) -> Mapping[str, LazyTensor]:
+        """Return the tensors of the head by the names of the weight table, unread; none without a head."""
 
 
 class PresetWeights:
