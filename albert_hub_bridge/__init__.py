@@ -43,7 +43,7 @@ _PUBLIC = {
         "AlbertHubModel",
     ),
     "model.tokenization_albert_hub": ("AlbertHubTokenizer",),
-    "runtime.backbone": ("AlbertBackbone",),
+    "runtime.backbone": ("AlbertBackbone", "Backbone"),
     "runtime.embedding": ("Embedder",),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
@@ -76,7 +76,7 @@ if TYPE_CHECKING:  # type checkers do not read the table; a test compares the tw
         AlbertHubModel as AlbertHubModel,
     )
     from albert_hub_bridge.model.tokenization_albert_hub import AlbertHubTokenizer as AlbertHubTokenizer
-    from albert_hub_bridge.runtime.backbone import AlbertBackbone as AlbertBackbone
+    from albert_hub_bridge.runtime.backbone import AlbertBackbone as AlbertBackbone, Backbone as Backbone
     from albert_hub_bridge.runtime.embedding import Embedder as Embedder
 
 

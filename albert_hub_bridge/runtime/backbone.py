@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from albert_hub_bridge.errors import ConfigurationError
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.keras.compatibility import unsupported_by_keras, with_pooler
+from albert_hub_bridge.layouts.keras.objects import policy
 from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint, read_configuration
 from albert_hub_bridge.model.architecture import KERAS_FIELDS, Architecture
@@ -31,7 +32,71 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class AlbertBackbone(KerasFiles, KerasLora):
+class Backbone(KerasFiles, KerasLora):
+    """Base class of backbones, as in KerasHub. `Backbone.from_preset` finds the class of a preset: `AlbertBackbone`.
+
+    Raises:
+        TypeError: It is called. KerasHub's takes inputs and outputs of layers, which are no layers of torch.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        name: {
+            "metadata": {"description": preset.description, "params": preset.parameters, "path": "albert"},
+            "kaggle_handle": f"kaggle://{preset.kaggle}",
+        }
+        for name, preset in PUBLISHED_PRESETS.items()
+    }
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Refuse to make a backbone of no class."""
+        if cls is Backbone:
+            raise TypeError(
+                "Backbone is the base class, and takes no inputs and outputs as in Keras. Call AlbertBackbone(...), or "
+                "Backbone.from_preset(preset)."
+            )
+        return super().__new__(cls)
+
+    @classmethod
+    def from_preset(
+        cls, preset: str | Path, load_weights: bool = True, *, allow_pickle: bool = False, **overrides: Any
+    ) -> AlbertBackbone:
+        """Load a backbone from a KerasHub preset, or from a Hub repository of any layout.
+
+        Args:
+            preset: A folder, the name of a published preset, or a handle, as in `albert_hub.convert`.
+            load_weights: Whether to load the weights. Otherwise they are random.
+            allow_pickle: Whether to read weights that are pickled.
+            **overrides: Constructor arguments that replace those of the preset, such as `dropout`, `dtype` and `name`.
+                As in KerasHub, the dtype is float32 unless it is given here, even if the preset has another.
+
+        Raises:
+            SourceError: The preset cannot be found.
+            CheckpointError: The preset is not valid, or KerasHub's AlbertBackbone cannot represent it.
+            ValueError: An override does not fit the weights.
+        """
+        folder = pull(preset).folder
+        configuration = read_configuration(folder)
+        architecture = configuration.architecture
+        if problems := unsupported_by_keras(architecture, None):
+            advice = "Convert it to the albert_hub layout, and load that with AlbertHubModel."
+            raise ConfigurationError(folder / "config.json", "configuration, for KerasHub,", problems, advice)
+        backbone = (cls if issubclass(cls, AlbertBackbone) else AlbertBackbone)(
+            **{**architecture.keras_arguments, **overrides}
+        )
+        if load_weights:
+            if changed := _changed_shapes(architecture, backbone.architecture):
+                raise ValueError(
+                    f"The weights of {preset} do not fit with {', '.join(changed)} overridden. Pass load_weights=False "
+                    "for random weights."
+                )
+            with read_checkpoint(folder, ReadOptions(drop_head=True, allow_pickle=allow_pickle)) as checkpoint:
+                if not checkpoint.has_pooler:
+                    warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
+                set_weights(backbone.model, backbone.architecture, with_pooler(checkpoint).weights)
+        return backbone
+
+
+class AlbertBackbone(Backbone):
     """ALBERT encoder with KerasHub's interface: the same arguments, inputs and outputs.
 
     The model is created in inference mode, as in Keras. To apply dropout, call `train()` or pass `training=True`.
@@ -73,14 +138,6 @@ class AlbertBackbone(KerasFiles, KerasLora):
     ```
     """
 
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        name: {
-            "metadata": {"description": preset.description, "params": preset.parameters, "path": "albert"},
-            "kaggle_handle": f"kaggle://{preset.kaggle}",
-        }
-        for name, preset in PUBLISHED_PRESETS.items()
-    }
-
     def __init__(
         self,
         vocabulary_size: int,
@@ -101,9 +158,9 @@ class AlbertBackbone(KerasFiles, KerasLora):
     ) -> None:
         arguments = locals()
         super().__init__(Architecture(**{field: arguments[field] for field in KERAS_FIELDS}), name)
-        policy = dtype_policy(dtype)
+        applied = dtype_policy(dtype)
         self.model = AlbertHubModel(AlbertHubConfig(**self.architecture.keras_arguments))
-        apply_policy(self.model, policy)
+        apply_policy(self.model, applied)
         self.trainable = trainable
         self.eval()
 
@@ -136,11 +193,11 @@ class AlbertBackbone(KerasFiles, KerasLora):
         return {"sequence_output": outputs.last_hidden_state, "pooled_output": outputs.pooler_output}
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
+        """Return the constructor's arguments, the dtype as Keras serializes a policy. KerasHub returns the same."""
         return {
             "name": self.name,
             "trainable": self.trainable,
-            "dtype": self.dtype_policy.name,
+            "dtype": policy(self.dtype_policy.name),
             **self.architecture.keras_arguments,
         }
 
@@ -148,43 +205,6 @@ class AlbertBackbone(KerasFiles, KerasLora):
     def from_config(cls, config: Mapping[str, Any]) -> AlbertBackbone:
         """Create a backbone with random weights from the result of `get_config`, here or in KerasHub."""
         return cls(**config)
-
-    @classmethod
-    def from_preset(
-        cls, preset: str | Path, load_weights: bool = True, *, allow_pickle: bool = False, **overrides: Any
-    ) -> AlbertBackbone:
-        """Load a backbone from a KerasHub preset, or from a Hub repository of any layout.
-
-        Args:
-            preset: A folder, the name of a published preset, or a handle, as in `albert_hub.convert`.
-            load_weights: Whether to load the weights. Otherwise they are random.
-            allow_pickle: Whether to read weights that are pickled.
-            **overrides: Constructor arguments that replace those of the preset, such as `dropout`, `dtype` and `name`.
-                As in KerasHub, the dtype is float32 unless it is given here, even if the preset has another.
-
-        Raises:
-            SourceError: The preset cannot be found.
-            CheckpointError: The preset is not valid, or KerasHub's AlbertBackbone cannot represent it.
-            ValueError: An override does not fit the weights.
-        """
-        folder = pull(preset).folder
-        configuration = read_configuration(folder)
-        architecture = configuration.architecture
-        if problems := unsupported_by_keras(architecture, None):
-            advice = "Convert it to the albert_hub layout, and load that with AlbertHubModel."
-            raise ConfigurationError(folder / "config.json", "configuration, for KerasHub,", problems, advice)
-        backbone = cls(**{**architecture.keras_arguments, **overrides})
-        if load_weights:
-            if changed := _changed_shapes(architecture, backbone.architecture):
-                raise ValueError(
-                    f"The weights of {preset} do not fit with {', '.join(changed)} overridden. Pass load_weights=False "
-                    "for random weights."
-                )
-            with read_checkpoint(folder, ReadOptions(drop_head=True, allow_pickle=allow_pickle)) as checkpoint:
-                if not checkpoint.has_pooler:
-                    warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
-                set_weights(backbone.model, backbone.architecture, with_pooler(checkpoint).weights)
-        return backbone
 
     @classmethod
     def from_keras(cls, keras_model: Any, **overrides: Any) -> AlbertBackbone:
