@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from albert_hub_bridge.checkpoint import Checkpoint, LayoutName
+from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.choices import choose
 from albert_hub_bridge.commands.convert import adapt
 from albert_hub_bridge.commands.notes import notes_in_memory
@@ -18,6 +18,8 @@ from albert_hub_bridge.formats.lazy_tensors import dtype_name
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, RepositoryLayout
 from albert_hub_bridge.layouts.registry import is_written_file, write_checkpoint
 from albert_hub_bridge.runtime import live_keras, live_transformers
+from albert_hub_bridge.runtime.backbone import AlbertBackbone
+from albert_hub_bridge.runtime.stored_weights import as_checkpoint
 
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def to_transformers(
     are new. What the result computes or has otherwise is in a warning.
 
     Args:
-        keras_model: An `AlbertBackbone` of keras_hub, or a task with one.
+        keras_model: An `AlbertBackbone` of keras_hub or of this package, or a task of keras_hub.
         layout: `transformers` for a class of transformers, or `albert_hub` for a class of this package, which computes
             exactly what KerasHub computes.
         preprocessor: A preprocessor or tokenizer of keras_hub, for a backbone. That of the task by default.
@@ -65,9 +67,11 @@ def to_transformers(
     options = ConvertOptions(
         layout, normalize, dtype_name(dtype), drop_head=drop_head, drop_unknown=drop_unknown, labels=labels
     )
-    checkpoint = live_keras.read_keras_model(keras_model, options.reading, preprocessor)
-    converted = _adapted(checkpoint, options, layout)
-    to_torch = live_transformers.shared if live_keras.shares_tensors() else live_transformers.copied
+    own = _own_backbone(keras_model)
+    checkpoint = own or live_keras.read_keras_model(keras_model, options.reading, preprocessor)
+    converted = _adapted(checkpoint, options)
+    is_shared = own is not None or live_keras.shares_tensors()
+    to_torch = live_transformers.shared if is_shared else live_transformers.copied
     model = live_transformers.make_transformers_model(converted, layout, to_torch)
     return model, live_transformers.make_transformers_tokenizer(converted, layout)
 
@@ -118,12 +122,12 @@ def to_keras(
         drop_unknown=drop_unknown,
         allow_approximate_gelu=allow_approximate_gelu,
     )
-    checkpoint = live_transformers.read_transformers_model(model, tokenizer, options.reading)
-    converted = _adapted(checkpoint, options, "keras")
-    result = live_keras.make_keras_model(converted)
-    if converted.head is None and tokenizer is not None:
-        _warn(["A backbone of KerasHub has no preprocessor: to_keras_preprocessor(model, tokenizer) makes it."])
-    return result
+    own = _own_backbone(model)
+    checkpoint = own or live_transformers.read_transformers_model(model, tokenizer, options.reading)
+    notes = []
+    if checkpoint.head is None and tokenizer is not None:
+        notes.append("A backbone of KerasHub has no preprocessor: to_keras_preprocessor(model, tokenizer) makes it.")
+    return live_keras.make_keras_model(_adapted(checkpoint, options, notes))
 
 
 def to_keras_preprocessor(model: Any, tokenizer: Any, *, normalize: Normalize = "keep") -> Any:
@@ -166,15 +170,19 @@ def export_to_transformers(
     checkpoint = live_keras.read_keras_model(keras_model, options.reading, preprocessor)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(folder, overwrite, is_written_file) as staging:
-        write_checkpoint(_adapted(checkpoint, options, "transformers"), staging, "transformers")
+        write_checkpoint(_adapted(checkpoint, options), staging, "transformers")
 
 
-def _adapted(checkpoint: Checkpoint, options: ConvertOptions, to: LayoutName) -> Checkpoint:
+def _own_backbone(model: Any) -> Checkpoint | None:
+    """Return the weights of an `AlbertBackbone` of this package; None for other models."""
+    if not isinstance(model, AlbertBackbone):
+        return None
+    return as_checkpoint(model.model, model.architecture, Path("<AlbertBackbone>"))
+
+
+def _adapted(checkpoint: Checkpoint, options: ConvertOptions, notes: Sequence[str] = ()) -> Checkpoint:
+    """Return the checkpoint to make, and warn the caller of what it computes or has otherwise."""
     converted = adapt(checkpoint, options, str(checkpoint.folder))
-    _warn(notes_in_memory(checkpoint, converted, to))
+    if notes := [*notes, *notes_in_memory(checkpoint, converted, options.to)]:
+        warnings.warn("\n".join(notes), stacklevel=3)
     return converted
-
-
-def _warn(notes: Sequence[str]) -> None:
-    if notes:
-        warnings.warn("\n".join(notes), stacklevel=4)

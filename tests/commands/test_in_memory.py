@@ -20,6 +20,7 @@ import transformers
 from safetensors.torch import load_file
 
 from albert_hub_bridge import (
+    AlbertBackbone,
     AlbertHubForMaskedLM,
     AlbertHubModel,
     convert,
@@ -251,6 +252,13 @@ def test_a_vocabulary_that_does_not_fit_is_refused() -> None:
     small = checks.keras_model("encoder", arguments=checks.SAMPLE_ARCHITECTURE.keras_arguments | {"vocabulary_size": 9})
     with pytest.raises(VocabularyError, match="expected at most 9 pieces"):
         to_transformers(small, preprocessor=checks.tokenizer())
+
+
+def test_the_backbone_of_this_package_converts_too() -> None:
+    backbone = AlbertBackbone.from_keras(checks.keras_model("encoder"))
+    model, _ = to_transformers(backbone, "albert_hub")
+    assert model.pooled_dense.bias.data_ptr() == backbone.model.pooled_dense.bias.data_ptr()
+    checks.assert_same_model(to_keras(backbone), checks.keras_model("encoder"))
 
 
 def test_from_keras_takes_the_task_with_the_head() -> None:

@@ -103,7 +103,7 @@ def test_both_refuse_wrong_arguments(keras_preset: KerasPreset, sides: tuple[Any
             models.AlbertBackbone(**{**ARGUMENTS, "num_groups": 3})
         with pytest.raises((ValueError, TypeError), match="sequence_length"):
             models.AlbertBackbone(**{**ARGUMENTS, "max_sequence_length": None})
-        with pytest.raises(ValueError, match="dtype|policy"):
+        with pytest.raises(ValueError, match=r"dtype|policy"):
             models.AlbertBackbone(**ARGUMENTS, dtype="nothing")
         with pytest.raises(ValueError):  # noqa: PT011 (of Keras' file of weights, and ours)
             models.AlbertBackbone.from_preset(str(keras_preset.folder), hidden_dim=64)
@@ -114,7 +114,7 @@ def test_what_is_left_out_says_so(sides: tuple[Any, Any], tmp_path: Path) -> Non
     other = theirs.BertBackbone(100, 1, 1, 4, 4, max_sequence_length=8)
     other.save_to_preset(str(tmp_path / "bert"))
     assert type(theirs.Backbone.from_preset(str(tmp_path / "bert"))) is theirs.BertBackbone
-    with pytest.raises(SourceError, match="found 'BertBackbone'. This package only converts ALBERT"):
+    with pytest.raises(SourceError, match=r"found 'BertBackbone'\. This package only converts ALBERT"):
         ours.Backbone.from_preset(str(tmp_path / "bert"))
     with pytest.raises(TypeError, match=r"Call AlbertBackbone\(\.\.\.\), or Backbone\.from_preset\(preset\)"):
         ours.Backbone(inputs=1, outputs=2)
