@@ -69,11 +69,13 @@ def to_transformers(
     )
     own = _own_backbone(keras_model)
     checkpoint = own or live_keras.read_keras_model(keras_model, options.reading, preprocessor)
-    converted = _adapted(checkpoint, options)
+    converted = adapt(checkpoint, options, str(checkpoint.folder))
     is_shared = own is not None or live_keras.shares_tensors()
     to_torch = live_transformers.shared if is_shared else live_transformers.copied
     model = live_transformers.make_transformers_model(converted, layout, to_torch)
-    return model, live_transformers.make_transformers_tokenizer(converted, layout)
+    tokenizer = live_transformers.make_transformers_tokenizer(converted, layout)
+    _warn(notes_in_memory(checkpoint, converted, layout))
+    return model, tokenizer
 
 
 def to_keras(
@@ -124,10 +126,13 @@ def to_keras(
     )
     own = _own_backbone(model)
     checkpoint = own or live_transformers.read_transformers_model(model, tokenizer, options.reading)
-    notes = []
-    if checkpoint.head is None and tokenizer is not None:
+    converted = adapt(checkpoint, options, str(checkpoint.folder))
+    result = live_keras.make_keras_model(converted)
+    notes = notes_in_memory(checkpoint, converted, "keras")
+    if converted.head is None and tokenizer is not None:
         notes.append("A backbone of KerasHub has no preprocessor: to_keras_preprocessor(model, tokenizer) makes it.")
-    return live_keras.make_keras_model(_adapted(checkpoint, options, notes))
+    _warn(notes)
+    return result
 
 
 def to_keras_preprocessor(model: Any, tokenizer: Any, *, normalize: Normalize = "keep") -> Any:
@@ -165,12 +170,12 @@ def export_to_transformers(
         SourceError, CheckpointError: It cannot be converted.
         TargetError: The folder exists and is not empty, or cannot be written.
     """
-    options = ConvertOptions("transformers")
     folder = Path(os.path.abspath(os.path.expanduser(path)))
-    checkpoint = live_keras.read_keras_model(keras_model, options.reading, preprocessor)
+    checkpoint = live_keras.read_keras_model(keras_model, preprocessor=preprocessor)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(folder, overwrite, is_written_file) as staging:
-        write_checkpoint(_adapted(checkpoint, options), staging, "transformers")
+        write_checkpoint(checkpoint, staging, "transformers")
+    _warn(notes_in_memory(checkpoint, checkpoint, "transformers"))
 
 
 def _own_backbone(model: Any) -> Checkpoint | None:
@@ -180,9 +185,7 @@ def _own_backbone(model: Any) -> Checkpoint | None:
     return as_checkpoint(model.model, model.architecture, Path("<AlbertBackbone>"))
 
 
-def _adapted(checkpoint: Checkpoint, options: ConvertOptions, notes: Sequence[str] = ()) -> Checkpoint:
-    """Return the checkpoint to make, and warn the caller of what it computes or has otherwise."""
-    converted = adapt(checkpoint, options, str(checkpoint.folder))
-    if notes := [*notes, *notes_in_memory(checkpoint, converted, options.to)]:
+def _warn(notes: Sequence[str]) -> None:
+    """Warn the caller of a public function of what its result computes or has otherwise."""
+    if notes:
         warnings.warn("\n".join(notes), stacklevel=3)
-    return converted

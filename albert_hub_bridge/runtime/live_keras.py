@@ -101,9 +101,13 @@ def _contents(backbone: Any, task: Any, preprocessor: Any) -> dict[str, bytes]:
     if preprocessor is not tokenizer:
         contents[PREPROCESSOR] = _serialized(preprocessor)
     if tokenizer is not None:
-        contents[TOKENIZER] = _serialized(tokenizer)
-        if isinstance(proto := getattr(tokenizer, "proto", None), bytes):
-            contents[VOCABULARY] = proto
+        proto = getattr(tokenizer, "proto", None)
+        if not isinstance(proto, bytes):
+            raise SourceError(
+                "expected an AlbertTokenizer of keras_hub with a vocabulary, or a preprocessor with one, found an "
+                f"object of {type(tokenizer).__name__} without a SentencePiece vocabulary."
+            )
+        contents |= {TOKENIZER: _serialized(tokenizer), VOCABULARY: proto}
     if task is not None:
         contents |= {TASK: _serialized(task), TASK_WEIGHTS: b""}
     return contents

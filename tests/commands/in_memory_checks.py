@@ -229,7 +229,8 @@ def memory_grows_by_one_copy_at_most() -> None:
     assert growth < (0.2 if shares else 1.3) * size, f"{growth / size:.2f} copies to transformers"
     print(f"{growth / size:.2f} copies to transformers", end=", ")
     _, growth = _peak_growth(lambda: to_keras(there))
-    assert growth < 1.3 * size, f"{growth / size:.2f} copies to KerasHub"
+    # The copy, and what Keras needs to make it with random weights first. JAX compiles for every shape: 0.3 copies.
+    assert growth < 1.6 * size, f"{growth / size:.2f} copies to KerasHub"
     print(f"{growth / size:.2f} copies to KerasHub:", end=" ")
 
 
