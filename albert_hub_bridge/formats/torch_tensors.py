@@ -31,10 +31,10 @@ def as_tensor(array: np.ndarray, share: bool = False) -> torch.Tensor:
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
-    """Return a tensor as an array; on a CPU they share memory. bfloat16 becomes that of ml_dtypes, as in Keras."""
+    """Return a tensor as an array with its strides; on a CPU they share memory. bfloat16 becomes that of ml_dtypes."""
     import torch
 
-    cpu = tensor.detach().cpu().contiguous()
+    cpu = tensor.detach().cpu()
     return cpu.view(torch.int16).numpy().view(DTYPES["bfloat16"]) if cpu.dtype == torch.bfloat16 else cpu.numpy()
 
 

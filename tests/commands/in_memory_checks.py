@@ -229,8 +229,9 @@ def memory_grows_by_one_copy_at_most() -> None:
     assert growth < (0.2 if shares else 1.3) * size, f"{growth / size:.2f} copies to transformers"
     print(f"{growth / size:.2f} copies to transformers", end=", ")
     _, growth = _peak_growth(lambda: to_keras(there))
-    # The copy, and what Keras needs to make it with random weights first. JAX compiles for every shape: 0.3 copies.
-    assert growth < 1.6 * size, f"{growth / size:.2f} copies to KerasHub"
+    # Keras first makes a model with random weights. On JAX and TensorFlow the values replace them one by one, and not
+    # all that is freed goes back to the system at once: 1.3 to 1.7 copies were measured with JAX, 1.0 with torch.
+    assert growth < (1.2 if shares else 2.2) * size, f"{growth / size:.2f} copies to KerasHub"
     print(f"{growth / size:.2f} copies to KerasHub:", end=" ")
 
 

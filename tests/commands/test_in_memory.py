@@ -80,7 +80,7 @@ def test_both_models_have_the_same_memory_on_torch(layout: Any) -> None:
         assert {each.value.data_ptr() for each in back.weights} == addresses
     with torch.no_grad():
         there.get_input_embeddings().weight.fill_(7)
-    assert (checks.values(model)["token_embedding/embeddings"] == 7).all()
+    assert (checks.values(model.backbone)["token_embedding/embeddings"] == 7).all()
 
 
 def test_a_saved_model_is_what_convert_writes(tmp_path: Path) -> None:
