@@ -39,7 +39,12 @@ from albert_hub_bridge.layouts.registry import is_written_file, open_source, pul
 from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
-from albert_hub_bridge.provenance.card_metadata import CardMetadata, parse_languages, read_card_metadata
+from albert_hub_bridge.provenance.card_metadata import (
+    CardMetadata,
+    note_on_card,
+    parse_languages,
+    read_card_metadata,
+)
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
 from albert_hub_bridge.provenance.record import RECORD, public_handle
 from albert_hub_bridge.runtime.onnx_export import require_onnx
@@ -172,6 +177,8 @@ def convert_with(
             digests = _write(converted, staging, options, opened, progress)
             ids = compare_ids(checkpoint, converted, options.to, staging)
             report = replace(_report(checkpoint, converted, options, source, target, ids), onnx=digests.onnx)
+            if (note := note_on_card(opened)) is not None:
+                report = replace(report, notes=(*report.notes, note))
             command = options.command(public_handle(pulled), folder.name)
             metadata, named_labels = _card_metadata(opened, options), options.labels is not None
             record = make_record(pulled, converted, report, digests, command, metadata, named_labels=named_labels)

@@ -53,17 +53,7 @@ class CardMetadata:
 
 def read_card_metadata(source: SourceFolder) -> CardMetadata:
     """Read the metadata of a source's model card. A card is for people, so one that cannot be read is no error."""
-    import yaml
-
-    if _CARD not in source.names:
-        return CardMetadata()
-    try:
-        block = _BLOCK.match(read_bytes(source.folder / _CARD, _MAX_CARD_BYTES).decode("utf-8"))
-        # BaseLoader makes texts, lists and dictionaries only: it is safe, and Norwegian ("no") does not become False.
-        found = yaml.load(block[1], Loader=yaml.BaseLoader) if block is not None else None  # noqa: S506
-    except (FileError, OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
-        return CardMetadata()
-    keys: dict[str, Any] = found if isinstance(found, dict) else {}
+    keys = _read_keys(source) or {}
     return CardMetadata(
         license=_first(keys.get("license")),
         license_name=_first(keys.get("license_name")),
@@ -72,6 +62,37 @@ def read_card_metadata(source: SourceFolder) -> CardMetadata:
         datasets=_texts(keys.get("datasets")),
         base_model=_texts(keys.get("base_model")),
     )
+
+
+def note_on_card(source: SourceFolder) -> str | None:
+    """Return a note if a source's model card has metadata that cannot be read; None otherwise."""
+    if _read_keys(source) is not None:
+        return None
+    return (
+        f"The metadata of the source's {_CARD} cannot be read, because it is no YAML object between two lines of three "
+        "hyphens: the new card has no license, language, datasets and base model from it. --license and --language "
+        "(license=..., language=...) name two of them."
+    )
+
+
+def _read_keys(source: SourceFolder) -> dict[str, Any] | None:
+    """Return the metadata of a source's model card, empty if it has none; None if it cannot be read."""
+    import yaml
+
+    if _CARD not in source.names:
+        return {}
+    try:
+        text = read_bytes(source.folder / _CARD, _MAX_CARD_BYTES).decode("utf-8")
+        if not text.lstrip().startswith("---"):
+            return {}
+        block = _BLOCK.match(text)
+        # BaseLoader makes texts, lists and dictionaries only: it is safe, and Norwegian ("no") does not become False.
+        found = (yaml.load(block[1], Loader=yaml.BaseLoader) or {}) if block is not None else None  # noqa: S506
+    except FileError as error:
+        return {} if error.problems[0].kind == "empty" else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _texts(value: Any) -> list[str]:

@@ -25,7 +25,9 @@ from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.commands.reports import Conversion
 from albert_hub_bridge.errors import CheckpointError
 from albert_hub_bridge.layouts.hub.files import TOKENIZER_FILES
+from albert_hub_bridge.layouts.registry import open_source
 from albert_hub_bridge.mapping.configs import ALBERT, Constant
+from albert_hub_bridge.provenance.card_metadata import read_card_metadata
 from conversion.sample import train_vocabulary
 from tests.layouts.hub import tokenizer_kinds as kinds
 
@@ -45,6 +47,23 @@ HEADS = (
     "AlbertForQuestionAnswering",
     "AlbertForMultipleChoice",
 )
+
+
+# Model cards, and the license and languages that the new card has to have; None where the report has to say more.
+CARDS: dict[str | None, tuple[str | None, list[str]] | None] = {
+    None: (None, []),
+    "# No metadata\n\n---\n\ntext\n": (None, []),
+    "---\nlicense: mit\nlanguage: en\n---\n# One\n": ("mit", ["en"]),
+    "---\nlicense:\n- apache-2.0\n- mit\nlanguage: [no, en]\ntags: [a, 1, ~]\nmodel-index: [{name: x}]\n---\n": (
+        "apache-2.0",
+        ["no", "en"],
+    ),
+    "---\r\nlanguage:\r\n- fr\r\n---\r\n": (None, ["fr"]),
+    "---\nwidget:\n- text: 'a: b'\nlicense: other\nlicense_name: mine\n---\n": ("other", []),
+    "---\nlicense: mit: x\n---\n": None,
+    "---\n- a\n- list\n---\n": None,
+    "---\nlicense: mit\n\n# Never closed\n": None,
+}
 
 
 def write_repository(random: Random, folder: Path) -> str:
@@ -79,6 +98,9 @@ def write_repository(random: Random, folder: Path) -> str:
     model.to(dtype).save_pretrained(folder)
     kind = random.choice(list(TOKENIZERS))
     TOKENIZERS[kind](random, folder)
+    # Not of the same generator, so that a seed keeps its repository.
+    if (card := Random(str(random.random())).choice(list(CARDS))) is not None:
+        (folder / "README.md").write_bytes(card.encode())
     return f"{head}, {activation}, {dtype}, {kind}"
 
 
@@ -154,6 +176,7 @@ def check(seed: int, folder: Path) -> None:
     if to != "keras":
         _check_keys(source, target, report)
     _check_files(source, target, to, report)
+    _check_card(source, target, report)
     verified = verify(source, target)
     assert (report.changed_texts or 0) == verified.different_ids, (report, verified)
     notes = " ".join(report.notes)
@@ -216,6 +239,15 @@ def _check_files(source: Path, target: Path, to: LayoutName, report: Conversion)
     if to == "keras" or report.tokenizer is None:  # the vocabulary has another form there
         lost -= set(TOKENIZER_FILES)
     assert not lost, notes
+
+
+def _check_card(source: Path, target: Path, report: Conversion) -> None:
+    """The metadata of the source's card is in the new one, or the report says that it could not be read."""
+    card = (source / "README.md").read_bytes().decode() if (source / "README.md").exists() else None
+    expected = CARDS[card]
+    assert any("The metadata of the source's README.md" in note for note in report.notes) == (expected is None)
+    found = read_card_metadata(open_source(target))
+    assert (found.license, found.language) == (expected or (None, []))
 
 
 def _json(file: Path) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from albert_hub_bridge import convert
 from albert_hub_bridge.layouts.registry import open_source
 from albert_hub_bridge.provenance.card_metadata import (
     CardMetadata,
+    note_on_card,
     parse_languages,
     parse_license,
     read_card_metadata,
@@ -48,25 +49,35 @@ def test_options_come_first(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "card",
+    ("card", "is_readable"),
     [
-        b"",
-        b"# No metadata\n",
-        b"---\nlicense: [\n---\n",
-        b"---\n- a list\n---\n",
-        b"---\nlicense: {a: b}\nlanguage: [[en]]\ndatasets: ''\n---\n",
-        b'---\nlicense: "\\x1b[31m"\n---\n',
-        b"---\nlicense: " + b"m" * 1000 + b"\n---\n",
-        b"---\nlicense: \xff\n---\n",
-        b"---\n" + b"[" * 20_000 + b"\n---\n",
-        b"---\nlicense: mit\n---\n" + b" " * 2_000_000,
-        b"---\nlicense: !!python/object/apply:os.getcwd []\n---\n",
+        (b"", True),
+        (b"# No metadata\n", True),
+        (b"---\n\n---\n", True),
+        (b"---\nlicense: [\n---\n", False),
+        (b"---\n- a list\n---\n", False),
+        (b"---\nlicense: mit\n", False),
+        (b"---\nlicense: {a: b}\nlanguage: [[en]]\ndatasets: ''\n---\n", True),
+        (b'---\nlicense: "\\x1b[31m"\n---\n', True),
+        (b"---\nlicense: " + b"m" * 1000 + b"\n---\n", True),
+        (b"---\nlicense: \xff\n---\n", False),
+        (b"---\n" + b"[" * 20_000 + b"\n---\n", False),
+        (b"---\nlicense: mit\n---\n" + b" " * 2_000_000, False),
+        (b"---\nlicense: !!python/object/apply:os.getcwd []\n---\n", True),
     ],
-    ids=range(11),
+    ids=range(13),
 )
-def test_a_card_that_says_nothing_usable_is_no_error(card: bytes, source: Path) -> None:
+def test_a_card_that_says_nothing_usable_is_no_error(card: bytes, is_readable: bool, source: Path) -> None:
     (source / "README.md").write_bytes(card)
     assert read_card_metadata(open_source(source)) == CardMetadata()
+    assert (note_on_card(open_source(source)) is None) == is_readable
+
+
+def test_metadata_that_cannot_be_read_is_noted(source: Path, tmp_path: Path) -> None:
+    (source / "README.md").write_text("---\nlicense: mit: x\n---\n# Mine\n")
+    (note,) = [each for each in convert(source, tmp_path / "target", to="transformers").notes if "metadata" in each]
+    assert note.startswith("The metadata of the source's README.md cannot be read")
+    assert _metadata(tmp_path / "target") == {}
 
 
 def test_names_of_licenses_and_languages() -> None:
