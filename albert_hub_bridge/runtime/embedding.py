@@ -183,8 +183,9 @@ class Embedder:
         import torch
 
         for tokens in _ahead(self._tokenization, chunks):
-            with torch.inference_mode():  # not around the loop: the caller runs between two chunks
-                yield self._embed(tokens)
+            with torch.inference_mode():  # not around the yield, where the caller runs
+                found = self._embed(tokens)
+            yield found
 
     def _embed(self, chunk: TokenizedChunk) -> Embedded:
         vectors: Any = [None] * len(chunk.lengths)

@@ -172,6 +172,7 @@ def test_chunks_are_read_as_they_are_needed(repository: Path) -> None:
     for number in range(1, 20):
         assert next(vectors).vectors.shape == (2, 32)
         assert read <= number + 3
+        assert not torch.is_inference_mode_enabled()  # of the caller
     vectors.close()
 
 
