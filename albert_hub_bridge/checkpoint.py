@@ -29,8 +29,12 @@ from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, Vocabulary, parse_vocabulary
 
 
-LayoutName = Literal["keras", "albert_hub", "transformers"]
-SourceLayoutName = Literal["keras", "albert_hub", "transformers", "google"]
+LayoutName = Literal["keras", "albert_hub", "transformers", "universal"]
+SourceLayoutName = Literal["keras", "albert_hub", "transformers", "universal", "google"]
+# Folders that KerasHub loads, with KerasHub's limits; and folders that transformers loads without this package.
+PRESET_LAYOUTS: tuple[SourceLayoutName, ...] = ("keras", "universal")
+TRANSFORMERS_LAYOUTS: tuple[SourceLayoutName, ...] = ("transformers", "universal")
+REPOSITORY_LAYOUTS: tuple[SourceLayoutName, ...] = ("albert_hub", *TRANSFORMERS_LAYOUTS)
 # Why a tensor was dropped.
 OPTIMIZER = "the optimizer's state"
 BUFFER = "a buffer, not a parameter: counts 0, 1, 2, ..."

@@ -11,14 +11,13 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand
 
 from albert_hub_bridge import console, progress
 from albert_hub_bridge._version import __version__
-from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.convert import convert_with
 from albert_hub_bridge.commands.embed import DEFAULT_PART_ROWS
@@ -32,6 +31,7 @@ from albert_hub_bridge.commands.recording import Recorded
 from albert_hub_bridge.commands.verify import check, verify_and_record
 from albert_hub_bridge.console import errors_as_messages
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
+from albert_hub_bridge.lora.report import AdapterLayout
 from albert_hub_bridge.parameters import (
     AllowApproximateGelu,
     AllowPickle,
@@ -205,8 +205,12 @@ def convert_adapter(
     target: Annotated[str, typer.Argument(help="File (keras) or folder (albert_hub, transformers) to make.")],
     base: Annotated[str, typer.Option(help="Folder of the model that the adapter is for, in any layout.")],
     to: Annotated[
-        LayoutName,
-        choice("to", help="keras: a file for KerasHub. albert_hub, transformers: a folder for PEFT on that layout."),
+        AdapterLayout,
+        choice(
+            "to",
+            get_args(AdapterLayout),
+            help="keras: a file for KerasHub. albert_hub, transformers: a folder for PEFT on that layout.",
+        ),
     ],
     drop_head: Annotated[
         bool,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_args
 
 import typer
@@ -33,9 +33,9 @@ _CHOICES_OF_EMBED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def choice(name: str, **settings: Any) -> Any:
-    """Return an option that takes one of the choices of that name, as `choose` does."""
-    choices = [choice for choice in {**CHOICES, **_CHOICES_OF_EMBED}[name] if choice is not None]
+def choice(name: str, among: Sequence[str | None] = (), **settings: Any) -> Any:
+    """Return an option that takes one of some names, or of the `CHOICES` of its own name, as `choose` does."""
+    choices = [choice for choice in among or {**CHOICES, **_CHOICES_OF_EMBED}[name] if choice is not None]
 
     def parse(value: str) -> str:
         try:
@@ -92,7 +92,8 @@ AllowApproximateGelu = Annotated[
     bool,
     typer.Option(
         "--allow-approximate-gelu",
-        help="keras only: compute gelu by its tanh approximation, as KerasHub does, and report how much that changes.",
+        help="keras, universal: compute gelu by its tanh approximation, as KerasHub does, and report how much that "
+        "changes.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
@@ -112,7 +113,7 @@ To = Annotated[
     choice(
         "to",
         help="Layout of the target. keras: a KerasHub preset. albert_hub: a repository for this package's classes. "
-        "transformers: a repository for transformers alone.",
+        "transformers: a repository for transformers alone. universal: a preset and such a repository in one folder.",
     ),
 ]
 NormalizeOption = Annotated[

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, Progress
+from albert_hub_bridge.checkpoint import PRESET_LAYOUTS, Checkpoint, LayoutName, Progress
 from albert_hub_bridge.commands.id_comparison import IdComparison, compare_ids
 from albert_hub_bridge.commands.labels import parse_labels, with_labels
 from albert_hub_bridge.commands.notes import conversion_notes, lost_keys
@@ -86,8 +86,9 @@ def convert(
             `hf://user/repo[@revision]` or `modelscope://user/repo`; or `user/repo`, which is on Hugging Face unless
             there is such a folder. The needed files are downloaded into the cache of the hub's own client.
         target: The folder to make. It appears when it is complete, or not at all.
-        to: Layout of the target: `keras` (a KerasHub preset), `albert_hub` (a repository for this package's classes) or
-            `transformers` (a repository for transformers alone).
+        to: Layout of the target: `keras` (a KerasHub preset), `albert_hub` (a repository for this package's classes),
+            `transformers` (a repository for transformers alone) or `universal` (a KerasHub preset and a repository for
+            transformers in one folder).
         normalize: What happens to a text before the vocabulary's own normalization. `keep`: the same as in the source.
             `none`: nothing. `uncased`: lower-case, strip accents and replace old quotes, as transformers and Google's
             release do. These also split numbers from the comma after them (`1984,`), so `uncased` does it too.
@@ -235,15 +236,15 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
     adapted = checkpoint
     if options.dtype not in (None, checkpoint.dtype):
         adapted = adapted.cast(str(options.dtype))
-    if options.drop_tokenizer and (options.to == "keras" or options.normalize != "keep"):
+    if options.drop_tokenizer and (options.to in PRESET_LAYOUTS or options.normalize != "keep"):
         adapted = without_other_tokenizer(adapted)
     if options.normalize != "keep":
         adapted = _with_normalization(adapted, options.normalize, source)
     if options.allow_approximate_gelu:
         adapted = with_approximate_gelu(adapted)
-    if options.to == "keras":
+    if options.to in PRESET_LAYOUTS:
         adapted = with_cut_out_pieces(adapted)
-    if options.drop_head and options.to == "keras":
+    if options.drop_head and options.to in PRESET_LAYOUTS:
         adapted = with_heads_of_keras(adapted)
     if options.labels is not None:
         adapted = with_labels(adapted, parse_labels(options.labels), source)
@@ -342,7 +343,7 @@ def _write(
     """Write a checkpoint into an empty folder. The source's files and the tensors are hashed at the same time."""
     with ThreadPoolExecutor(2) as pool:
         source_files = pool.submit(file_list, source.folder, source.names)
-        tensors = pool.submit(tensor_list, with_pooler(checkpoint) if options.to == "keras" else checkpoint)
+        tensors = pool.submit(tensor_list, with_pooler(checkpoint) if options.to in PRESET_LAYOUTS else checkpoint)
         digests = write_checkpoint(
             checkpoint,
             folder,

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from albert_hub_bridge.checkpoint import REPOSITORY_LAYOUTS
 from albert_hub_bridge.commands.onnx_files import OnnxExport, export_models
 from albert_hub_bridge.commands.options import Quantize
 from albert_hub_bridge.commands.record_files import render_record_files
@@ -46,7 +47,7 @@ def export_onnx(folder: str | Path, *, quantize: Quantize | None = None, overwri
         raise ValueError(f"quantize must be one of None, int8, not {quantize!r}.")
     record = _check_folder(path, overwrite)
     with read_checkpoint(open_source(path)) as checkpoint:
-        if checkpoint.layout not in ("transformers", "albert_hub"):
+        if checkpoint.layout not in REPOSITORY_LAYOUTS:
             raise SourceError(
                 f"{path} is no Hub repository, and only those have ONNX files. Convert it: "
                 f"albert-hub-bridge convert {path} TARGET --to transformers --onnx"

@@ -8,11 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, SourceLayoutName, TokenizerFiles
+from albert_hub_bridge.checkpoint import (
+    TRANSFORMERS_LAYOUTS,
+    Checkpoint,
+    LayoutName,
+    SourceLayoutName,
+    TokenizerFiles,
+)
 from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.layouts.hub.files import CONFIG, TOKENIZER
-from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, RepositoryLayout
+from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, repository_layout
 from albert_hub_bridge.layouts.hub.tokenizer_files import write_tokenizer_files
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
@@ -47,7 +53,7 @@ def compare_ids(source: Checkpoint, target: Checkpoint, to: LayoutName, folder: 
         return IdComparison(None)
     if source.tokenizer_files is None:
         before, after = (_ids_of(each, layout) for each, layout in ((source, source.layout), (target, to)))
-        return IdComparison(_count(before, after))
+        return IdComparison(_count(before, after, *_ids_of_keras_half(target, to)))
     return _compare_with_transformers(source, source.tokenizer_files, target, to, folder)
 
 
@@ -69,12 +75,12 @@ def _compare_with_transformers(
     after = load_tokenizer(folder) if is_carried else None
     others = token_ids(after, SAMPLE_TEXTS) if after is not None else _ids_of(target, to)
     notes = [*_other_version(source, ids, is_carried), *_segments(before, after, to)]
-    return IdComparison(_count(ids, others), notes)
+    return IdComparison(_count(ids, others, *_ids_of_keras_half(target, to)), notes)
 
 
 def _write_tokenizer(files: TokenizerFiles, source: SourceLayoutName, folder: Path) -> None:
     """Write what AutoTokenizer reads of a repository into an empty folder."""
-    layout: RepositoryLayout = "albert_hub" if source == "albert_hub" else "transformers"
+    layout = repository_layout(source)
     write_json(folder / CONFIG, {"model_type": SPELLINGS[layout].model_type})
     write_tokenizer_files(files, folder, layout)
 
@@ -88,8 +94,15 @@ def _ids_of(checkpoint: Checkpoint, layout: SourceLayoutName) -> list[list[int]]
     return tokenize(checkpoint.tokenizer, layout, SAMPLE_TEXTS) if checkpoint.tokenizer is not None else []
 
 
-def _count(ids: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> int:
-    return sum(list(one) != list(other) for one, other in zip(ids, others, strict=True))
+def _ids_of_keras_half(checkpoint: Checkpoint, to: LayoutName) -> list[list[list[int]]]:
+    """Return what KerasHub makes of a universal target, which is to be the same."""
+    return [_ids_of(checkpoint, "keras")] if to == "universal" else []
+
+
+def _count(ids: Sequence[Sequence[int]], *others: Sequence[Sequence[int]]) -> int:
+    """Count the texts that have other ids, in any of the others."""
+    rows = zip(ids, *others, strict=True)
+    return sum(any(list(other) != list(row[0]) for other in row[1:]) for row in rows)
 
 
 def _other_version(source: Checkpoint, ids: Sequence[Sequence[int]], is_carried: bool) -> Iterator[str]:
@@ -98,7 +111,7 @@ def _other_version(source: Checkpoint, ids: Sequence[Sequence[int]], is_carried:
     from tokenizers import Tokenizer
 
     files = source.tokenizer_files
-    if source.layout != "transformers" or files is None or TOKENIZER not in files.contents:
+    if source.layout not in TRANSFORMERS_LAYOUTS or files is None or TOKENIZER not in files.contents:
         return
     pipeline = Tokenizer.from_str(files.contents[TOKENIZER].decode())
     pipeline.no_truncation()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, TokenizerSpec
-from albert_hub_bridge.layouts.hub.spelling import SPELLINGS
+from albert_hub_bridge.checkpoint import PRESET_LAYOUTS, TRANSFORMERS_LAYOUTS, Checkpoint, LayoutName, TokenizerSpec
+from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, repository_layout
 from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.layouts.losses import lost_tensors
 from albert_hub_bridge.layouts.tokenize import tokenize
@@ -30,7 +30,7 @@ def conversion_notes(
         *_spiece_model(source),
         *_lost_tokenizer(source, target, to),
         *_sentence_modules(target, to, sentence_transformers),
-        *(_keras_notes(target) if to == "keras" else ()),
+        *(_keras_notes(target) if to in PRESET_LAYOUTS else ()),
         *_unnamed_labels(target, to),
         *_unused_pooler(target, to),
         *_changed_epsilon(target, to),
@@ -73,7 +73,7 @@ def _other_epsilon(target: Checkpoint, to: LayoutName) -> Iterator[str]:
 
 def lost_keys(target: Checkpoint, to: LayoutName) -> tuple[IgnoredKey, ...]:
     """Return the keys of the source that the target does not have, of those that are not converted."""
-    kept = {} if to == "keras" else kept_keys(target.ignored, SPELLINGS[to].table)
+    kept = {} if to == "keras" else kept_keys(target.ignored, SPELLINGS[repository_layout(to)].table)
     files = target.tokenizer_files
     carried = files.ignored if files is not None and files.fit(to) else ()
     return tuple(key for key in target.ignored if key.key not in kept and key not in carried)
@@ -195,7 +195,7 @@ def _sides(tokenizer: TokenizerSpec) -> Iterator[str]:
 
 def _unused_pooler(target: Checkpoint, to: LayoutName) -> Iterator[str]:
     pooled = target.head is None or target.head.kind in NEED_POOLER
-    if to == "transformers" and target.head is not None and target.has_pooler and not pooled:
+    if to in TRANSFORMERS_LAYOUTS and target.head is not None and target.has_pooler and not pooled:
         yield (
             f"{HEADS[target.head.kind].albert} has no pooler, and reports the pooler's weights as unexpected. "
             "AutoModel and KerasHub load them."
@@ -220,15 +220,14 @@ def _unnamed_labels(target: Checkpoint, to: LayoutName) -> Iterator[str]:
 def _changed_epsilon(target: Checkpoint, to: LayoutName) -> Iterator[str]:
     if (epsilon := target.head_epsilon) is None or to == "albert_hub":
         return
-    library, forced = "transformers", target.architecture.layer_norm_epsilon
-    if to == "keras":
-        library, forced = "KerasHub", KERAS_EPSILON
-    if forced == epsilon:
-        return
-    from albert_hub_bridge.verification.engines.albert_hub import epsilon_effect
+    forced = {"KerasHub": KERAS_EPSILON, "transformers": target.architecture.layer_norm_epsilon}
+    libraries = {"keras": ("KerasHub",), "transformers": ("transformers",)}.get(to, tuple(forced))
+    for library in (each for each in libraries if forced[each] != epsilon):
+        from albert_hub_bridge.verification.engines.albert_hub import epsilon_effect
 
-    effect = epsilon_effect(target, forced, SAMPLE_TEXTS)
-    yield (
-        f"The layer norm of the masked-LM head has epsilon {epsilon:g}, and in {library} it is {forced:g}. "
-        f"This changes the scores of the sample texts by up to {effect:.1e}. The albert_hub layout keeps the epsilon."
-    )
+        effect = epsilon_effect(target, forced[library], SAMPLE_TEXTS)
+        yield (
+            f"The layer norm of the masked-LM head has epsilon {epsilon:g}, and in {library} it is "
+            f"{forced[library]:g}. This changes the scores of the sample texts by up to {effect:.1e}. The albert_hub "
+            "layout keeps the epsilon."
+        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.checkpoint import PRESET_LAYOUTS, LayoutName
 from albert_hub_bridge.choices import DTYPE_NAMES, choose
 from albert_hub_bridge.commands.labels import parse_labels
 from albert_hub_bridge.errors import TargetError
@@ -102,12 +102,14 @@ class ConvertOptions:
     def _unsupported(self) -> list[str]:
         problems = []
         if self.include_code and self.to != "albert_hub":
-            library = "KerasHub" if self.to == "keras" else "transformers"
+            library = "KerasHub has its" if self.to == "keras" else "transformers has its"
+            if self.to == "universal":
+                library = "both libraries have their"
             problems.append(
-                f"Only the albert_hub layout can include code, and the target's layout is {self.to}: {library} has its "
-                "own code. Leave out --include-code (include_code=True), or convert to albert_hub."
+                f"Only the albert_hub layout can include code, and the target's layout is {self.to}: {library} own "
+                "code. Leave out --include-code (include_code=True), or convert to albert_hub."
             )
-        if self.allow_approximate_gelu and self.to != "keras":
+        if self.allow_approximate_gelu and self.to not in PRESET_LAYOUTS:
             problems.append(
                 "Only KerasHub needs an approximate gelu. Leave out --allow-approximate-gelu "
                 "(allow_approximate_gelu=True)."

@@ -21,6 +21,7 @@ DESCRIPTIONS: Mapping[SourceLayoutName, str] = {
     "keras": "a KerasHub preset",
     "albert_hub": "a Hub repository in the albert_hub layout",
     "transformers": "a Hub repository in the transformers layout",
+    "universal": "a KerasHub preset and a Hub repository in the transformers layout, in one folder",
     "google": "Google's original release",
 }
 

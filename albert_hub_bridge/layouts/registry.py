@@ -18,12 +18,13 @@ from albert_hub_bridge.layouts.hub.files import POOLING_FILES, TOKENIZER_FILES
 from albert_hub_bridge.layouts.hub.repository import ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY
 from albert_hub_bridge.layouts.keras.preset import PRESET
 from albert_hub_bridge.layouts.layout import DEFAULT_READING, Layout, Pooling, ReadOptions, WriteOptions
+from albert_hub_bridge.layouts.universal.folder import UNIVERSAL
 from albert_hub_bridge.text import first_few, one_line
 
 
 # A folder with the files of several libraries has the first of these layouts.
 LAYOUTS: Mapping[SourceLayoutName, Layout] = {
-    layout.name: layout for layout in (RELEASE, PRESET, ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY)
+    layout.name: layout for layout in (RELEASE, UNIVERSAL, PRESET, ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY)
 }
 _ROWS = tuple(dict.fromkeys(row for layout in LAYOUTS.values() for row in layout.files))
 _CURRENT_ROWS = tuple(
@@ -58,14 +59,18 @@ def _is_read(name: str) -> bool:
 
 
 def needed_files(names: Iterable[str]) -> list[str]:
-    """Return which files of a repository on a hub are needed: all that layouts have, but weights in one format."""
+    """Return which files of a repository on a hub are needed: all that layouts have, but no weights in old formats.
+
+    Of the old formats, the first is needed where there is no other.
+    """
     present = set(names)
     if "config.json" not in present:
         return []
     rows = [row for row in _ROWS if row.downloaded]
-    weights = [row.among(present) for row in rows if row.role in ("weights", "legacy weights")]
+    legacy = [row.among(present) for row in rows if row.role == "legacy weights"]
     others = {name for row in rows if row.role not in ("weights", "legacy weights") for name in row.among(present)}
-    return sorted(others | (present & {_RECORD, _CARD})) + next(filter(None, weights), [])
+    weights = sorted({name for row in rows if row.role == "weights" for name in row.among(present)})
+    return sorted(others | (present & {_RECORD, _CARD})) + (weights or next(filter(None, legacy), []))
 
 
 def pull(source: str | Path) -> LocalSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from albert_hub_bridge.checkpoint import SourceLayoutName, TokenizerSpec
+from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, SourceLayoutName, TokenizerSpec
 from albert_hub_bridge.mapping.vocabulary import bake_normalization
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, build_tokenizer, parse_vocabulary
 
@@ -21,7 +21,7 @@ def tokenize(tokenizer: TokenizerSpec, layout: SourceLayoutName, texts: Sequence
     processor = tokenizer.vocabulary.processor
     if layout == "keras":
         processor = parse_vocabulary(bake_normalization(tokenizer.proto, tokenizer.normalization)).processor
-    elif layout == "transformers" or tokenizer.normalization != TextNormalization():
+    elif layout in TRANSFORMERS_LAYOUTS or tokenizer.normalization != TextNormalization():
         pipeline = build_tokenizer(tokenizer.vocabulary, tokenizer.normalization)
         return [encoding.ids for encoding in pipeline.encode_batch(list(texts), add_special_tokens=False)]
     return [list(ids) for ids in processor.encode(list(texts))]

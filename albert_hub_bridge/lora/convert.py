@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.checkpoint import SourceLayoutName
 from albert_hub_bridge.choices import choose
 from albert_hub_bridge.disk.atomic import check_target, check_target_file, new_file, new_folder
 from albert_hub_bridge.disk.source_folder import SourceFolder
@@ -26,12 +26,13 @@ from albert_hub_bridge.lora.peft_folder import (
     read_peft_adapter,
     write_peft_adapter,
 )
-from albert_hub_bridge.lora.report import AdapterConversion
+from albert_hub_bridge.lora.report import AdapterConversion, AdapterLayout
 from albert_hub_bridge.mapping.weights import TorchDialect
 from albert_hub_bridge.model.architecture import Architecture
 
 
-_DIALECTS: Mapping[LayoutName, TorchDialect] = {"albert_hub": "albert_hub", "transformers": "albert"}
+_DIALECTS: Mapping[AdapterLayout, TorchDialect] = {"albert_hub": "albert_hub", "transformers": "albert"}
+_LOADED_AS: Mapping[SourceLayoutName, AdapterLayout] = {"universal": "transformers"}  # by PEFT
 
 
 def convert_adapter(
@@ -39,7 +40,7 @@ def convert_adapter(
     target: str | Path,
     *,
     base: str | Path,
-    to: LayoutName,
+    to: AdapterLayout,
     drop_head: bool = False,
     overwrite: bool = False,
     allow_pickle: bool = False,
@@ -71,7 +72,7 @@ def convert_adapter(
     Source:
         keras/src/layers/core/{dense,einsum_dense}.py, `enable_lora`; peft/tuners/lora/layer.py, `get_delta_weight`.
     """
-    layouts: tuple[LayoutName, ...] = get_args(LayoutName)
+    layouts: tuple[AdapterLayout, ...] = get_args(AdapterLayout)
     to = choose("to", to, layouts)
     target_path = _check_target(target, to, overwrite)
     source_path = _check_source(source)
@@ -104,7 +105,7 @@ def convert_adapter(
     )
 
 
-def _check_target(target: str | Path, to: LayoutName, overwrite: bool) -> Path:
+def _check_target(target: str | Path, to: AdapterLayout, overwrite: bool) -> Path:
     path = Path(os.path.abspath(os.path.expanduser(target)))
     if to != "keras":
         check_target(path, overwrite, is_checkpoint_file, CONFIG)
@@ -149,11 +150,11 @@ def _is_keras_file(source: Path) -> bool:
     return True
 
 
-def _read_base(base: str | Path, to: LayoutName, allow_pickle: bool) -> tuple[Architecture, bool, BaseName]:
+def _read_base(base: str | Path, to: AdapterLayout, allow_pickle: bool) -> tuple[Architecture, bool, BaseName]:
     """Return the architecture of the base, whether it has a head, and how PEFT loads it."""
     pulled = pull(base)
     with read_checkpoint(pulled.folder, ReadOptions(drop_head=True, allow_pickle=allow_pickle)) as checkpoint:
-        name = base_name(pulled.handle) if checkpoint.layout == to else BaseName()
+        name = base_name(pulled.handle) if to in (checkpoint.layout, _LOADED_AS.get(checkpoint.layout)) else BaseName()
         return checkpoint.architecture, checkpoint.head is not None, name
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-from albert_hub_bridge.checkpoint import DroppedTensor, LayoutName
+from albert_hub_bridge.checkpoint import DroppedTensor
 from albert_hub_bridge.document import Block, Document, escape
 from albert_hub_bridge.layouts.layout import DESCRIPTIONS
 from albert_hub_bridge.layouts.losses import show_losses
 from albert_hub_bridge.mapping.configs import IgnoredKey
+
+
+AdapterLayout = Literal["keras", "albert_hub", "transformers"]  # KerasHub's and PEFT's adapters share no folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class AdapterConversion(Document):
 
     source: str
     target: str
-    layout: LayoutName
+    layout: AdapterLayout
     layers: Sequence[str]
     ranks: Mapping[str, int]
     dropped: Sequence[DroppedTensor]

@@ -70,6 +70,11 @@ def bake_normalization(proto: bytes, normalization: TextNormalization, cut_out: 
     return bytes(model.SerializeToString())
 
 
+def same_character_map(charsmap: bytes, other: bytes) -> bool:
+    """Return whether two compiled maps of characters are the same map. Versions of sentencepiece compile otherwise."""
+    return charsmap == other or _decompile(charsmap) == _decompile(other)
+
+
 def _decompile(charsmap: bytes) -> dict[str, str]:
     if not charsmap:
         return {}

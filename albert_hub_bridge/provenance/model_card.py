@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.checkpoint import count_by_reason, is_loss
+from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, count_by_reason, is_loss
 from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.model.architecture import KERAS_FIELDS
@@ -26,6 +26,7 @@ _LAYOUTS = {
     "keras": "a KerasHub preset",
     "albert_hub": "a repository for transformers with albert-hub-bridge",
     "transformers": "a repository for transformers alone",
+    "universal": "a KerasHub preset and a repository for transformers in one folder",
     "google": "Google's original release",
 }
 _POOLINGS: Mapping[str | None, str] = {
@@ -71,6 +72,7 @@ def render_card(record: ConversionRecord, location: str) -> str:
     from huggingface_hub.repocard import ModelCard
 
     scheme, _, name = location.rpartition("://")
+    layout = record.target.layout
     on_kaggle = scheme == "kaggle"
     head, vocabulary = HEADS[record.head_kind] if record.head_kind is not None else None, record.vocabulary
     rendered = ModelCard.from_template(
@@ -83,6 +85,8 @@ def render_card(record: ConversionRecord, location: str) -> str:
         keras_location=location,
         on_kaggle=on_kaggle,
         keras_class=head.keras if head is not None else "AlbertBackbone",
+        task_class="AlbertMaskedLM" if record.head_kind == "masked_lm" else "AlbertTextClassifier",
+        other_task="AlbertTextClassifier" if record.head_kind == "masked_lm" else "AlbertMaskedLM",
         auto_class=head.auto if head is not None else "AutoModel",
         code=[file for file in record.target.files if file.endswith(".py")],  # a conversion writes no code but ours
         # KerasHub's importer needs a pooler, and ignores settings that KerasHub does not have.
@@ -99,7 +103,7 @@ def render_card(record: ConversionRecord, location: str) -> str:
         normalization=plain(vocabulary.normalization) if vocabulary is not None else None,
         pooling=_POOLINGS.get(record.sentence_transformers),
         # transformers.js knows ALBERT, and no class of this package.
-        js_task=_PIPELINES[record.head_kind] if record.target.layout == "transformers" and not on_kaggle else None,
+        js_task=_PIPELINES[record.head_kind] if layout in TRANSFORMERS_LAYOUTS and not on_kaggle else None,
         results=rows_of_results(record),
         picture=PICTURE if record.picture is not None else None,
         notes=[plain(note) for note in record.notes],
@@ -157,6 +161,8 @@ def _metadata(record: ConversionRecord, location: str) -> Any:
     library, tags = "transformers", ["albert", "albert-hub-bridge", "pytorch"]
     if record.target.layout == "keras":
         library, tags = "keras-hub", ["albert", "albert-hub-bridge", "keras-hub"]
+    elif record.target.layout == "universal":
+        tags = [*tags, "keras-hub"]
     if record.sentence_transformers is not None:  # the Hub finds such models by these words
         library, tags = "sentence-transformers", [*tags, "sentence-transformers", "feature-extraction"]
     return ModelCardData(

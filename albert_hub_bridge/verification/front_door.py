@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS
 from albert_hub_bridge.verification.answers import compare_answers
 from albert_hub_bridge.verification.differences import Comparison, compare_outputs
 from albert_hub_bridge.verification.engines.common import Encoded
@@ -100,7 +101,7 @@ class _Batch:
     def rules(self) -> tuple[str, str]:
         """How the library of each side cuts pairs."""
         source, target = (
-            "longest_first" if side.checkpoint.layout == "transformers" or spec is None else spec.truncate
+            "longest_first" if side.checkpoint.layout in TRANSFORMERS_LAYOUTS or spec is None else spec.truncate
             for side in (self.source, self.target)
             for spec in (side.checkpoint.tokenizer,)
         )

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from albert_hub_bridge.checkpoint import REPOSITORY_LAYOUTS
 from albert_hub_bridge.formats.onnx_file import read_onnx
 from albert_hub_bridge.mapping.onnx_names import ONNX_FILES, Precision, check_name
 from albert_hub_bridge.verification.differences import (
@@ -46,7 +47,7 @@ def check_onnx_files(side: Side, texts: Sequence[str], limit: float) -> dict[str
         FileError: A file is no ONNX model, or has what no export has.
         EngineError: ONNX Runtime cannot load or compute it.
     """
-    if side.checkpoint.layout not in ("albert_hub", "transformers"):
+    if side.checkpoint.layout not in REPOSITORY_LAYOUTS:
         return {}
     files = {name: side.checkpoint.folder / file for name, file in ONNX_FILES.items()}
     present = {name: file for name, file in files.items() if file.is_file()}

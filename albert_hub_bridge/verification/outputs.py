@@ -10,6 +10,9 @@ from albert_hub_bridge.verification.report import Check
 from albert_hub_bridge.verification.side import Side
 
 
+WITHOUT_KERAS_HUB = "KerasHub: it was not used for either side"
+
+
 def check_outputs(source: Side, target: Side, limit: float, progress: StageProgress = ignore_progress) -> Check:
     """Compare the outputs of both engines in float32 on generated inputs.
 
@@ -40,7 +43,7 @@ def check_outputs(source: Side, target: Side, limit: float, progress: StageProgr
             not_measured.append(f"inputs of more than {length} tokens, because these differ already")
             break
     if not any(engine.is_keras_hub for engine in (source.engine, target.engine)):
-        not_measured.append("KerasHub: it was not used for either side")
+        not_measured.append(WITHOUT_KERAS_HUB)
     if padding_gap:
         not_measured.append(
             f"{ONLY_PADDING}: they differ by {padding_gap:.1e}, and all values are finite. With dropout "

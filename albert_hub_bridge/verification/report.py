@@ -147,6 +147,7 @@ class Verification(Document):
         reference: The check against the reference encoder.
         engines: The check of both libraries on generated inputs.
         on_texts: The check of both libraries on texts.
+        on_keras: The checks of KerasHub on a universal target, by name; none for other targets.
         on_onnx: The check of each ONNX file of the target, by name.
         tolerance: The largest relative difference of outputs on texts that passes.
         notes: What was changed before the comparison, and why.
@@ -162,6 +163,7 @@ class Verification(Document):
     reference: Check
     engines: Check
     on_texts: TextsCheck
+    on_keras: Mapping[str, Check]
     on_onnx: Mapping[str, Check]
     tolerance: float
     notes: Sequence[str] = ()
@@ -169,9 +171,9 @@ class Verification(Document):
 
     @property
     def checks(self) -> Mapping[str, Check]:
-        """The checks by name: `configuration`, `tensors`, `reference`, `engines`, `texts`, and those of ONNX files."""
+        """The checks by name: `configuration`, `tensors`, `reference`, `engines`, `texts`, and others if any."""
         in_order = self.configuration, self.tensors, self.reference, self.engines, self.on_texts
-        return {**dict(zip(CHECKS, in_order, strict=True)), **self.on_onnx}
+        return {**dict(zip(CHECKS, in_order, strict=True)), **self.on_keras, **self.on_onnx}
 
     @property
     def failed_checks(self) -> list[str]:
@@ -268,7 +270,9 @@ class Verification(Document):
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values. NaN and infinity become None."""
-        kept = [each.name for each in fields(Verification) if each.name not in (*CHECKS, "on_texts", "on_onnx")]
+        kept = [
+            each.name for each in fields(Verification) if each.name not in (*CHECKS, "on_texts", "on_keras", "on_onnx")
+        ]
         return {
             "passed": self.passed,
             **{name: getattr(self, name) for name in (*kept, *_DERIVED)},

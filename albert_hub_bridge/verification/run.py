@@ -11,10 +11,11 @@ No check is enough alone:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.checkpoint import DROPPED_HEAD, DROPPED_UNKNOWN, Checkpoint
+from albert_hub_bridge.checkpoint import DROPPED_HEAD, DROPPED_UNKNOWN, PRESET_LAYOUTS, Checkpoint
 from albert_hub_bridge.layouts.keras.compatibility import (
     APPROXIMATED,
     with_approximate_gelu,
@@ -24,7 +25,9 @@ from albert_hub_bridge.layouts.keras.compatibility import (
 )
 from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
+from albert_hub_bridge.layouts.universal.folder import as_preset
 from albert_hub_bridge.mapping.cut_out import holds
+from albert_hub_bridge.mapping.heads import KERAS_EPSILON
 from albert_hub_bridge.provenance.integrity import is_source_of
 from albert_hub_bridge.provenance.record import read_record
 from albert_hub_bridge.text import first_few
@@ -34,10 +37,10 @@ from albert_hub_bridge.verification.engines.spiece_model import note_on_spiece_m
 from albert_hub_bridge.verification.example import example_output
 from albert_hub_bridge.verification.front_door import Pair
 from albert_hub_bridge.verification.onnx import check_onnx_files
-from albert_hub_bridge.verification.outputs import check_outputs
+from albert_hub_bridge.verification.outputs import WITHOUT_KERAS_HUB, check_outputs
 from albert_hub_bridge.verification.progress import StageProgress, ignore_progress
 from albert_hub_bridge.verification.reference import check_reference
-from albert_hub_bridge.verification.report import NOT_COMPARABLE, Verification
+from albert_hub_bridge.verification.report import NOT_COMPARABLE, Check, Verification
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 from albert_hub_bridge.verification.settings import HEAD_EPSILON, LABELS, check_settings
 from albert_hub_bridge.verification.side import Side
@@ -72,11 +75,13 @@ def verify(
     5. `texts`: the same token ids, the same outputs for the source's ids, and the same batches for texts and pairs as
        users encode them: with special tokens and segments, cut and padded.
 
-    If the target has ONNX files, ONNX Runtime computes them: `onnx` and `onnx int8` compare them with the target.
+    A universal target is compared with the source once more, as KerasHub loads it: `engines (KerasHub)` and
+    `texts (KerasHub)`. If the target has ONNX files, ONNX Runtime computes them: `onnx` and `onnx int8` compare them
+    with the target.
 
     The layout of a side decides which library computes it: keras_hub for `keras`, transformers with this package for
-    `albert_hub`, and transformers alone for `transformers`. If keras_hub is not installed, this package's model
-    computes a preset, and the report says so.
+    `albert_hub`, and transformers alone for `transformers` and `universal`. If keras_hub is not installed, this
+    package's model computes a preset, and the report says so.
 
     Args:
         source: A folder.
@@ -136,6 +141,13 @@ def verify(
     on_texts = check_texts(
         source_side, target_side, flat, pairs, tolerance, comparable=comparable, by_rules=bool(rules)
     )
+    on_keras: dict[str, Check] = {}
+    remarks = on_texts.remarks
+    if target_read.layout == "universal":
+        outputs, on_keras, of_keras = _check_keras_half(
+            source_side, target_side, outputs, flat, pairs, tolerance, comparable=comparable, by_rules=bool(rules)
+        )
+        remarks = (*remarks, *(f"As KerasHub loads the target: {remark}" for remark in of_keras))
     return Verification(
         source=str(source),
         target=str(target),
@@ -146,9 +158,10 @@ def verify(
         reference=reference,
         engines=outputs,
         on_texts=on_texts,
+        on_keras=on_keras,
         on_onnx=on_onnx,
         tolerance=tolerance,
-        notes=(*notes, *rules, *on_texts.remarks),
+        notes=(*notes, *rules, *remarks),
         example_output=example_output(target_side),
     )
 
@@ -171,7 +184,7 @@ def _without_dropped(source: Checkpoint, target: Checkpoint) -> tuple[Checkpoint
     not support: tensors of the head, and what of the tokenizer is no SentencePiece model.
     """
     left_out = [tensor.name for tensor in source.dropped if tensor.reason in (DROPPED_HEAD, DROPPED_UNKNOWN)]
-    record = read_record(target.folder) if target.layout == "keras" else None
+    record = read_record(target.folder) if target.layout in PRESET_LAYOUTS else None
     notes = []
     if record is not None and record.dropped_tokenizer and source.tokenizer_files is not None:
         beyond = source.tokenizer_files.beyond_sentencepiece
@@ -210,7 +223,7 @@ def _renamed_labels(source: Checkpoint, target: Checkpoint) -> str | None:
 
 def _has_approximate_gelu(source: Checkpoint, target: Checkpoint) -> bool:
     """Return whether the target is the preset that `--allow-approximate-gelu` made of the source."""
-    record = read_record(target.folder) if target.layout == "keras" else None
+    record = read_record(target.folder) if target.layout in PRESET_LAYOUTS else None
     return source.architecture.activation == APPROXIMATED and record is not None and record.approximate_gelu
 
 
@@ -234,6 +247,38 @@ def _open_sides(source: Checkpoint, target: Checkpoint) -> tuple[Side, Side]:
     """Open both engines. If the target was rounded to another dtype, round the source's weights too."""
     rounded = target.dtype if target.dtype not in (source.dtype, "float32") else None
     return Side(source, registry.open_engine(source, rounded)), Side(target, registry.open_engine(target))
+
+
+def _check_keras_half(
+    source: Side,
+    target: Side,
+    outputs: Check,
+    texts: Sequence[str],
+    pairs: Sequence[Pair],
+    tolerance: float,
+    *,
+    comparable: bool,
+    by_rules: bool,
+) -> tuple[Check, dict[str, Check], Sequence[str]]:
+    """Compare the source with a universal target as KerasHub loads it.
+
+    Returns:
+        The check of the other half's outputs, without the remark that KerasHub was not used; the checks; and
+        what users get that differs because KerasHub has no other way.
+    """
+    half = as_preset(target.checkpoint)
+    side = Side(half, registry.open_engine(half))
+    if half.head_epsilon is not None:
+        source.engine.use_epsilon(KERAS_EPSILON)
+    on_texts = check_texts(source, side, texts, pairs, tolerance, comparable=comparable, by_rules=by_rules)
+    if not comparable:
+        return outputs, {"texts (KerasHub)": on_texts}, on_texts.remarks
+    in_keras = check_outputs(source, side, PROBE_FACTOR * tolerance)
+    if side.engine.is_keras_hub:
+        outputs = replace(
+            outputs, not_measured=tuple(each for each in outputs.not_measured if each != WITHOUT_KERAS_HUB)
+        )
+    return outputs, {"engines (KerasHub)": in_keras, "texts (KerasHub)": on_texts}, on_texts.remarks
 
 
 def _forced_epsilons(source: Checkpoint, target: Checkpoint) -> tuple[float, float] | None:

@@ -149,6 +149,7 @@ def write_repository(
     folder: Path,
     layout: RepositoryLayout,
     options: WriteOptions = DEFAULT_WRITING,
+    other_keys: Mapping[str, Any] | None = None,
 ) -> dict[Path, str]:
     """Write a checkpoint as a repository.
 
@@ -157,6 +158,7 @@ def write_repository(
         folder: An existing, empty folder.
         layout: The layout of the repository.
         options: How it is written.
+        other_keys: Keys of another library, which `config.json` has too.
 
     Returns:
         The SHA-256 of every file of weights, computed from what was read back, in hexadecimal.
@@ -166,7 +168,7 @@ def write_repository(
         OSError: The system did not write a file, which it names.
     """
     spelling, head = SPELLINGS[layout], checkpoint.head
-    config = repository_config(checkpoint, layout)
+    config = {**(other_keys or {}), **repository_config(checkpoint, layout)}
     if options.include_code:
         config["auto_map"] = model_auto_map(head.kind if head is not None else None)
         for name, content in code_files().items():

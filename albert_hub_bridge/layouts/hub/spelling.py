@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from albert_hub_bridge.checkpoint import SourceLayoutName
 from albert_hub_bridge.mapping.configs import ALBERT, ALBERT_HUB, Table
 from albert_hub_bridge.mapping.weights import ENCODERS, TorchDialect
 
 
 RepositoryLayout = Literal["albert_hub", "transformers"]
+
+
+def repository_layout(layout: SourceLayoutName) -> RepositoryLayout:
+    """Return in which layout a folder is a repository, or would be one."""
+    return "albert_hub" if layout == "albert_hub" else "transformers"
 
 
 @dataclass(frozen=True, slots=True)

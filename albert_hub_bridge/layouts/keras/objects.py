@@ -43,6 +43,9 @@ _MARKS = {"module", "class_name", "registered_name"}
 # Other keys of an object. This package writes `labels` (see `task`), and older versions of Keras wrote the rest.
 _OTHER_KEYS = {"config", "assets", "weights", "build_config", "labels"}
 
+# The keys of an object. In a universal folder the rest of `config.json` is the repository's.
+KEYS_OF_OBJECTS = frozenset(_MARKS | _OTHER_KEYS)
+
 # Settings that make Keras read or decode other data than the preset's own files, with the values that do not.
 _LITERAL = {"config_file": (None, "preprocessor.json", "tokenizer.json"), "proto": (None,)}
 

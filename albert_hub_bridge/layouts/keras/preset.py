@@ -200,7 +200,12 @@ def _computation_notes(dtype_policy: Any, dtype: str, is_quantized: bool) -> lis
 
 
 def write_preset(
-    checkpoint: Checkpoint, folder: Path, progress: Progress | None = None, max_shard_bytes: int | None = None
+    checkpoint: Checkpoint,
+    folder: Path,
+    progress: Progress | None = None,
+    max_shard_bytes: int | None = None,
+    *,
+    beside_repository: bool = False,
 ) -> dict[Path, str]:
     """Write a checkpoint as a preset for `keras_hub.models.Backbone.from_preset`, or for a task's `from_preset`.
 
@@ -209,6 +214,8 @@ def write_preset(
         folder: An existing, empty folder.
         progress: Called after every tensor.
         max_shard_bytes: The largest size of the values in one file of weights, in bytes; None for one file.
+        beside_repository: Whether the folder has the files of a repository too. Its `config.json` then has what
+            `backbone_object` returns, and is not written here.
 
     Returns:
         The SHA-256 of every file of weights, computed from what was read back, in hexadecimal.
@@ -222,11 +229,14 @@ def write_preset(
     checkpoint = with_pooler(checkpoint)
     head = checkpoint.head
     backbone = backbone_object(checkpoint.architecture, checkpoint.dtype)
-    write_json(folder / CONFIG, backbone)
+    if not beside_repository:
+        write_json(folder / CONFIG, backbone)
     write_json(folder / METADATA, _metadata(checkpoint.architecture))
     preprocessor = None
     if checkpoint.tokenizer is not None:
-        preprocessor = write_tokenizer(checkpoint.tokenizer, checkpoint.architecture, head, folder)
+        preprocessor = write_tokenizer(
+            checkpoint.tokenizer, checkpoint.architecture, head, folder, beside_repository=beside_repository
+        )
     plans = plan_weights(checkpoint, folder, max_shard_bytes)
     if head is not None:
         write_json(folder / TASK, task_object(head, backbone, preprocessor))

@@ -14,6 +14,7 @@ from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.formats.sentencepiece import read_vocabulary
 from albert_hub_bridge.layouts.configuration import read_fields
+from albert_hub_bridge.layouts.keras.files import KERAS_TOKENIZER as TOKENIZER_BESIDE_REPOSITORY
 from albert_hub_bridge.layouts.keras.files import PREPROCESSOR, TASK, TOKENIZER, VOCABULARY
 from albert_hub_bridge.layouts.keras.objects import MODULES, config_of, policy, read_keras_config, serialized
 from albert_hub_bridge.layouts.keras.task import Task
@@ -25,7 +26,17 @@ from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization
 
 
-_DEFAULT_LENGTH = 512  # of a packed input
+DEFAULT_LENGTH = 512  # of a packed input
+
+
+def keras_truncate(tokenizer: TokenizerSpec) -> str:
+    """Return how KerasHub cuts pairs. It has no `longest_first`; `round_robin` is the nearest."""
+    return "waterfall" if tokenizer.truncate == "waterfall" else "round_robin"
+
+
+def packed_length(tokenizer: TokenizerSpec, architecture: Architecture) -> int:
+    """Return the number of tokens of a packed input: of the tokenizer, or KerasHub's default, if the model has them."""
+    return min(tokenizer.sequence_length or DEFAULT_LENGTH, architecture.max_sequence_length)
 
 
 def read_tokenizer(
@@ -70,7 +81,12 @@ def _read_preprocessor(file: Path, keys: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def write_tokenizer(
-    tokenizer: TokenizerSpec, architecture: Architecture, head: Head | None, folder: Path
+    tokenizer: TokenizerSpec,
+    architecture: Architecture,
+    head: Head | None,
+    folder: Path,
+    *,
+    beside_repository: bool = False,
 ) -> dict[str, Any] | None:
     """Write the tokenizer of a preset, and its preprocessor where it needs one.
 
@@ -79,6 +95,8 @@ def write_tokenizer(
         architecture: The architecture of the encoder, which limits the length of inputs.
         head: The head; None if the preset is an encoder alone.
         folder: The folder of the preset.
+        beside_repository: Whether the folder has the files of a repository too. KerasHub then finds the tokenizer by
+            the preprocessor alone, which is always written.
 
     Returns:
         The preprocessor as a serialized object, or None if none was written.
@@ -88,11 +106,12 @@ def write_tokenizer(
     """
     preprocessor = preprocessor_object(tokenizer, architecture, head)
     packing = preprocessor["config"]
-    write_json(folder / TOKENIZER, packing["tokenizer"])
+    write_json(folder / (TOKENIZER_BESIDE_REPOSITORY if beside_repository else TOKENIZER), packing["tokenizer"])
     (folder / VOCABULARY).parent.mkdir(parents=True)
     write_file(folder / VOCABULARY, bake_normalization(tokenizer.proto, tokenizer.normalization))
     # Without preprocessor.json KerasHub makes a preprocessor with these defaults. A task needs the file.
-    if head is None and (packing["sequence_length"], packing["truncate"]) == (_DEFAULT_LENGTH, "round_robin"):
+    is_default = (packing["sequence_length"], packing["truncate"]) == (DEFAULT_LENGTH, "round_robin")
+    if head is None and is_default and not beside_repository:
         return None
     write_json(folder / PREPROCESSOR, preprocessor)
     return preprocessor
@@ -115,9 +134,8 @@ def preprocessor_object(tokenizer: TokenizerSpec, architecture: Architecture, he
         "dtype": policy("float32"),
         "tokenizer": serialized("AlbertTokenizer", config),
         "config_file": PREPROCESSOR,
-        "sequence_length": min(tokenizer.sequence_length or _DEFAULT_LENGTH, architecture.max_sequence_length),
-        # KerasHub has no `longest_first`; `round_robin` is the nearest.
-        "truncate": "waterfall" if tokenizer.truncate == "waterfall" else "round_robin",
+        "sequence_length": packed_length(tokenizer, architecture),
+        "truncate": keras_truncate(tokenizer),
     }
     if task == "AlbertMaskedLM":  # KerasHub's defaults
         packing |= DEFAULT_MASKING

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.layouts.keras.files import KERAS_TOKENIZER
 from albert_hub_bridge.mapping.heads import HEADS
 from albert_hub_bridge.verification.engines.common import Encoded, features_of, rounded
 
@@ -39,7 +40,9 @@ class KerasHubEngine:
         self._models = self._load("float32")
         self._tokenizer: Any = None
         if checkpoint.tokenizer is not None:
-            self._tokenizer = keras_hub.models.AlbertTokenizer.from_preset(self._folder)
+            is_universal = os.path.exists(os.path.join(self._folder, KERAS_TOKENIZER))
+            file = {"config_file": KERAS_TOKENIZER} if is_universal else {}
+            self._tokenizer = keras_hub.models.AlbertTokenizer.from_preset(self._folder, **file)
             self._truncate = checkpoint.tokenizer.truncate
 
     def _load(self, dtype: str) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.checkpoint import REPOSITORY_LAYOUTS, Checkpoint
 from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.verification.engines.albert_hub import AlbertHubEngine
 from albert_hub_bridge.verification.engines.common import Engine
@@ -38,7 +38,7 @@ def open_engine(checkpoint: Checkpoint, rounded: str | None = None) -> Engine:
 
 
 def _engine_class(checkpoint: Checkpoint) -> type[Engine]:
-    if checkpoint.layout in ("albert_hub", "transformers"):
+    if checkpoint.layout in REPOSITORY_LAYOUTS:
         return TransformersEngine
     # KerasHub computes quantized presets with quantized activations, which are not what a conversion has.
     if checkpoint.layout == "keras" and not checkpoint.quantized and importlib.util.find_spec("keras_hub") is not None:

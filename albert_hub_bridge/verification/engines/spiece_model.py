@@ -14,7 +14,7 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2 as proto_types
 
-from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
+from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, Checkpoint, TokenizerSpec
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.layouts.hub.files import TOKENIZER, VOCABULARY
 from albert_hub_bridge.layouts.hub.tokenizer_files import MAX_TOKENIZER_BYTES
@@ -24,7 +24,7 @@ from albert_hub_bridge.text import first_few
 
 def spiece_model_alone(checkpoint: Checkpoint) -> TokenizerSpec | None:
     """Return the tokenizer of a repository for transformers without `tokenizer.json`; None for all others."""
-    if checkpoint.layout != "transformers" or checkpoint.tokenizer_files is not None:
+    if checkpoint.layout not in TRANSFORMERS_LAYOUTS or checkpoint.tokenizer_files is not None:
         return None
     if (checkpoint.folder / TOKENIZER).is_file():  # what is more than a SentencePiece model was left out
         return None

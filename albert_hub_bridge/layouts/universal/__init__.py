@@ -1,0 +1,1 @@
+"""A KerasHub preset and a transformers repository in one folder."""

@@ -1,0 +1,60 @@
+"""The two halves of a universal folder, each as a folder that its own layout reads.
+
+Two names mean different things in the two halves. `config.json` has the keys of both, which have no name in common.
+`tokenizer.json` is the file of the tokenizers library, and KerasHub's object of that name is `keras_tokenizer.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from albert_hub_bridge.disk.source_folder import SourceFolder
+from albert_hub_bridge.disk.strict_json import MAX_JSON_BYTES
+from albert_hub_bridge.layouts.keras.files import CONFIG, KERAS_TOKENIZER, TOKENIZER
+from albert_hub_bridge.layouts.keras.objects import KEYS_OF_OBJECTS
+
+
+class Half(SourceFolder):
+    """One half of a folder: it has the files of the whole, some under other names, and a part of `config.json`.
+
+    Args:
+        whole: The folder. What is asked of a half is asked of it.
+        has_key: Returns whether a key of `config.json` belongs to the half.
+        names: Names of the whole, by the names that they have in the half.
+    """
+
+    def __init__(self, whole: SourceFolder, has_key: Callable[[str], bool], names: Mapping[str, str]) -> None:
+        self.folder, self._whole, self._has_key, self._renamed = whole.folder, whole, has_key, names
+
+    def matching(self, pattern: str) -> list[str]:
+        """See `SourceFolder.matching`."""
+        return self._whole.matching(pattern)
+
+    def __contains__(self, name: str) -> bool:
+        """See `SourceFolder.__contains__`."""
+        return self._renamed.get(name, name) in self._whole
+
+    def path(self, name: str) -> Path:
+        """See `SourceFolder.path`."""
+        return self._whole.path(self._renamed.get(name, name))
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """See `SourceFolder.read`."""
+        return self._whole.read(self._renamed.get(name, name), max_bytes)
+
+    def json(self, name: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+        """See `SourceFolder.json`."""
+        content = self._whole.json(self._renamed.get(name, name), max_bytes)
+        return {key: value for key, value in content.items() if self._has_key(key)} if name == CONFIG else content
+
+
+def keras_half(whole: SourceFolder) -> Half:
+    """Return the half that is a KerasHub preset."""
+    return Half(whole, KEYS_OF_OBJECTS.__contains__, {TOKENIZER: KERAS_TOKENIZER})
+
+
+def repository_half(whole: SourceFolder) -> Half:
+    """Return the half that is a transformers repository."""
+    return Half(whole, lambda key: key not in KEYS_OF_OBJECTS, {})
