@@ -85,7 +85,6 @@ def render_card(record: ConversionRecord, location: str) -> str:
         keras_location=location,
         on_kaggle=on_kaggle,
         keras_class=head.keras if head is not None else "AlbertBackbone",
-        task_class="AlbertMaskedLM" if record.head_kind == "masked_lm" else "AlbertTextClassifier",
         other_task="AlbertTextClassifier" if record.head_kind == "masked_lm" else "AlbertMaskedLM",
         auto_class=head.auto if head is not None else "AutoModel",
         code=[file for file in record.target.files if file.endswith(".py")],  # a conversion writes no code but ours

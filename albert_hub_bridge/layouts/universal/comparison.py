@@ -9,7 +9,7 @@ from typing import Any
 
 from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
 from albert_hub_bridge.errors import ConfigurationError, Problem, VocabularyError
-from albert_hub_bridge.formats.lazy_tensors import TiedPair, check_tied
+from albert_hub_bridge.formats.lazy_tensors import LazyTensor, TiedPair, check_tied
 from albert_hub_bridge.layouts.hub.files import TOKENIZER
 from albert_hub_bridge.layouts.keras.files import CONFIG, TASK, VOCABULARY
 from albert_hub_bridge.layouts.keras.tokenizer import keras_truncate, packed_length
@@ -111,12 +111,18 @@ def _check_tensors(keras: Checkpoint, repository: Checkpoint) -> None:
     file = repository.weights_file or repository.folder
     pairs = []
     for name, weight in keras.weights.items():
-        in_file = weight.source_tensor.name if weight.source_tensor is not None else name
-        detail = f"expected the values of {name} in {file.name}, found others"
-        pairs.append(TiedPair(Problem("contradiction", in_file, detail), weight, repository.weights.get(name)))
+        other = repository.weights.get(name)
+        ours, theirs = (name if each is None else _name(name, each) for each in (weight, other))
+        detail = f"expected the values of {theirs} in {file.name}, found others"
+        pairs.append(TiedPair(Problem("contradiction", ours, detail), weight, other))
     pairs += [
         TiedPair(Problem("missing", name, f"expected it as in {file.name}, found none"), weight, None)
         for name, weight in repository.weights.items()
         if name not in keras.weights
     ]
     check_tied(keras.weights_file or keras.folder, pairs)
+
+
+def _name(name: str, weight: LazyTensor) -> str:
+    """Return the name of a weight in its file."""
+    return weight.source_tensor.name if weight.source_tensor is not None else name
