@@ -23,6 +23,7 @@ from albert_hub_bridge._version import __version__ as __version__
 # Every public name, by the module that defines it.
 _PUBLIC = {
     "_registration": ("register",),
+    "commands.complete": ("complete",),
     "commands.convert": ("convert",),
     "commands.embed": ("embed",),
     "commands.export_onnx": ("export_onnx",),
@@ -52,6 +53,7 @@ __all__ = list(_MODULES)
 
 if TYPE_CHECKING:  # type checkers do not read the table; a test compares the two
     from albert_hub_bridge._registration import register as register  # noqa: I001 (one import for each module)
+    from albert_hub_bridge.commands.complete import complete as complete
     from albert_hub_bridge.commands.convert import convert as convert
     from albert_hub_bridge.commands.embed import embed as embed
     from albert_hub_bridge.commands.export_onnx import export_onnx as export_onnx

@@ -19,6 +19,7 @@ from typer.core import TyperCommand
 from albert_hub_bridge import console, progress
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.commands import publish
+from albert_hub_bridge.commands.complete import complete as complete_source
 from albert_hub_bridge.commands.convert import convert_with
 from albert_hub_bridge.commands.embed import DEFAULT_PART_ROWS
 from albert_hub_bridge.commands.embed import embed as embed_corpus
@@ -197,6 +198,22 @@ def convert(
     console.print_report(report, as_json)
     if not as_json:
         console.print_next_command("verify", source, target, *(["--allow-pickle"] if allow_pickle else []))
+
+
+@_command()
+def complete(
+    source: Annotated[
+        str, typer.Argument(help="Folder of a KerasHub preset or a transformers repository; or hf://user/repo.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the diff of every file, and write nothing.")] = False,
+    message: Annotated[str | None, typer.Option(help="Title of the pull request.", metavar="TEXT")] = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+) -> None:
+    """Add to a preset or repository what the other library needs to load it. The Hub gets a pull request."""
+    with errors_as_messages(as_json, _interrupted(source)), progress.stages_of_verification() as stages:
+        report = complete_source(source, dry_run=dry_run, message=message, allow_pickle=allow_pickle, progress=stages)
+    console.print_report(report, as_json)
 
 
 @_command()

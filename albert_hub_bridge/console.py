@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from albert_hub_bridge.commands.complete import Completion
 from albert_hub_bridge.commands.embed import Embedding
 from albert_hub_bridge.commands.onnx_files import OnnxExport
 from albert_hub_bridge.commands.recording import Recorded, why_not_recorded
@@ -26,7 +27,7 @@ from albert_hub_bridge.provenance.integrity import FilesCheck
 from albert_hub_bridge.verification.report import Verification
 
 
-Report = Conversion | Embedding | OnnxExport | AdapterConversion | Inspection | Verification | FilesCheck
+Report = Completion | Conversion | Embedding | OnnxExport | AdapterConversion | Inspection | Verification | FilesCheck
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -79,7 +80,7 @@ def _needs_attention(report: Report) -> bool:
         return not report.passed
     if isinstance(report, Embedding):
         return bool(report.invalid)
-    if isinstance(report, OnnxExport):
+    if isinstance(report, Completion | OnnxExport):
         return False
     changed_texts = report.changed_texts if isinstance(report, Conversion) else None
     lost = lost_tensors(report.dropped) or lost_settings(report.ignored)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,65 @@ def _check_content(file: Path, metadata: Any, handle: str) -> None:
         )
 
 
+def list_hugging_face(name: str, revision: str | None) -> list[str]:
+    """Return the names of all files of a repository at a commit.
+
+    Raises:
+        SourceError: The Hub could not be asked.
+    """
+    from huggingface_hub import HfApi
+
+    with as_source_errors(f"hf://{name}", "Hugging Face", _pull_errors()):
+        return sorted(file.rfilename for file in HfApi().model_info(name, revision=revision).siblings or ())
+
+
+def propose_to_hugging_face(
+    files: Mapping[str, Path | bytes], name: str, parent: str, revision: str | None, *, message: str
+) -> str:
+    """Open a pull request with files. The Hub refuses it if the branch received a commit after `parent`.
+
+    Args:
+        files: The files or their contents, by their names in the repository.
+        name: `user/repo`.
+        parent: The commit that the files were made for.
+        revision: The branch; `main` by default.
+        message: The title.
+
+    Returns:
+        The URL of the pull request.
+
+    Raises:
+        TargetError: The Hub refused it, or could not be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    operations = [CommitOperationAdd(path_in_repo=file, path_or_fileobj=content) for file, content in files.items()]
+    with _as_target_errors(f"hf://{name}"):
+        commit = HfApi().create_commit(
+            name, operations, commit_message=message, revision=revision, create_pr=True, parent_commit=parent
+        )
+    return commit.pr_url or str(commit.commit_url)
+
+
+@contextmanager
+def _as_target_errors(handle: str) -> Iterator[None]:
+    """Raise a TargetError instead of what huggingface_hub raises for a commit."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise TargetError(f"{handle} was not changed. {_PUSH_ERRORS.advice(error)} ({describe(error)})") from error
+    except RuntimeError as error:  # An upload failed before the commit. The cause says why.
+        cause = describe(error.__cause__ or error)
+        raise TargetError(f"{handle} was not changed. {error} Run the command again. ({cause})") from error
+    except Exception as error:  # The connection broke, perhaps after the commit.
+        raise TargetError(
+            f"The push to {handle} did not finish. Run the command again: it commits only files that are not there "
+            f"yet. ({describe(error)})"
+        ) from error
+
+
 def push_to_hugging_face(
     files: Mapping[str, Path | bytes],
     name: str,
@@ -146,11 +206,9 @@ def push_to_hugging_face(
         TargetError: The Hub refused the commit, or could not be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi()
-    handle = f"hf://{name}"
-    try:
+    with _as_target_errors(f"hf://{name}"):
         api.create_repo(name, private=private, exist_ok=True)
         if revision is not None and not create_pr:
             api.create_branch(name, branch=revision, exist_ok=True)
@@ -164,16 +222,6 @@ def push_to_hugging_face(
             create_pr=create_pr,
             parent_commit=info.sha,
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise TargetError(f"{handle} was not changed. {_PUSH_ERRORS.advice(error)} ({describe(error)})") from error
-    except RuntimeError as error:  # An upload failed before the commit. The cause says why.
-        cause = describe(error.__cause__ or error)
-        raise TargetError(f"{handle} was not changed. {error} Run the command again. ({cause})") from error
-    except Exception as error:  # The connection broke, perhaps after the commit.
-        raise TargetError(
-            f"The push to {handle} did not finish. Run the command again: it commits only files that are not there "
-            f"yet. ({describe(error)})"
-        ) from error
     return commit.pr_url or str(commit.commit_url)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
-from albert_hub_bridge.checkpoint import REPOSITORY_LAYOUTS, Checkpoint, TokenizerSpec
+from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.disk.strict_json import read_json
 from albert_hub_bridge.layouts.hub.files import TOKENIZER, VOCABULARY
@@ -145,7 +145,7 @@ def _contradiction_in_tokenizer_file(checkpoint: Checkpoint, tokenizer: Tokenize
     transformers reads `tokenizer.json`, and KerasHub `spiece.model`.
     """
     file = checkpoint.folder / TOKENIZER
-    if checkpoint.layout not in REPOSITORY_LAYOUTS or not file.is_file():
+    if checkpoint.layout not in ("albert_hub", "transformers") or not file.is_file():
         return None
     if not (checkpoint.folder / VOCABULARY).is_file():
         return None

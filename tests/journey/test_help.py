@@ -103,7 +103,7 @@ def test_a_word_that_is_like_no_other_gets_none() -> None:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("convert preset x --to ", ["keras", "albert_hub", "transformers"]),
+        ("convert preset x --to ", ["keras", "albert_hub", "transformers", "universal"]),
         ("convert preset x --to keras --dtype b", ["bfloat16"]),
         ("inspect albert_ba", ["albert_base_en_uncased"]),
         ("conv", ["convert", "convert-adapter"]),

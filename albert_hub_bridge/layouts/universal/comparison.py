@@ -15,10 +15,12 @@ from albert_hub_bridge.layouts.keras.files import CONFIG, TASK, VOCABULARY
 from albert_hub_bridge.layouts.keras.tokenizer import keras_truncate, packed_length
 from albert_hub_bridge.mapping.heads import LABELED_HEADS
 from albert_hub_bridge.mapping.vocabulary import bake_normalization, same_character_map
+from albert_hub_bridge.mapping.weights import POOLER, POOLER_RULES
 from albert_hub_bridge.model.sentencepiece_unigram import parse_vocabulary
 from albert_hub_bridge.text import short_repr
 
 
+_POOLER_IN_KERAS = {rule.keras for rule in POOLER_RULES}
 _ADVICE = (
     "One of the two was changed. Convert the right one alone: to universal again, from a folder without the other."
 )
@@ -115,12 +117,19 @@ def _check_tensors(keras: Checkpoint, repository: Checkpoint) -> None:
         ours, theirs = (name if each is None else _name(name, each) for each in (weight, other))
         detail = f"expected the values of {theirs} in {file.name}, found others"
         pairs.append(TiedPair(Problem("contradiction", ours, detail), weight, other))
+    poolers = set(repository.weights) & POOLER
+    pairs = [pair for pair in pairs if poolers or not _is_pooler_of_zeros(pair)]
     pairs += [
         TiedPair(Problem("missing", name, f"expected it as in {file.name}, found none"), weight, None)
         for name, weight in repository.weights.items()
         if name not in keras.weights
     ]
     check_tied(keras.weights_file or keras.folder, pairs)
+
+
+def _is_pooler_of_zeros(pair: TiedPair) -> bool:
+    """Return whether a tensor is of the pooler that KerasHub needs, where the repository has none."""
+    return pair.original is None and pair.problem.where in _POOLER_IN_KERAS and not pair.copy.load().any()
 
 
 def _name(name: str, weight: LazyTensor) -> str:

@@ -32,7 +32,7 @@ from albert_hub_bridge.layouts.keras.preset import (
 from albert_hub_bridge.layouts.keras.tokenizer import keras_truncate
 from albert_hub_bridge.layouts.layout import Layout, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.universal.comparison import check_halves
-from albert_hub_bridge.layouts.universal.halves import keras_half, repository_half
+from albert_hub_bridge.layouts.universal.halves import VERSIONED_TOKENIZER, keras_half, repository_half
 from albert_hub_bridge.mapping.vocabulary import bake_normalization
 
 
@@ -127,9 +127,15 @@ def _keras_tokenizer(tokenizer: TokenizerSpec) -> TokenizerSpec:
     return replace(tokenizer.with_proto(proto), truncate=keras_truncate(tokenizer), padding_side="right")
 
 
+_TOKENIZERS = FileRow((KERAS_TOKENIZER, VERSIONED_TOKENIZER), "tokenizer")
+
 UNIVERSAL = Layout(
     "universal",
-    tuple(dict.fromkeys((*FILES_OF_REPOSITORIES, *FILES_OF_PRESETS, FileRow((KERAS_TOKENIZER,), "tokenizer")))),
+    tuple(
+        dict.fromkeys(
+            (*FILES_OF_REPOSITORIES, *FILES_OF_PRESETS, FileRow((KERAS_TOKENIZER, VERSIONED_TOKENIZER), "tokenizer"))
+        )
+    ),
     is_universal,
     read_universal_configuration,
     read_universal,

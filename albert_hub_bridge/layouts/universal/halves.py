@@ -1,7 +1,9 @@
 """The two halves of a universal folder, each as a folder that its own layout reads.
 
-Two names mean different things in the two halves. `config.json` has the keys of both, which have no name in common.
-`tokenizer.json` is the file of the tokenizers library, and KerasHub's object of that name is `keras_tokenizer.json`.
+Two names mean different things in the two halves. `config.json` has the keys of both, which have no name in common. Of
+the two files that are called `tokenizer.json`, one has another name: KerasHub's is `keras_tokenizer.json`, unless a
+preset was completed, which keeps its files. The tokenizers library's is then `tokenizer.4.0.0.json`, and transformers
+finds it by `fast_tokenizer_files` in `tokenizer_config.json`.
 """
 
 from __future__ import annotations
@@ -12,8 +14,13 @@ from typing import Any
 
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import MAX_JSON_BYTES
+from albert_hub_bridge.layouts.hub.files import TOKENIZER_CONFIG
 from albert_hub_bridge.layouts.keras.files import CONFIG, KERAS_TOKENIZER, TOKENIZER
 from albert_hub_bridge.layouts.keras.objects import KEYS_OF_OBJECTS
+
+
+# transformers takes the file with the largest version that is not above its own.
+VERSIONED_TOKENIZER, VERSIONED_TOKENIZERS = "tokenizer.4.0.0.json", "fast_tokenizer_files"
 
 
 class Half(SourceFolder):
@@ -47,14 +54,18 @@ class Half(SourceFolder):
     def json(self, name: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
         """See `SourceFolder.json`."""
         content = self._whole.json(self._renamed.get(name, name), max_bytes)
+        if name == TOKENIZER_CONFIG and TOKENIZER in self._renamed:  # a half has no other names
+            content.pop(VERSIONED_TOKENIZERS, None)
         return {key: value for key, value in content.items() if self._has_key(key)} if name == CONFIG else content
 
 
 def keras_half(whole: SourceFolder) -> Half:
     """Return the half that is a KerasHub preset."""
-    return Half(whole, KEYS_OF_OBJECTS.__contains__, {TOKENIZER: KERAS_TOKENIZER})
+    names = {} if VERSIONED_TOKENIZER in whole else {TOKENIZER: KERAS_TOKENIZER}
+    return Half(whole, KEYS_OF_OBJECTS.__contains__, names)
 
 
 def repository_half(whole: SourceFolder) -> Half:
     """Return the half that is a transformers repository."""
-    return Half(whole, lambda key: key not in KEYS_OF_OBJECTS, {})
+    names = {TOKENIZER: VERSIONED_TOKENIZER} if VERSIONED_TOKENIZER in whole else {}
+    return Half(whole, lambda key: key not in KEYS_OF_OBJECTS, names)

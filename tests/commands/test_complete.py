@@ -1,0 +1,233 @@
+"""`complete`: a preset or a repository gets what the other library needs, and keeps what it has."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from albert_hub_bridge import complete, convert
+from albert_hub_bridge.cli import app
+from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError, TargetError
+from albert_hub_bridge.layouts.registry import read_checkpoint, write_checkpoint
+from albert_hub_bridge.mapping.heads import Head
+from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
+from tests.conftest import TEXTS
+from tests.servers.hub_server import HubServer
+from tests.servers.local_server import client_environment, run_client
+
+
+CARD = "---\nlicense: apache-2.0\n---\n\n# A model\n\nBy its owner.\n"
+COMPLETE = """
+from albert_hub_bridge import complete
+result = [complete(f"hf://user/{name}").as_dict() for name in names]
+"""
+COMPLETE_MEANWHILE = """
+from huggingface_hub import HfApi
+from albert_hub_bridge import complete
+from albert_hub_bridge.errors import TargetError
+
+def change(stage, done, total):
+    if stage == "loading":
+        HfApi().upload_file(path_or_fileobj=b"# Another card", path_in_repo="README.md", repo_id="user/preset")
+
+try:
+    complete("hf://user/preset", progress=change)
+except TargetError as error:
+    result = str(error)
+"""
+IN_TRANSFORMERS = """
+import numpy as np, torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+found = {}
+for name in names:
+    tokenizer = AutoTokenizer.from_pretrained(f"user/{name}")
+    model = AutoModelForSequenceClassification.from_pretrained(f"user/{name}").eval()
+    batch = tokenizer(texts, padding="max_length", truncation=True, max_length=64, return_tensors="pt")
+    with torch.no_grad():
+        scores = model(**batch).logits.softmax(-1)
+    found |= {f"{name} ids": batch["input_ids"].numpy(), f"{name} scores": scores.numpy()}
+np.savez(file, **found)
+"""
+IN_KERAS_HUB = """
+import numpy as np, keras_hub
+from keras import ops
+found = {}
+for name in names:
+    task = keras_hub.models.TextClassifier.from_preset(f"hf://user/{name}")
+    batch = task.preprocessor(texts)
+    found |= {f"{name} ids": ops.convert_to_numpy(batch["token_ids"]), f"{name} scores": task.predict(texts, verbose=0)}
+    if name == "preset":  # it has its own files, under their own names
+        tokenizer = keras_hub.models.Tokenizer.from_preset(f"hf://user/{name}")
+        assert list(tokenizer(texts[0])) == list(task.preprocessor.tokenizer(texts[0]))
+np.savez(file, **found)
+"""
+
+
+def _files(folder: Path) -> dict[str, bytes | str]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def folders(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A preset and a repository of text classifiers, as their owners have them: with a card, and without a record."""
+    parent = tmp_path_factory.mktemp("complete")
+    head = Head(kind="sequence_classification", num_labels=3, activation="softmax")
+    (parent / "preset").mkdir()
+    write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, head=head), parent / "preset", "keras")
+    convert(parent / "preset", parent / "repository", to="transformers", normalize="uncased")
+    (parent / "repository" / "conversion.json").unlink()
+    # KerasHub indents by 4.
+    for name in ("config.json", "task.json"):
+        file = parent / "preset" / name
+        file.write_text(json.dumps(json.loads(file.read_text()), indent=4))
+    for name in ("preset", "repository"):
+        (parent / name / "README.md").write_text(CARD)
+    return parent
+
+
+ADDED = {
+    "preset": {"model.safetensors", "spiece.model", "tokenizer.4.0.0.json", "tokenizer_config.json"},
+    "repository": {
+        "assets/tokenizer/vocabulary.spm",
+        "keras_tokenizer.json",
+        "metadata.json",
+        "model.weights.h5",
+        "preprocessor.json",
+        "task.json",
+        "task.weights.h5",
+    },
+}
+
+
+def test_pull_request_has_what_was_added_and_both_libraries_load_it(
+    folders: Path, hub: HubServer, tmp_path: Path
+) -> None:
+    for name in ADDED:
+        hub.add_repo(f"user/{name}", _files(folders / name))
+    environment = client_environment(tmp_path / "home", hub) | {"HF_HUB_OFFLINE": "0"}
+    reports = run_client(COMPLETE, environment, names=list(ADDED))
+    for (name, added), report in zip(ADDED.items(), reports, strict=True):
+        assert report["url"] == f"{hub.url}/user/{name}/discussions/1"
+        assert set(report["added"]) == added
+        before, after = hub.files(f"user/{name}"), hub.files(f"user/{name}", "refs/pr/1")
+        assert before == _files(folders / name), "main has to be as it was"
+        assert {file for file in after if after[file] != before.get(file)} == {*added, "config.json", "README.md"}
+        assert set(before) <= set(after)
+        assert after["README.md"].decode().startswith(CARD)
+        assert json.loads(after["config.json"]).items() >= json.loads(before["config.json"]).items()
+        repo = hub.repos[f"user/{name}"]
+        repo.refs["refs/heads/main"] = repo.refs["refs/pr/1"]  # merged
+    found = []
+    for library, code in (("transformers", IN_TRANSFORMERS), ("keras_hub", IN_KERAS_HUB)):
+        file, home = tmp_path / f"{library}.npz", tmp_path / library
+        client = client_environment(home, hub) | {"HF_HUB_OFFLINE": "0"}
+        run_client(f"{code}\nresult = None", client, names=list(ADDED), texts=TEXTS, file=str(file))
+        found.append(dict(np.load(file)))
+    for name, expected in found[1].items():
+        np.testing.assert_allclose(found[0][name], expected, rtol=0, atol=0 if "ids" in name else 1e-5, err_msg=name)
+
+
+def test_concurrent_change_of_the_repository_is_noticed(folders: Path, hub: HubServer, tmp_path: Path) -> None:
+    hub.add_repo("user/preset", _files(folders / "preset"))
+    environment = client_environment(tmp_path / "home", hub) | {"HF_HUB_OFFLINE": "0"}
+    message = run_client(COMPLETE_MEANWHILE, environment)
+    assert "received another commit meanwhile" in message
+    assert set(hub.repos["user/preset"].refs) == {"refs/heads/main"}
+    assert hub.files("user/preset")["README.md"] == b"# Another card"
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_folder_keeps_its_files(name: str, folders: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(folders / name, folder)
+    before = _files(folder)
+    report = complete(folder, dry_run=True)
+    assert _files(folder) == before
+    assert set(report.diffs) == {*ADDED[name], "config.json", "README.md"}
+    removed = [
+        line for line in report.diffs["config.json"].splitlines() if line.startswith("-") and "config" not in line
+    ]
+    assert len(removed) == 1, "the last line gets a comma, and nothing else changes"
+    assert complete(folder).verified is not None
+    after = _files(folder)
+    assert {file for file in after if after[file] != before.get(file)} == set(report.diffs)
+    with read_checkpoint(folder) as checkpoint:
+        assert checkpoint.layout == "universal"
+    with pytest.raises(SourceError, match="has the files of both libraries already"):
+        complete(folder)
+
+
+def test_repository_without_a_pooler(vocabulary: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    whole = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, head=Head(kind="masked_lm"))
+    rules = [rule for rule in whole.encoder_rules if rule.albert_hub.startswith("pooled_dense")]
+    write_checkpoint(whole.without(rules, whole.head, "for this test"), folder, "transformers")
+    before = _files(folder)
+    assert complete(folder).verified is not None
+    assert before["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    with read_checkpoint(folder) as checkpoint:
+        assert checkpoint.layout == "universal"
+        assert not checkpoint.has_pooler
+
+
+def _albert_hub(source: Path, folder: Path) -> None:
+    convert(source, folder, to="albert_hub")
+    (folder / "conversion.json").unlink()
+
+
+def _with(name: str) -> Callable[[Path, Path], None]:
+    def make(source: Path, folder: Path) -> None:
+        shutil.copytree(source.parent / "repository", folder)
+        (folder / name).write_text("{}")
+
+    return make
+
+
+REFUSED: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "of this package": (_albert_hub, "has the layout albert_hub"),
+    "converted": (lambda source, folder: convert(source, folder, to="transformers"), "was made by convert"),
+    "names that are taken": (_with("metadata.json"), "has metadata.json already, which would be replaced"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_change_nothing(name: str, folders: Path, tmp_path: Path) -> None:
+    make, message = REFUSED[name]
+    make(folders / "preset", tmp_path / "folder")
+    before = _files(tmp_path / "folder")
+    with pytest.raises(AlbertHubBridgeError, match=message):
+        complete(tmp_path / "folder")
+    assert _files(tmp_path / "folder") == before
+
+
+def test_failed_write_leaves_the_folder_as_it_was(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(folders / "repository", folder)
+    before = _files(folder)
+
+    def fail(target: Path, content: bytes) -> None:
+        raise TargetError(f"{target} could not be written")
+
+    monkeypatch.setattr("albert_hub_bridge.commands.complete.replace_file", fail)
+    monkeypatch.setattr("albert_hub_bridge.commands.complete._verify", lambda *arguments: "passed")
+    with pytest.raises(TargetError):
+        complete(folder)
+    assert _files(folder) == before
+
+
+def test_command_shows_the_diff(folders: Path) -> None:
+    result = CliRunner().invoke(app, ["complete", str(folders / "preset"), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert '+  "model_type": "albert"' in result.output.replace("    ", "  ")
+    assert "new file model.safetensors:" in result.output
+    assert "Nothing was written: --dry-run." in result.output
+    assert CliRunner().invoke(app, ["complete", "kaggle://keras/albert/keras/name/1"]).exit_code == 2
