@@ -28,6 +28,8 @@ _ROWS = {
     "reference":           Row("formulas, computed by independent code in float64",        _UP_TO_ROUNDING),
     "engines":             Row("outputs for generated tokens, with every kind of padding", _UP_TO_ROUNDING),
     "texts":               Row("tokens and outputs for texts",                             _UP_TO_ROUNDING, True),
+    "engines (KerasHub)":  Row("outputs for generated tokens, computed by KerasHub",       _UP_TO_ROUNDING),
+    "texts (KerasHub)":    Row("tokens and outputs for texts, computed by KerasHub",       _UP_TO_ROUNDING, True),
     check_name("float32"):  Row(f"outputs of `{ONNX_FILES['float32']}`",                    _UP_TO_ROUNDING),
     check_name("int8"):     Row(f"outputs of `{ONNX_FILES['int8']}`",                       _QUANTIZED),
 }

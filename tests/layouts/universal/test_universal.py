@@ -216,7 +216,7 @@ def test_verified_folder_is_pushed_in_one_commit_and_loaded(folders: Path, hub: 
         push(target, "hf://user/model")
     assert verify(folders / "encoder-preset", target, record=True)
     card = (target / "README.md").read_text()
-    assert "`engines (KerasHub)`" in card or "| engines (KerasHub) | passed" in card
+    assert "| outputs for generated tokens, computed by KerasHub | equal" in card
     code = """
     from albert_hub_bridge import inspect, push
     push(folder, "hf://user/model", message="Both")
