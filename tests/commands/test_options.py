@@ -76,7 +76,7 @@ def test_wrong_values_are_all_listed() -> None:
     with pytest.raises(ValueError, match="to must be one of") as error:
         ConvertOptions(**wrong)
     assert str(error.value).splitlines() == [
-        "to must be one of keras, albert_hub, transformers, not 'onnx'.",
+        "to must be one of keras, albert_hub, transformers, universal, not 'onnx'.",
         "normalize must be one of keep, none, uncased, not 'x'.",
         "dtype must be one of None, float32, bfloat16, float16, not 'int8'.",
         "sentence_transformers must be one of None, mean, cls, not 'max'.",
