@@ -122,6 +122,7 @@ def plan_weights(
         max_shard_bytes: The largest size of the values in one file, in bytes; None for one file.
     """
     dialect, itemsize = spelling.dialect, DTYPES[checkpoint.dtype].itemsize
+    names: dict[WeightRule, tuple[str, ...]]
     names = {rule: (prefix + rule.name(dialect),) for rule in checkpoint.encoder_rules}
     names |= {rule: _names_in_head(rule, spelling) for rule in checkpoint.head_rules}
     shards = split_into_shards(checkpoint, list(names), max_shard_bytes)

@@ -127,7 +127,8 @@ class TransformersEngine(TorchEngine):
             return None
         given = [f"{text} {tokenizer.mask_token}" if task == "fill-mask" else text for text in texts]
         with _quiet(transformers):
-            pipeline = transformers.pipeline(task, model=self._model, tokenizer=tokenizer, device="cpu")
+            make: Any = transformers.pipeline  # its overloads take literal tasks alone
+            pipeline = make(task, model=self._model, tokenizer=tokenizer, device="cpu")
             found = pipeline(given, batch_size=len(given), **_PIPELINE_OPTIONS[task])
         if found and isinstance(found[0], dict):  # fill-mask, of one text
             found = [found]
