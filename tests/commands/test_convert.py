@@ -147,7 +147,8 @@ def test_card_without_record_is_not_replaced(sample: Path, tmp_path: Path) -> No
 
 def test_unknown_layout_is_refused(sample: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"to must be one of keras, albert_hub, transformers, universal, not 'Kerras'\. Did you mean keras\?"
+        ValueError,
+        match=r"to must be one of keras, albert_hub, transformers, universal, not 'Kerras'\. Did you mean keras\?",
     ):
         convert(sample, tmp_path / "target", to="Kerras")  # type: ignore[arg-type]
 
