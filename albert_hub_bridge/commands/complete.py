@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from difflib import unified_diff
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -16,21 +15,25 @@ from typing import Any, Literal
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
+from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.disk.source_folder import SourceFolder, list_files
 from albert_hub_bridge.document import Block, Document, escape
 from albert_hub_bridge.errors import SourceError, TargetError, write_error
 from albert_hub_bridge.hubs.huggingface import list_hugging_face, propose_to_hugging_face
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.layout import DESCRIPTIONS, ReadOptions
-from albert_hub_bridge.layouts.registry import open_source, pull, read_checkpoint
+from albert_hub_bridge.layouts.registry import needed_files, open_source, pull, read_checkpoint
 from albert_hub_bridge.layouts.universal.completion import write_other_half
 from albert_hub_bridge.provenance.card_section import with_section
 from albert_hub_bridge.provenance.record import CARD, RECORD
 from albert_hub_bridge.verification import run
+from albert_hub_bridge.verification.outputs import WITHOUT_KERAS_HUB
 from albert_hub_bridge.verification.progress import StageProgress, ignore_progress
 
 
 _CONFIG = "config.json"
+_CHANGED = (_CONFIG, CARD)
+_MAX_BYTES = 4 << 20  # of each of these
 _MAX_SHOWN_BYTES = 20_000  # of a new file of text, in a diff
 _OTHER: Mapping[str, Literal["keras_hub", "transformers"]] = {"keras": "transformers", "transformers": "keras_hub"}
 
@@ -46,6 +49,7 @@ class Completion(Document):
         added: The size and SHA-256 of each new file, by name.
         diffs: What changes, by the name of each file: a unified diff, or the size of a file that is no short text.
         verified: What `verify` found between the source and the completed folder, in words; None if it was a dry run.
+        notes: What the libraries do otherwise, and what was not measured.
         url: The address of the pull request; None for a folder, or if it was a dry run.
     """
 
@@ -55,6 +59,7 @@ class Completion(Document):
     added: Mapping[str, Mapping[str, Any]]
     diffs: Mapping[str, str]
     verified: str | None = None
+    notes: Sequence[str] = ()
     url: str | None = None
 
     def blocks(self) -> Iterator[Block]:
@@ -67,6 +72,7 @@ class Completion(Document):
             return
         yield {name: "new" if name in self.added else "changed" for name in self.diffs}
         yield escape(self.verified)
+        yield from (f"[yellow]Note:[/] {escape(note)}" for note in self.notes)
         if self.url is not None:
             yield escape(self.url)
 
@@ -87,7 +93,7 @@ def complete(
 
     Files that are there stay as they are, but `config.json`, which gets the keys of the other library, and the card,
     which gets a section. The result is verified before anything is written. A folder gets the files. A repository on
-    Hugging Face gets a pull request, which the Hub refuses if the repository received a commit since it was read.
+    Hugging Face gets a pull request, unless it received a commit since it was read.
 
     Args:
         source: A folder, or `hf://user/repo`.
@@ -102,7 +108,8 @@ def complete(
     Raises:
         SourceError, CheckpointError: The source cannot be found, is wrong, or cannot be completed. Nothing was changed.
         EngineError: A library cannot load the result. Nothing was changed.
-        TargetError: A file that is to be added is there, the result differs from the source, or it cannot be written.
+        TargetError: A file that is to be added is there, the result differs from the source, the source was changed
+            meanwhile, or it cannot be written.
     """
     pulled = pull(source)
     is_on_hub = "://" in pulled.handle
@@ -110,6 +117,7 @@ def complete(
         raise SourceError(f"{source}: only folders and repositories on Hugging Face (hf://user/repo) are completed.")
     name, _, revision = pulled.handle.removeprefix("hf://").partition("@")
     present = list_hugging_face(name, pulled.revision) if is_on_hub else list_files(pulled.folder)
+    before = {file: read_bytes(pulled.folder / file, _MAX_BYTES) for file in _CHANGED if file in present}
     opened = open_source(pulled.folder)
     with TemporaryDirectory() as parent, read_checkpoint(opened, ReadOptions(allow_pickle=allow_pickle)) as checkpoint:
         if RECORD in present:
@@ -121,40 +129,40 @@ def complete(
         staged.mkdir()
         write_other_half(checkpoint, opened, staged)
         location = f"hf://{name}" if is_on_hub else pulled.folder.resolve().name
-        _write_card(checkpoint, opened, staged, location)
+        _write_card(checkpoint, pulled.folder / CARD, before.get(CARD, b""), staged, location)
         files = {file: staged / file for file in list_files(staged)}
-        if taken := sorted(set(files) & set(present) - {_CONFIG, CARD}):
+        if taken := sorted(set(files) & set(present) - set(_CHANGED)):
             raise TargetError(f"{source} has {', '.join(taken)} already, which would be replaced. Nothing was changed.")
+        if not is_on_hub:
+            _refuse_links(pulled.folder, files)
         report = Completion(
             str(source),
             DESCRIPTIONS[checkpoint.layout],
             _OTHER[checkpoint.layout],
-            {file: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for file, path in files.items()},
+            {
+                file: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                for file, path in files.items()
+                if file not in present
+            },
             {file: _diff(pulled.folder, file, path, present) for file, path in files.items()},
         )
-        report = _changed_only(report, present)
         if dry_run:
             return report
-        verified = _verify(pulled, opened, files, allow_pickle, progress)
+        verified, notes = _verify(pulled, opened, files, allow_pickle, progress)
         url = None
         if is_on_hub:
             title = message or f"Add what {report.library} needs to load this model"
             url = propose_to_hugging_face(files, name, str(pulled.revision), revision or None, message=title)
         else:
-            _add_to_folder(pulled.folder, files, present)
-    return Completion(report.source, report.layout, report.library, report.added, report.diffs, verified, url)
+            _add_to_folder(pulled.folder, files, before)
+    return replace(report, verified=verified, notes=notes, url=url)
 
 
-def _changed_only(report: Completion, present: list[str]) -> Completion:
-    added = {name: digest for name, digest in report.added.items() if name not in present}
-    return Completion(report.source, report.layout, report.library, added, report.diffs)
-
-
-def _write_card(checkpoint: Checkpoint, source: SourceFolder, folder: Path, location: str) -> None:
+def _write_card(checkpoint: Checkpoint, file: Path, content: bytes, folder: Path, location: str) -> None:
     try:
-        before = (source.folder / CARD).read_bytes().decode() if CARD in source.names else ""
+        before = content.decode()
     except UnicodeDecodeError as error:
-        raise SourceError(f"{source.folder / CARD} is not UTF-8: {error}. Save it as UTF-8.") from error
+        raise SourceError(f"{file} is not UTF-8: {error}. Save it as UTF-8.") from error
     head = checkpoint.head.kind if checkpoint.head is not None else None
     card = with_section(before, _OTHER[checkpoint.layout], head, location, checkpoint.has_tokenizer)
     (folder / CARD).write_bytes(card.encode())
@@ -172,15 +180,18 @@ def _diff(folder: Path, name: str, new: Path, present: list[str]) -> str:
 
 def _verify(
     pulled: LocalSource, source: SourceFolder, files: Mapping[str, Path], allow_pickle: bool, progress: StageProgress
-) -> str:
+) -> tuple[str, Sequence[str]]:
     """Compare the source with what it becomes, as both libraries load it.
+
+    Returns:
+        What was found, in words, and notes on what the libraries do otherwise and on what was not measured.
 
     Raises:
         TargetError: They differ.
     """
     with TemporaryDirectory(dir=next(iter(files.values())).parent.parent) as parent:
         folder = Path(parent) / "completed"
-        for name in source.names:
+        for name in needed_files(source.names):
             _link(source.folder / name, folder / name)
         for name, path in files.items():
             (folder / name).unlink(missing_ok=True)
@@ -189,7 +200,10 @@ def _verify(
     if not report.passed:
         failed = ", ".join(report.failed_checks)
         raise TargetError(f"{pulled.handle} was not changed: the result would differ from it. Failed checks: {failed}.")
-    return f"Verified with {report.target_engine} and KerasHub: {', '.join(report.checks)} passed."
+    not_measured = dict.fromkeys(each for check in report.checks.values() for each in check.not_measured)
+    keras = "this package's model of KerasHub" if WITHOUT_KERAS_HUB in not_measured else "KerasHub"
+    verified = f"Verified with {report.target_engine} and {keras}: {', '.join(report.checks)} passed."
+    return verified, (*report.notes, *not_measured)
 
 
 def _link(file: Path, new: Path) -> None:
@@ -201,27 +215,52 @@ def _link(file: Path, new: Path) -> None:
         shutil.copyfile(file, new)
 
 
-def _add_to_folder(folder: Path, files: Mapping[str, Path], present: list[str]) -> None:
+def _refuse_links(folder: Path, files: Mapping[str, Path]) -> None:
+    """Refuse to write where a link leads: into another folder, or over a file that others share."""
+    for name in files:
+        parts = Path(name).parts
+        for place in (folder.joinpath(*parts[: depth + 1]) for depth in range(len(parts))):
+            if place.is_symlink():
+                raise TargetError(f"{place} is a link. Put there what it leads to. Nothing was changed.")
+
+
+def _add_to_folder(folder: Path, files: Mapping[str, Path], before: Mapping[str, bytes]) -> None:
     """Add files to a folder, `config.json` last: the folder is what it was until then.
 
+    Args:
+        folder: The folder.
+        files: The new files, by their names in the folder.
+        before: The contents that files had which are replaced.
+
     Raises:
-        TargetError: The system did not write a file. The new files were removed again.
+        TargetError: A file was changed meanwhile, or the system did not write one. The folder is what it was.
     """
-    in_order = sorted(files, key=lambda name: (name in present, name == _CONFIG))
-    added: list[Path] = []
+    undo = ExitStack()  # calls the last first
     try:
-        for name in in_order:
+        for name in sorted(files, key=lambda name: (name in before, name == _CONFIG)):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if name in present:
-                replace_file(target, files[name].read_bytes())
-            else:
-                added.append(target)
-                shutil.copyfile(files[name], target)
-                if sha256_of(target) != sha256(files[name].read_bytes()).hexdigest():
-                    raise OSError(0, "what was read back is different")
-    except (OSError, TargetError) as error:
-        for path in added:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-        raise error if isinstance(error, TargetError) else write_error(folder, error) from error
+            if name not in before:
+                _add_file(files[name], target, undo)
+                continue
+            if target.read_bytes() != before[name]:
+                raise TargetError(f"{target} was changed meanwhile. Nothing was changed. Run the command again.")
+            undo.callback(replace_file, target, before[name])
+            replace_file(target, files[name].read_bytes())
+    except BaseException as error:  # Ctrl-C too
+        with suppress(OSError, TargetError):
+            undo.close()
+        if isinstance(error, OSError):
+            raise write_error(folder, error) from error
+        raise
+
+
+def _add_file(source: Path, target: Path, undo: ExitStack) -> None:
+    """Copy a file to a new name, and compare what was read back."""
+    with source.open("rb") as given, target.open("xb") as taken:
+        undo.callback(target.unlink, missing_ok=True)
+        shutil.copyfileobj(given, taken)
+        taken.flush()
+        os.fsync(taken.fileno())
+    if sha256_of(target) != sha256_of(source):
+        raise OSError(0, "what was read back is different")

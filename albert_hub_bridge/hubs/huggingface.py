@@ -134,7 +134,9 @@ def list_hugging_face(name: str, revision: str | None) -> list[str]:
 def propose_to_hugging_face(
     files: Mapping[str, Path | bytes], name: str, parent: str, revision: str | None, *, message: str
 ) -> str:
-    """Open a pull request with files. The Hub refuses it if the branch received a commit after `parent`.
+    """Open a pull request with files, unless the branch received a commit after `parent`.
+
+    The Hub itself compares the commits only where it writes to a branch, so this asks for the branch's commit before.
 
     Args:
         files: The files or their contents, by their names in the repository.
@@ -147,11 +149,15 @@ def propose_to_hugging_face(
         The URL of the pull request.
 
     Raises:
-        TargetError: The Hub refused it, or could not be reached.
+        TargetError: The branch has another commit, or the Hub refused the request, or could not be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     operations = [CommitOperationAdd(path_in_repo=file, path_or_fileobj=content) for file, content in files.items()]
+    with _as_target_errors(f"hf://{name}"):
+        latest = HfApi().model_info(name, revision=revision).sha
+    if latest != parent:
+        raise TargetError(f"hf://{name} was not changed: it received another commit meanwhile. Run the command again.")
     with _as_target_errors(f"hf://{name}"):
         commit = HfApi().create_commit(
             name, operations, commit_message=message, revision=revision, create_pr=True, parent_commit=parent

@@ -268,17 +268,23 @@ def _check_keras_half(
     """
     half = as_preset(target.checkpoint)
     side = Side(half, registry.open_engine(half))
+    remarks: tuple[str, ...] = ()
     if half.head_epsilon is not None:
         source.engine.use_epsilon(KERAS_EPSILON)
+        if source.checkpoint.head_epsilon != KERAS_EPSILON:
+            remarks = (
+                f"the masked-LM head's epsilon is {KERAS_EPSILON:g}, and {source.checkpoint.head_epsilon:g} in the "
+                f"source; both sides were computed with {KERAS_EPSILON:g}.",
+            )
     on_texts = check_texts(source, side, texts, pairs, tolerance, comparable=comparable, by_rules=by_rules)
     if not comparable:
-        return outputs, {"texts (KerasHub)": on_texts}, on_texts.remarks
+        return outputs, {"texts (KerasHub)": on_texts}, (*remarks, *on_texts.remarks)
     in_keras = check_outputs(source, side, PROBE_FACTOR * tolerance)
     if side.engine.is_keras_hub:
         outputs = replace(
             outputs, not_measured=tuple(each for each in outputs.not_measured if each != WITHOUT_KERAS_HUB)
         )
-    return outputs, {"engines (KerasHub)": in_keras, "texts (KerasHub)": on_texts}, on_texts.remarks
+    return outputs, {"engines (KerasHub)": in_keras, "texts (KerasHub)": on_texts}, (*remarks, *on_texts.remarks)
 
 
 def _forced_epsilons(source: Checkpoint, target: Checkpoint) -> tuple[float, float] | None:

@@ -218,7 +218,7 @@ def test_failed_write_leaves_the_folder_as_it_was(
         raise TargetError(f"{target} could not be written")
 
     monkeypatch.setattr("albert_hub_bridge.commands.complete.replace_file", fail)
-    monkeypatch.setattr("albert_hub_bridge.commands.complete._verify", lambda *arguments: "passed")
+    monkeypatch.setattr("albert_hub_bridge.commands.complete._verify", lambda *arguments: ("passed", ()))
     with pytest.raises(TargetError):
         complete(folder)
     assert _files(folder) == before
@@ -231,3 +231,59 @@ def test_command_shows_the_diff(folders: Path) -> None:
     assert "new file model.safetensors:" in result.output
     assert "Nothing was written: --dry-run." in result.output
     assert CliRunner().invoke(app, ["complete", "kaggle://keras/albert/keras/name/1"]).exit_code == 2
+
+
+def test_file_that_was_changed_meanwhile_is_kept(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(folders / "preset", folder)
+    before = _files(folder)
+
+    def edit(*arguments: object) -> tuple[str, tuple[()]]:
+        (folder / "README.md").write_text("# Edited")
+        return "passed", ()
+
+    monkeypatch.setattr("albert_hub_bridge.commands.complete._verify", edit)
+    with pytest.raises(TargetError, match=r"README.md was changed meanwhile"):
+        complete(folder)
+    assert _files(folder) == {**before, "README.md": b"# Edited"}
+
+
+@pytest.mark.parametrize("linked", ["config.json", "assets/tokenizer"])
+def test_nothing_is_written_where_a_link_leads(linked: str, folders: Path, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    shutil.copytree(folders / "repository", folder)
+    place = folder / linked
+    if place.exists():
+        place.rename(elsewhere)
+        elsewhere.rename(folder / "moved.json")
+        place.symlink_to("moved.json")
+    else:
+        elsewhere.mkdir()
+        place.parent.mkdir()
+        place.symlink_to(elsewhere)
+    before = _files(folder)
+    with pytest.raises(TargetError, match="is a link"):
+        complete(folder)
+    assert _files(folder) == before
+    assert not elsewhere.exists() or not any(elsewhere.iterdir())
+
+
+def test_interrupted_command_leaves_the_folder_as_it_was(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(folders / "preset", folder)
+    before = _files(folder)
+
+    def interrupt(file: Path, content: bytes) -> None:
+        file.write_bytes(content)
+        if file.name == "config.json" and content != before["config.json"]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("albert_hub_bridge.commands.complete._verify", lambda *arguments: ("passed", ()))
+    monkeypatch.setattr("albert_hub_bridge.commands.complete.replace_file", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        complete(folder)
+    assert _files(folder) == before

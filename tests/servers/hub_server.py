@@ -316,7 +316,7 @@ class HubServer(LocalServer):
         if ref is None or ref.startswith("refs/tags/"):
             raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         (_, header), *changes = [json.loads(line).values() for line in request.body.splitlines()]
-        if header.get("parentCommit", base.sha) != base.sha:
+        if not create_pr and header.get("parentCommit", base.sha) != base.sha:  # a pull request begins at it
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
         files = dict(base.files)
         for key, value in changes:
