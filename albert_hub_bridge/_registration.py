@@ -71,8 +71,8 @@ def _add_exporters(keras_hub: ModuleType) -> None:
     """Let KerasHub's `export_to_transformers` write ALBERT. It refuses ALBERT, and its tasks have no such method.
 
     KerasHub's own table of exporters (`keras_hub/src/utils/transformers/export/hf_exporter.py`) is private, and what it
-    writes has no heads and no `tokenizer.json`. So its public classes get the method. A version of KerasHub that
-    defines it for ALBERT keeps its own.
+    writes has no heads and no `tokenizer.json`. So its public classes get the method. If a later version
+    of KerasHub defines it in `AlbertBackbone`, that stays.
     """
 
     def export_to_transformers(self: Any, path: Any, *, preprocessor: Any = None, overwrite: bool = False) -> None:

@@ -14,6 +14,7 @@ from albert_hub_bridge.commands.convert import adapt
 from albert_hub_bridge.commands.notes import notes_in_memory
 from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize
 from albert_hub_bridge.disk.atomic import new_folder
+from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.formats.lazy_tensors import dtype_name
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, RepositoryLayout
 from albert_hub_bridge.layouts.registry import is_written_file, write_checkpoint
@@ -67,7 +68,7 @@ def to_transformers(
     options = ConvertOptions(
         layout, normalize, dtype_name(dtype), drop_head=drop_head, drop_unknown=drop_unknown, labels=labels
     )
-    own = _own_backbone(keras_model)
+    own = _own_backbone(keras_model, preprocessor=preprocessor, drop_unknown=drop_unknown)
     checkpoint = own or live_keras.read_keras_model(keras_model, options.reading, preprocessor)
     converted = adapt(checkpoint, options, str(checkpoint.folder))
     is_shared = own is not None or live_keras.shares_tensors()
@@ -124,7 +125,7 @@ def to_keras(
         drop_unknown=drop_unknown,
         allow_approximate_gelu=allow_approximate_gelu,
     )
-    own = _own_backbone(model)
+    own = _own_backbone(model, tokenizer=tokenizer, drop_unknown=drop_unknown)
     checkpoint = own or live_transformers.read_transformers_model(model, tokenizer, options.reading)
     converted = adapt(checkpoint, options, str(checkpoint.folder))
     result = live_keras.make_keras_model(converted)
@@ -178,10 +179,19 @@ def export_to_transformers(
     _warn(notes_in_memory(checkpoint, checkpoint, "transformers"))
 
 
-def _own_backbone(model: Any) -> Checkpoint | None:
-    """Return the weights of an `AlbertBackbone` of this package; None for other models."""
+def _own_backbone(model: Any, **of_others: Any) -> Checkpoint | None:
+    """Return the weights of an `AlbertBackbone` of this package; None for other models.
+
+    Raises:
+        SourceError: An argument is given that only other models take.
+    """
     if not isinstance(model, AlbertBackbone):
         return None
+    if given := [name for name, value in of_others.items() if value]:
+        raise SourceError(
+            f"An AlbertBackbone of this package is weights alone, so it takes no {' and no '.join(given)}. Convert its "
+            "preset or repository instead."
+        )
     return as_checkpoint(model.model, model.architecture, Path("<AlbertBackbone>"))
 
 

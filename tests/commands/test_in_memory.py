@@ -263,6 +263,10 @@ def test_the_backbone_of_this_package_converts_too() -> None:
     model, _ = to_transformers(backbone, "albert_hub")
     assert model.pooled_dense.bias.data_ptr() == backbone.model.pooled_dense.bias.data_ptr()
     checks.assert_same_model(to_keras(backbone), checks.keras_model("encoder"))
+    with pytest.raises(SourceError, match="weights alone, so it takes no preprocessor"):
+        to_transformers(backbone, preprocessor=checks.tokenizer())
+    with pytest.raises(SourceError, match="weights alone, so it takes no tokenizer"):
+        to_keras(backbone, checks.tokenizer())
 
 
 def test_from_keras_takes_the_task_with_the_head() -> None:
