@@ -190,9 +190,18 @@ def _with(name: str) -> Callable[[Path, Path], None]:
     return make
 
 
+def _without_vocabulary(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder)
+    (folder / "assets/tokenizer/vocabulary.spm").unlink()
+
+
 REFUSED: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "of this package": (_albert_hub, "has the layout albert_hub"),
     "converted": (lambda source, folder: convert(source, folder, to="transformers"), "was made by convert"),
+    "without its vocabulary": (
+        _without_vocabulary,
+        "expected assets/tokenizer/vocabulary.spm beside tokenizer.json, found none",
+    ),
     "names that are taken": (_with("metadata.json"), "has metadata.json already, which would be replaced"),
 }
 

@@ -113,7 +113,6 @@ def _sentence_transformers(folder: Path, vocabulary: bytes) -> None:
 
 # Files that describe a folder or another library, of which nothing is converted.
 UNREAD = {"metadata.json"}
-UNPARSED = {*UNREAD, "config_sentence_transformers.json"}  # carried over as it is
 
 # fmt: off
 SOURCES: dict[str, tuple[Callable[[Path, bytes], None], set[str]]] = {
@@ -134,7 +133,7 @@ def _check(accesses: Accesses, source: Path, folders: set[str]) -> None:
     files = {path.relative_to(source).as_posix(): path for path in source.rglob("*.json")}
     assert {name: accesses.opened[name] for name in files} == {name: int(name not in UNREAD) for name in files}
     parsed = {name: accesses.parsed[path.read_text()] for name, path in files.items()}
-    assert parsed == {name: int(name not in UNPARSED) for name in files}
+    assert parsed == {name: int(name not in UNREAD) for name in files}
     vocabularies = [name for name in accesses.opened if name.endswith((".spm", ".model"))]
     assert {name: accesses.opened[name] for name in vocabularies} == dict.fromkeys(vocabularies, 1)
 

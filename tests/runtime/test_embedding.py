@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 from albert_hub_bridge import Embedder, convert
-from albert_hub_bridge.errors import SourceError
+from albert_hub_bridge.errors import ConfigurationError, SourceError
 from albert_hub_bridge.layouts.registry import write_checkpoint
 from albert_hub_bridge.runtime.tokens import Text, length_buckets
 from conversion.sample import CORPUS, SAMPLE_ARCHITECTURE, random_checkpoint
@@ -109,6 +109,27 @@ def test_another_pooling_of_sentence_transformers_is_refused(preset: Path, tmp_p
     with pytest.raises(SourceError, match=r"another pooling than mean and cls .*pooling max.*--pooling mean"):
         Embedder(folder, device="cpu")
     assert Embedder(folder, device="cpu", pooling="mean").settings.pooling == "mean"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"prompts": ["a"]}', r"prompts +expected texts by name, found \['a'\]"),
+        ('{"prompts": {"query": 1, "passage": null}}', "prompts.query +expected a text, found 1"),
+        ('{"prompts": {}, "default_prompt_name": []}', "default_prompt_name +expected the name of a prompt or null"),
+        ("{", "expected an object in UTF-8"),
+        ("[]", "expected an object, found list"),
+    ],
+)
+def test_wrong_prompts_of_sentence_transformers_are_refused(
+    content: str, message: str, vocabulary: bytes, tmp_path: Path
+) -> None:
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary)
+    write_checkpoint(checkpoint, tmp_path, "transformers", sentence_transformers="mean")
+    (tmp_path / "config_sentence_transformers.json").write_text(content)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        Embedder(tmp_path, device="cpu")
+    assert len(caught.value.problems) == 1
 
 
 def test_what_cannot_be_computed_is_refused(repository: Path, tmp_path: Path) -> None:

@@ -68,6 +68,6 @@ def encoding_settings(modules: SentenceModules | None) -> EncodingSettings:
 
 
 def _settings(modules: SentenceModules, name: str) -> Mapping[str, Any]:
-    """Return the content of a file of settings, which was parsed when it was read; nothing if there is none."""
+    """Return the content of a file of settings, which was checked when it was read; nothing if there is none."""
     found = json.loads(modules.contents[name]) if name in modules.contents else {}
     return found if isinstance(found, dict) else {}

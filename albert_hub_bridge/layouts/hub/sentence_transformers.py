@@ -30,7 +30,7 @@ from albert_hub_bridge.layouts.hub.files import (
     WEIGHTS,
 )
 from albert_hub_bridge.layouts.layout import Pooling
-from albert_hub_bridge.text import first_few, one_line
+from albert_hub_bridge.text import first_few, one_line, short_repr
 
 
 _MAX_MODULES_BYTES = 1 << 20  # `modules.json` has some hundred bytes
@@ -119,6 +119,8 @@ def read_modules(source: SourceFolder) -> SentenceModules | None:
         raise ConfigurationError(source.path(MODULES), "configuration", [problem]) from error
     names = [name for name in (*POOLING_FILES, *_module_files(path for _, path in rows)) if name in source]
     settings = {name: source.json(name) for name in (TRANSFORMER, POOLING) if name in names}
+    if SENTENCE_TRANSFORMERS in names:
+        _check_prompts(source.path(SENTENCE_TRANSFORMERS), source.json(SENTENCE_TRANSFORMERS))
     description = first_few([type_.rpartition(".")[2][:80] for type_, _ in rows], 10)
     if (modes := _pooling_modes(settings[POOLING]) if POOLING in settings else "") != "":
         description += f", pooling {modes[:200]}"
@@ -129,6 +131,25 @@ def read_modules(source: SourceFolder) -> SentenceModules | None:
     contents = {name: source.read(name, _MAX_MODULE_BYTES) for name in dict.fromkeys(names)}
     found = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}.get(modes)
     return SentenceModules(description, contents, pooling=cast("Pooling | None", found))
+
+
+def _check_prompts(file: Path, settings: Mapping[str, Any]) -> None:
+    problems = []
+    prompts, name = settings.get("prompts"), settings.get("default_prompt_name")
+    # JSON has no other keys than strings.
+    if prompts is not None and not isinstance(prompts, dict):
+        problems.append(Problem("wrong type", "prompts", f"expected texts by name, found {short_repr(prompts)}"))
+    elif prompts:
+        problems += [
+            Problem("wrong type", f"prompts.{key[:80]}", f"expected a text, found {short_repr(prompt)}")
+            for key, prompt in prompts.items()
+            if not isinstance(prompt, str | None)
+        ]
+    if not isinstance(name, str | None):
+        detail = f"expected the name of a prompt or null, found {short_repr(name)}"
+        problems.append(Problem("wrong type", "default_prompt_name", detail))
+    if problems:
+        raise ConfigurationError(file, "configuration", problems)
 
 
 def _module_files(paths: Iterable[str]) -> list[str]:

@@ -42,6 +42,8 @@ _ALBERTS = (*TRANSFORMERS_OWN, OURS)
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")  # they run tokenizer.json as it is
 # The class of transformers 4 and 5 for a repository that has to load without this package.
 _GENERIC_CLASS = "PreTrainedTokenizerFast"
+# `auto_map` names code. `fast_tokenizer_files` names versions of tokenizer.json, which are not carried over.
+_NOT_CARRIED = ("auto_map", "fast_tokenizer_files")
 
 
 def class_of(source: SourceFolder, settings: Mapping[str, Any], layout: SourceLayoutName) -> str:
@@ -169,7 +171,7 @@ def _ids(
 def write_tokenizer_files(
     files: TokenizerFiles, folder: Path, layout: SourceLayoutName, auto_map: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the files of a tokenizer into a repository. Only what names code or the class is changed.
+    """Write the files of a tokenizer into a repository. Only what names code, the class or other files is changed.
 
     Args:
         files: The files.
@@ -182,7 +184,7 @@ def write_tokenizer_files(
     """
     contents = dict(files.contents)
     before = parse_object(contents[TOKENIZER_CONFIG]) if TOKENIZER_CONFIG in contents else {}
-    settings = {key: value for key, value in before.items() if key != "auto_map"}
+    settings = {key: value for key, value in before.items() if key not in _NOT_CARRIED}
     if files.class_name != before.get("tokenizer_class", _DEFAULT_CLASSES[layout]):
         settings["tokenizer_class"] = files.class_name
     if files.class_name == OURS and layout == "transformers":
@@ -196,11 +198,14 @@ def write_tokenizer_files(
 
 
 def different_files(source: TokenizerFiles, target: TokenizerFiles) -> list[str]:
-    """Return the names of the files that differ between two tokenizers. The class and named code may differ."""
+    """Return the names of the files that differ between two tokenizers.
+
+    What names code, the class or other files may differ.
+    """
     names = sorted({*source.contents, *target.contents} - {TOKENIZER_CONFIG})
     different = [name for name in names if source.contents.get(name) != target.contents.get(name)]
     settings = [
-        {key: value for key, value in parse_object(content).items() if key not in ("auto_map", "tokenizer_class")}
+        {key: value for key, value in parse_object(content).items() if key not in (*_NOT_CARRIED, "tokenizer_class")}
         for files in (source, target)
         if (content := files.contents.get(TOKENIZER_CONFIG, b"{}"))
     ]

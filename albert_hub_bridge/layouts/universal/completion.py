@@ -17,9 +17,9 @@ from albert_hub_bridge.disk.strict_json import json_bytes, parse_object
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.layouts.hub.files import TOKENIZER_CONFIG
 from albert_hub_bridge.layouts.hub.repository import write_repository
-from albert_hub_bridge.layouts.keras.files import CONFIG, TOKENIZER
+from albert_hub_bridge.layouts.keras.files import CONFIG, TOKENIZER, VOCABULARY
 from albert_hub_bridge.layouts.keras.preset import backbone_object, write_preset
-from albert_hub_bridge.layouts.universal.halves import VERSIONED_TOKENIZER, VERSIONED_TOKENIZERS
+from albert_hub_bridge.layouts.universal.halves import VERSIONED_TOKENIZER, VERSIONED_TOKENIZERS, check_keys
 
 
 def write_other_half(checkpoint: Checkpoint, source: SourceFolder, folder: Path) -> None:
@@ -32,7 +32,8 @@ def write_other_half(checkpoint: Checkpoint, source: SourceFolder, folder: Path)
 
     Raises:
         SourceError: It has another layout, or cannot be completed.
-        ConfigurationError: KerasHub cannot compute the checkpoint; all reasons are listed.
+        ConfigurationError: KerasHub cannot compute the checkpoint, or `config.json` has a key of both libraries; all
+            reasons are listed.
         OSError: The system did not write a file, which it names.
     """
     _check(checkpoint, source)
@@ -73,5 +74,14 @@ def _check(checkpoint: Checkpoint, source: SourceFolder) -> None:
             f"{folder} cannot be completed: expected a preset of an AlbertBackbone with weights of a float type, found "
             f"{found}. Convert it: albert-hub-bridge convert SOURCE TARGET --to universal"
         )
-    if layout == "transformers" and "model_type" not in config:
-        raise SourceError(f"{folder / CONFIG} has no model_type, which transformers 5 needs. Convert the repository.")
+    if layout == "keras" and TOKENIZER in source and not checkpoint.has_tokenizer:
+        raise SourceError(
+            f"{folder} cannot be completed: expected {VOCABULARY} beside {TOKENIZER}, found none. Add the vocabulary, "
+            f"or remove {TOKENIZER} to complete the preset without a tokenizer."
+        )
+    if layout == "transformers":
+        if "model_type" not in config:
+            raise SourceError(
+                f"{folder / CONFIG} has no model_type, which transformers 5 needs. Convert the repository."
+            )
+        check_keys(folder / CONFIG, config)

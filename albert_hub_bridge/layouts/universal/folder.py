@@ -17,11 +17,12 @@ from albert_hub_bridge.layouts.hub.repository import (
     is_repository,
     read_repository,
     read_repository_configuration,
+    repository_config,
     write_repository,
 )
 from albert_hub_bridge.layouts.keras.compatibility import with_pooler
+from albert_hub_bridge.layouts.keras.files import CONFIG, KERAS_TOKENIZER
 from albert_hub_bridge.layouts.keras.files import FILES as FILES_OF_PRESETS
-from albert_hub_bridge.layouts.keras.files import KERAS_TOKENIZER
 from albert_hub_bridge.layouts.keras.preset import (
     backbone_object,
     check_supported,
@@ -32,7 +33,7 @@ from albert_hub_bridge.layouts.keras.preset import (
 from albert_hub_bridge.layouts.keras.tokenizer import keras_truncate
 from albert_hub_bridge.layouts.layout import Layout, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.universal.comparison import check_halves
-from albert_hub_bridge.layouts.universal.halves import VERSIONED_TOKENIZER, keras_half, repository_half
+from albert_hub_bridge.layouts.universal.halves import VERSIONED_TOKENIZER, check_keys, keras_half, repository_half
 from albert_hub_bridge.mapping.vocabulary import bake_normalization
 
 
@@ -92,11 +93,13 @@ def write_universal(checkpoint: Checkpoint, folder: Path, options: WriteOptions)
         The SHA-256 of every file of weights, computed from what was read back, in hexadecimal.
 
     Raises:
-        ConfigurationError: KerasHub cannot compute the checkpoint; all reasons are listed.
+        ConfigurationError: KerasHub cannot compute the checkpoint, or its `config.json` would have a key of both
+            libraries; all reasons are listed.
         TargetError: One weight alone is larger than a shard may be.
         OSError: The system did not write a file, which it names.
     """
     check_supported(checkpoint)
+    check_keys(checkpoint.folder / CONFIG, repository_config(checkpoint, "transformers"))
     checkpoint = with_pooler(checkpoint)
     keras_keys = backbone_object(checkpoint.architecture, checkpoint.dtype)
     first, second = _halves_of(options.progress)
@@ -126,8 +129,6 @@ def _keras_tokenizer(tokenizer: TokenizerSpec) -> TokenizerSpec:
     proto = bake_normalization(tokenizer.proto, tokenizer.normalization)
     return replace(tokenizer.with_proto(proto), truncate=keras_truncate(tokenizer), padding_side="right")
 
-
-_TOKENIZERS = FileRow((KERAS_TOKENIZER, VERSIONED_TOKENIZER), "tokenizer")
 
 UNIVERSAL = Layout(
     "universal",

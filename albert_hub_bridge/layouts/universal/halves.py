@@ -8,12 +8,14 @@ finds it by `fast_tokenizer_files` in `tokenizer_config.json`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import MAX_JSON_BYTES
+from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.layouts.hub.files import TOKENIZER_CONFIG
 from albert_hub_bridge.layouts.keras.files import CONFIG, KERAS_TOKENIZER, TOKENIZER
 from albert_hub_bridge.layouts.keras.objects import KEYS_OF_OBJECTS
@@ -21,6 +23,26 @@ from albert_hub_bridge.layouts.keras.objects import KEYS_OF_OBJECTS
 
 # transformers takes the file with the largest version that is not above its own.
 VERSIONED_TOKENIZER, VERSIONED_TOKENIZERS = "tokenizer.4.0.0.json", "fast_tokenizer_files"
+
+
+# Keras reads these keys of an object too, if they are there.
+_OF_KERAS = KEYS_OF_OBJECTS | {"compile_config", "shared_object_id"}
+
+
+def check_keys(file: Path, keys: Iterable[str]) -> None:
+    """Refuse keys of a repository's `config.json` that mean something else in a preset's.
+
+    Args:
+        file: The file, for the message.
+        keys: The keys.
+
+    Raises:
+        ConfigurationError: There are such keys; all are listed.
+    """
+    detail = "expected no key that Keras reads, because one file has the keys of both libraries"
+    if problems := [Problem("taken name", key, detail) for key in keys if key in _OF_KERAS]:
+        advice = "ALBERT does not use them: rename or remove them, or convert to the albert_hub or transformers layout."
+        raise ConfigurationError(file, "configuration, for a universal folder,", problems, advice)
 
 
 class Half(SourceFolder):
@@ -34,6 +56,16 @@ class Half(SourceFolder):
 
     def __init__(self, whole: SourceFolder, has_key: Callable[[str], bool], names: Mapping[str, str]) -> None:
         self.folder, self._whole, self._has_key, self._renamed = whole.folder, whole, has_key, names
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of all files of the whole, as they are there."""
+        return self._whole.names
+
+    @property
+    def unread(self) -> list[str]:
+        """The names of the files of the whole that neither half asked for so far."""
+        return self._whole.unread
 
     def matching(self, pattern: str) -> list[str]:
         """See `SourceFolder.matching`."""

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import transformers
 
-from albert_hub_bridge import check, convert, inspect, push, verify
-from albert_hub_bridge.errors import CheckpointError, TargetError
-from albert_hub_bridge.layouts.registry import needed_files, read_checkpoint, write_checkpoint
+from albert_hub_bridge import check, complete, convert, inspect, push, verify
+from albert_hub_bridge.errors import CheckpointError, ConfigurationError, TargetError
+from albert_hub_bridge.layouts.hub.tokenizer_files import different_files
+from albert_hub_bridge.layouts.registry import needed_files, open_source, read_checkpoint, write_checkpoint
+from albert_hub_bridge.layouts.universal.completion import write_other_half
 from albert_hub_bridge.mapping.heads import Head
 from albert_hub_bridge.mapping.weights import POOLER
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
@@ -343,6 +345,67 @@ def test_contradictions_are_refused(name: str, vocabulary: bytes, tmp_path: Path
         read_checkpoint(folder)
     assert re.search(message, str(caught.value)), str(caught.value)
     assert re.search(file, str(caught.value.where)), str(caught.value)
+
+
+def test_model_for_sentence_transformers_is_read_again(vocabulary: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    checkpoint = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary)
+    write_checkpoint(checkpoint, folder, "universal", sentence_transformers="mean")
+    with read_checkpoint(folder) as found:
+        assert found.layout == "universal"
+        assert found.modules is not None
+        assert found.modules.pooling == "mean"
+
+
+def test_keys_that_both_libraries_would_read_are_refused(folders: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    convert(folders / "encoder", source, to="transformers")
+    _edit_json("config.json", lambda c: c.update(config={"a": 1}, weights=None, module="m", name="n"))(source, source)
+    (source / "conversion.json").unlink()
+    before = _files(source)
+    for run in (lambda: convert(source, target, to="universal"), lambda: complete(source)):
+        with pytest.raises(ConfigurationError) as caught:
+            run()
+        assert [problem.where for problem in caught.value.problems] == ["config", "weights", "module"]
+        assert "for a universal folder" in str(caught.value)
+        assert _files(source) == before
+        assert not target.exists()
+
+
+def test_tokenizer_of_a_completed_preset_is_carried_over(tmp_path: Path) -> None:
+    """Its tokenizer.json has another name there, which a target does not have."""
+    source, folder, half, target = (tmp_path / name for name in ("source", "folder", "half", "target"))
+    for each in (source, folder, half, target):
+        each.mkdir()
+    write_checkpoint(
+        random_checkpoint(SAMPLE_ARCHITECTURE, train_vocabulary(user_defined_symbols=[])), source, "transformers"
+    )
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (source / name).unlink()
+    tokenizer = transformers.AlbertTokenizer.from_pretrained(source)
+    tokenizer.save_pretrained(source)
+    with read_checkpoint(source) as checkpoint:
+        write_checkpoint(checkpoint, folder, "keras")
+    opened = open_source(folder)
+    with read_checkpoint(opened) as checkpoint:
+        write_other_half(checkpoint, opened, half)
+    shutil.copytree(half, folder, dirs_exist_ok=True)
+    # As transformers saves it, where it takes another file than tokenizer.json.
+    shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.4.0.0.json")
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    settings["fast_tokenizer_files"] = ["tokenizer.4.0.0.json"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with read_checkpoint(folder) as checkpoint:
+        assert checkpoint.layout == "universal"
+        assert checkpoint.tokenizer_files is not None
+        write_checkpoint(checkpoint, target, "transformers")
+    assert "fast_tokenizer_files" not in json.loads((target / "tokenizer_config.json").read_text())
+    assert transformers.AutoTokenizer.from_pretrained(target)(TEXTS)["input_ids"] == tokenizer(TEXTS)["input_ids"]
+    with read_checkpoint(folder) as checkpoint, read_checkpoint(target) as written:
+        assert checkpoint.tokenizer_files is not None
+        assert written.tokenizer_files is not None
+        assert different_files(checkpoint.tokenizer_files, written.tokenizer_files) == []
 
 
 def test_keras_tokenizer_file_is_not_the_tokenizers_librarys(folders: Path) -> None:
