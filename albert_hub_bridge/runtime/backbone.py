@@ -92,7 +92,9 @@ class Backbone(KerasFiles, KerasLora):
             with read_checkpoint(folder, ReadOptions(drop_head=True, allow_pickle=allow_pickle)) as checkpoint:
                 if not checkpoint.has_pooler:
                     warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
-                set_weights(backbone.model, backbone.architecture, with_pooler(checkpoint).weights)
+                whole = with_pooler(checkpoint)
+                weights = {rule.albert_hub: whole.weights[rule.albert_hub] for rule in whole.encoder_rules}
+                set_weights(backbone.model, backbone.architecture, weights)
         return backbone
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import albert_hub_bridge
-from albert_hub_bridge import AlbertBackbone, AlbertHubModel, convert
+from albert_hub_bridge import AlbertBackbone, AlbertHubModel, Backbone, convert
 from albert_hub_bridge.errors import SourceError, TargetError, WeightsError
 from conversion.sample import SAMPLE_ARCHITECTURE
 from tests.conftest import KerasPreset
@@ -69,6 +70,14 @@ def test_from_preset_matches_keras_hubs_outputs(keras_preset: KerasPreset) -> No
     assert {
         name: getattr(backbone, name) for name in keras_preset.architecture.keras_arguments
     } == keras_preset.architecture.keras_arguments
+
+
+@pytest.mark.parametrize("name", ["keras_hub_classifier", "transformers_sequence_classification"])
+def test_from_preset_leaves_the_head(name: str, unpacked: Callable[[str], Path]) -> None:
+    expected = AlbertHubModel.from_preset(unpacked(name)).state_dict()
+    found = Backbone.from_preset(unpacked(name)).model.state_dict()
+    assert set(found) == set(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
 def test_backbone_takes_tensors_and_arrays(keras_preset: KerasPreset) -> None:
