@@ -12,7 +12,7 @@ from typing import Any, get_args
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.choices import choose
 from albert_hub_bridge.corpora.chunks import Chunk, chunks_of, unfinished
-from albert_hub_bridge.corpora.npy import write_npy
+from albert_hub_bridge.corpora.npy import is_written, write_npy
 from albert_hub_bridge.corpora.parts import Columns, OutputDtype, PartsFolder, open_parts
 from albert_hub_bridge.corpora.reading import Corpus, Row
 from albert_hub_bridge.document import Block, Document, escape
@@ -178,6 +178,10 @@ def embed(
         parts.begin(settings, {"albert_hub_bridge": __version__, "model": str(model)})
         continued_from = sum(part.rows for part in parts.finished)
         output = Columns(embedder.dimension, output_dtype, per_token, corpus.keys)
+        if as_npy and target.exists() and not is_written(parts, output, target):
+            raise TargetExistsError(
+                f"The target {target} exists, and is not the file of {folder}. Move it, and run the command again."
+            )
         chunks = chunks_of(_checked(corpus.rows(), skip_invalid), part_rows)
         so_far = EmbeddingProgress()
         for so_far in _write_parts(parts, output, embedder, unfinished(chunks, parts.finished, str(target))):
@@ -186,7 +190,7 @@ def embed(
                 progress(so_far)
         parts.finish()
         if as_npy:
-            if not target.exists():
+            if not is_written(parts, output, target):
                 write_npy(parts, output, target)
             parts.discard()
     return _report(target, parts, output, embedder, so_far, continued_from)

@@ -11,6 +11,24 @@ from albert_hub_bridge.disk.atomic import new_file
 from albert_hub_bridge.disk.durable import add_filename, to_disk, write_all
 
 
+def is_written(parts: PartsFolder, columns: Columns, target: Path) -> bool:
+    """Return whether a run before wrote all parts into a file, and was stopped before it removed them.
+
+    Args:
+        parts: The parts.
+        columns: Their columns.
+        target: The file.
+    """
+    if not parts.was_complete:
+        return False
+    try:
+        found = np.load(target, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    expected = (sum(part.rows for part in parts.finished), columns.dimension)
+    return isinstance(found, np.ndarray) and (found.shape, found.dtype) == (expected, np.dtype(columns.dtype))
+
+
 def write_npy(parts: PartsFolder, columns: Columns, target: Path) -> None:
     """Write the vectors of all parts into one file. A row without vector is NaN.
 

@@ -90,9 +90,10 @@ class PartsFolder:
     def __init__(self, folder: Path, staging: Path) -> None:
         self.folder, self._staging = folder, staging
         self.finished: list[PartFacts] = []
+        self.was_complete = False  # before this run
 
     def begin(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        """Make the folder, or continue with it if it was made with the same settings.
+        """Make the folder, or continue with it if it was made with the same settings, or has no part yet.
 
         Args:
             settings: Everything that the vectors depend on.
@@ -103,10 +104,12 @@ class PartsFolder:
         """
         manifest = self.folder / MANIFEST
         if manifest.is_file():
-            _check_settings(manifest, settings)
-            self.finished = _read_facts(self.folder)
-            return
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            content = _read_manifest(manifest)
+            if any(self.folder.glob("part-*")) or not _differences(content["settings"], settings):
+                _check_settings(self.folder, content["settings"], settings)
+                self.finished, self.was_complete = _read_facts(self.folder), "complete" in content
+                return
+        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise TargetExistsError(
                 f"The target {self.folder} exists and has no {MANIFEST}, so this command did not make it. Choose "
                 "another target."
@@ -213,19 +216,33 @@ def open_parts(folder: Path) -> Iterator[PartsFolder]:
         raise write_error(folder / where.name if where != folder else folder, error, _CONTINUE) from error
 
 
-def _check_settings(manifest: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to continue with other settings, and name all that differ."""
+def _read_manifest(manifest: Path) -> dict[str, Any]:
+    """Return the content of a manifest, whose settings are an object."""
     try:
-        found = json.loads(manifest.read_bytes())["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TargetError(f"{manifest} is not what this command writes. Choose another target.") from error
+        content = json.loads(manifest.read_bytes())
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        raise TargetError(f"{manifest} is not what this command writes. Choose another target.")
+    return content
+
+
+def _differences(found: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Return what differs between the settings of a manifest and those of this run."""
     expected = json.loads(json.dumps(settings))
-    names = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
-    if names:
-        listed = [f"{name}: {short_repr(found.get(name))}, now {short_repr(expected.get(name))}" for name in names]
+    return [
+        f"{name}: {short_repr(found.get(name))}, now {short_repr(expected.get(name))}"
+        for name in {**expected, **found}
+        if expected.get(name) != found.get(name)
+    ]
+
+
+def _check_settings(folder: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse to continue with other settings, and name all that differ."""
+    if differences := _differences(found, settings):
         raise TargetExistsError(
-            f"{manifest.parent} was made in another way, and its parts would not fit together. It has "
-            f"{'; '.join(listed)}. Choose another target, or delete {manifest.parent}."
+            f"{folder} was made in another way, and its parts would not fit together. It has "
+            f"{'; '.join(differences)}. Choose another target, or delete {folder}."
         )
 
 

@@ -110,6 +110,8 @@ class Tokenization:
         Args:
             texts: Texts, or pairs.
         """
+        if not texts:  # transformers' tokenizers fail
+            return TokenizedChunk([], [], [])
         prompted: list[Text] = [
             self._prompt + text if isinstance(text, str) else (self._prompt + text[0], text[1]) for text in texts
         ]

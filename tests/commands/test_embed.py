@@ -103,6 +103,45 @@ def test_npy_file(preset: Path, corpus: Path, expected: np.ndarray, tmp_path: Pa
         embed(preset, corpus, target)
 
 
+def stopped_before_the_parts_are_removed(preset: Path, corpus: Path, folder: Path) -> tuple[Path, Path]:
+    """Return the file and the parts that a run leaves that is killed after it wrote the file."""
+    embed(preset, corpus, folder / "vectors.npy")
+    embed(preset, corpus, folder / "vectors.npy.parts")
+    return folder / "vectors.npy", folder / "vectors.npy.parts"
+
+
+def test_a_run_that_wrote_the_npy_file_ends(preset: Path, corpus: Path, tmp_path: Path) -> None:
+    target, _ = stopped_before_the_parts_are_removed(preset, corpus, tmp_path)
+    written = target.read_bytes()
+    assert embed(preset, corpus, target).continued_from == 60
+    assert target.read_bytes() == written
+    assert sorted(os.listdir(tmp_path)) == ["corpus.jsonl", "vectors.npy"]
+
+
+@pytest.mark.parametrize("other", [b"notes", b"cut", np.zeros((60, 31), "float32"), np.zeros((60, 32), "float16")])
+def test_another_npy_file_is_not_taken_for_the_output(preset: Path, corpus: Path, tmp_path: Path, other: Any) -> None:
+    target, folder = stopped_before_the_parts_are_removed(preset, corpus, tmp_path)
+    parts = contents(folder)
+    if isinstance(other, np.ndarray):
+        np.save(target, other)
+    else:
+        target.write_bytes(other if other == b"notes" else target.read_bytes()[:-1])
+    before = target.read_bytes()
+    with pytest.raises(
+        TargetExistsError, match=r"vectors\.npy exists, and is not the file of .*parts\. Move it"
+    ):
+        embed(preset, corpus, target)
+    assert (target.read_bytes(), contents(folder)) == (before, parts)
+
+
+def test_an_npy_file_that_appears_during_a_run_stays(preset: Path, corpus: Path, tmp_path: Path) -> None:
+    target = tmp_path / "vectors.npy"
+    with pytest.raises(TargetExistsError):
+        embed(preset, corpus, target, progress=lambda _: np.save(target, np.zeros((60, 32), "float32")))
+    assert not np.load(target).any()
+    assert (tmp_path / "vectors.npy.parts" / "part-000000.parquet").is_file()
+
+
 def test_float16_parts(preset: Path, corpus: Path, expected: np.ndarray, tmp_path: Path) -> None:
     embed(preset, corpus, tmp_path / "out", output_dtype="float16")
     found = vectors_of(tmp_path / "out")
@@ -148,6 +187,29 @@ def test_invalid_rows(preset: Path, tmp_path: Path) -> None:
     array = np.load(tmp_path / "out.npy")
     assert np.isnan(array).all(1).nonzero()[0].tolist() == [30, 61]
     assert np.array_equal(np.delete(array, [30, 61], 0), [vector for vector in found if vector is not None])
+
+
+def test_invalid_rows_alone(vocabulary: bytes, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary), model, "transformers")
+    write(tmp_path / "corpus.jsonl", [None, None])
+    for target, options in (("out", {}), ("tokens", {"pooling": "none"})):
+        report = embed(model, tmp_path / "corpus.jsonl", tmp_path / target, skip_invalid=True, **options)
+        assert (report.rows, len(report.invalid), report.tokens) == (2, 2, 0)
+        assert vectors_of(tmp_path / target).to_pylist() == [None, None]
+
+
+def test_a_run_that_was_refused_before_its_first_part_takes_other_settings(preset: Path, tmp_path: Path) -> None:
+    write(tmp_path / "corpus.jsonl", [None, *TEXTS])
+    with pytest.raises(SourceError, match="line 1, column text"):
+        embed(preset, tmp_path / "corpus.jsonl", tmp_path / "out")
+    report = embed(preset, tmp_path / "corpus.jsonl", tmp_path / "out", columns=["name"], pooling="cls")
+    assert (report.rows, report.continued_from) == (61, 0)
+    manifest = json.loads((tmp_path / "out" / "_embedding.json").read_text())
+    assert (manifest["settings"]["columns"], manifest["settings"]["pooling"]) == (["name"], "cls")
+    with pytest.raises(TargetExistsError, match="was made in another way"):
+        embed(preset, tmp_path / "corpus.jsonl", tmp_path / "out", skip_invalid=True)
 
 
 def test_an_interrupted_run_continues(preset: Path, corpus: Path, tmp_path: Path) -> None:
@@ -218,9 +280,10 @@ def test_targets_that_are_refused(preset: Path, corpus: Path, tmp_path: Path) ->
     (tmp_path / "out" / "part-000000.parquet").write_bytes(b"PAR1")
     with pytest.raises(TargetError, match=r"part-000000\.parquet is not a part that this command wrote"):
         embed(preset, corpus, tmp_path / "out")
-    (tmp_path / "out" / "_embedding.json").write_text("[]")
-    with pytest.raises(TargetError, match=r"_embedding\.json is not what this command writes"):
-        embed(preset, corpus, tmp_path / "out")
+    for content in ("[]", '{"settings": [1]}', "[" * 100_000):
+        (tmp_path / "out" / "_embedding.json").write_text(content)
+        with pytest.raises(TargetError, match=r"_embedding\.json is not what this command writes"):
+            embed(preset, corpus, tmp_path / "out")
 
 
 def test_one_of_two_runs_wins(preset: Path, corpus: Path, tmp_path: Path) -> None:
