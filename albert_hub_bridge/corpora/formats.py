@@ -19,7 +19,7 @@ from typing import IO, Any, Literal
 from albert_hub_bridge.errors import SourceError
 
 
-Kind = Literal["text", "integer", "other"]  # of the values of a column
+Kind = Literal["text", "integer", "null", "other"]  # of the values of a column; null if no value says it
 Batch = tuple[list[tuple[Any, ...]], float]  # rows, with a value of each wanted column; and the share of the file
 
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
@@ -97,10 +97,13 @@ def _line(line: bytes) -> bytes:
 
 
 def _json_columns(file: Path) -> Mapping[str, Kind]:
-    kinds: dict[type, Kind] = {str: "text", int: "integer"}
-    for records, _ in _json_records(file):
-        return {name: kinds.get(type(value), "other") for name, value in records[0].items()}
-    return {}
+    kinds: dict[type, Kind] = {str: "text", int: "integer", type(None): "null"}
+    found: dict[str, Kind] = {}
+    for records, _ in islice(_json_records(file), 1):
+        for name, value in (item for record in records for item in record.items()):
+            if found.get(name, "null") == "null":
+                found[name] = kinds.get(type(value), "other")
+    return found
 
 
 def _json_rows(file: Path, names: Sequence[str]) -> Iterator[Batch]:
@@ -207,6 +210,8 @@ def _kind(arrow_type: Any) -> Kind:
     if types.is_dictionary(arrow_type):
         return _kind(arrow_type.value_type)
     is_text = any(check(arrow_type) for check in (types.is_string, types.is_large_string, types.is_string_view))
+    if types.is_null(arrow_type):
+        return "null"
     return "text" if is_text else "integer" if types.is_integer(arrow_type) else "other"
 
 

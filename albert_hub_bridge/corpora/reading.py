@@ -48,12 +48,16 @@ class Corpus:
     Raises:
         SourceError: There is no such file or column, or a file cannot be read.
         AlbertHubBridgeError: pyarrow is not installed.
+        TypeError: `columns` or `keys` is one name, and no list.
         ValueError: There are more than two columns, or a key has the name of a column that is written.
     """
 
     def __init__(self, source: str | Path, columns: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
         if importlib.util.find_spec("pyarrow") is None:
             raise AlbertHubBridgeError("Embedding needs pyarrow. Run: pip install 'albert-hub-bridge[embed]'.")
+        for name, value in (("columns", columns), ("keys", keys)):
+            if isinstance(value, str):
+                raise TypeError(f"{name} is a list of names, not one name. Pass {name}=[{value!r}].")
         if len(columns) > 2:
             raise ValueError(f"A row has one text, or two for a pair, not {len(columns)}: {', '.join(columns)}.")
         if taken := sorted({"row", "embedding"} & set(keys)) or [key for key in keys if list(keys).count(key) > 1]:
@@ -63,7 +67,10 @@ class Corpus:
         found = {file: format_.columns(file) for file, format_ in self.files.items()}
         first = next(iter(found.values()))
         self.columns = tuple(columns) or (_default_column(next(iter(found)), first),)
-        self.keys = {key: first.get(key, "other") for key in keys}
+        self.keys: dict[str, Kind] = {}
+        for key in keys:
+            kinds = (present[key] for present in found.values() if key in present)
+            self.keys[key] = next((kind for kind in kinds if kind != "null"), "text")
         for file, present in found.items():
             self._check_columns(file, present)
 
@@ -74,10 +81,10 @@ class Corpus:
             suggestion = did_you_mean(missing[0], {name: name for name in present})
             raise SourceError(f"{file} has no column {missing[0]}. It has {there}.{suggestion}")
         for name in self.columns:
-            if present[name] != "text":
+            if present[name] not in ("text", "null"):
                 raise SourceError(f"{file}: expected texts in the column {name}, found {present[name]} values.")
         for name, kind in self.keys.items():
-            if kind == "other" or present[name] != kind:
+            if kind == "other" or present[name] not in (kind, "null"):
                 expected = "texts or integers" if kind == "other" else f"{kind} values, as in {next(iter(self.files))}"
                 raise SourceError(f"{file}: expected {expected} in the column {name}, found {present[name]} values.")
 

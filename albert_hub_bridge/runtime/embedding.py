@@ -163,7 +163,12 @@ class Embedder:
 
         Returns:
             The vectors, float32, (texts, dimension). Without pooling, an array for each text, (tokens, dimension).
+
+        Raises:
+            TypeError: One text is given, and no list.
         """
+        if isinstance(texts, str):
+            raise TypeError("encode takes a list of texts, not one text. Pass encode([text]).")
         remaining = iter(texts)
         chunks = iter(lambda: list(islice(remaining, _CHUNK_TEXTS)), [])
         found = [chunk.vectors for chunk in self.encode_chunks(chunks)]

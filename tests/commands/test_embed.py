@@ -127,9 +127,7 @@ def test_another_npy_file_is_not_taken_for_the_output(preset: Path, corpus: Path
     else:
         target.write_bytes(other if other == b"notes" else target.read_bytes()[:-1])
     before = target.read_bytes()
-    with pytest.raises(
-        TargetExistsError, match=r"vectors\.npy exists, and is not the file of .*parts\. Move it"
-    ):
+    with pytest.raises(TargetExistsError, match=r"vectors\.npy exists, and is not the file of .*parts\. Move it"):
         embed(preset, corpus, target)
     assert (target.read_bytes(), contents(folder)) == (before, parts)
 

@@ -210,6 +210,27 @@ def test_invalid_rows_name_their_place(tmp_path: Path) -> None:
     assert problems("a.parquet") == ["", "a.parquet, row 2, column text: expected a text, found null", ""]
 
 
+def test_nulls_do_not_say_the_type_of_a_column(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": null, "id": null}\n{"text": "b", "id": 2, "title": "c"}')
+    corpus = Corpus(tmp_path / "a.jsonl", keys=["id", "title"])
+    assert corpus.keys == {"id": "integer", "title": "text"}
+    assert [(row.text, row.keys) for row in corpus.rows()] == [(None, (None, None)), ("b", (2, "c"))]
+    (tmp_path / "0.jsonl").write_text('{"text": null, "id": null, "title": null}')  # nulls alone, before a.jsonl
+    parquet.write_table(pa.table({"text": [None, None], "id": [None, None]}), tmp_path / "nulls.parquet")
+    assert Corpus(f"{tmp_path}/*.jsonl", keys=["id", "title"]).keys == corpus.keys
+    for name in ("0.jsonl", "nulls.parquet"):
+        corpus = Corpus(tmp_path / name, ["text"], ["id"])
+        assert corpus.keys == {"id": "text"}
+        assert all(row.text is None and "expected a text, found null" in row.problem for row in corpus.rows())
+
+
+def test_one_name_is_no_list_of_names(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    for name in ("columns", "keys"):
+        with pytest.raises(TypeError, match=rf"{name} is a list of names, not one name\. Pass {name}=\['text'\]"):
+            Corpus(tmp_path / "a.txt", **{name: "text"})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value", ['"7"', "7.5", "18446744073709551616", "true"])
 def test_keys_of_another_type_are_refused(value: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(

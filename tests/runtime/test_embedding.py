@@ -174,6 +174,11 @@ def test_other_dtypes_are_near(repository: Path, dtype: Any, tolerance: float) -
     assert not np.array_equal(found, expected)
 
 
+def test_one_text_is_no_list_of_texts(repository: Path) -> None:
+    with pytest.raises(TypeError, match=r"encode takes a list of texts, not one text\. Pass encode\(\[text\]\)"):
+        Embedder(repository, device="cpu").encode("a text")
+
+
 def test_no_texts_give_no_vectors(repository: Path) -> None:
     assert Embedder(repository, device="cpu").encode([]).shape == (0, 32)
     assert Embedder(repository, device="cpu", pooling="none").encode([]) == []
