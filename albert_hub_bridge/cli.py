@@ -57,7 +57,6 @@ from albert_hub_bridge.parameters import (
     MaxLength,
     MaxShardSize,
     Message,
-    Model,
     NormalizeOption,
     NormalizeVectors,
     Onnx,
@@ -224,7 +223,6 @@ def convert_adapter(
     to: Annotated[
         AdapterLayout,
         choice(
-            "to",
             get_args(AdapterLayout),
             help="keras: a file for KerasHub. albert_hub, transformers: a folder for PEFT on that layout.",
         ),
@@ -253,7 +251,7 @@ def convert_adapter(
 
 @_command()
 def embed(
-    model: Model,
+    model: Source,
     source: Annotated[
         str,
         typer.Argument(

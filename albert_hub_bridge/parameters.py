@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args
 
 import typer
@@ -25,17 +25,9 @@ def _be_quiet(wanted: bool) -> None:
 _MAX_METAVAR = 36  # characters: --help does not break the line of an option
 
 
-_CHOICES_OF_EMBED: Mapping[str, tuple[str, ...]] = {
-    "pooling": get_args(PoolingMode),
-    "compute_dtype": get_args(ComputeDtype),
-    "output_dtype": get_args(OutputDtype),
-    "device": get_args(Device),
-}
-
-
-def choice(name: str, among: Sequence[str | None] = (), **settings: Any) -> Any:
-    """Return an option that takes one of some names, or of the `CHOICES` of its own name, as `choose` does."""
-    choices = [choice for choice in among or {**CHOICES, **_CHOICES_OF_EMBED}[name] if choice is not None]
+def choice(among: Sequence[str | None], **settings: Any) -> Any:
+    """Return an option that takes one of some names, as `choose` does."""
+    choices = [choice for choice in among if choice is not None]
 
     def parse(value: str) -> str:
         try:
@@ -74,12 +66,14 @@ def _complete_source(incomplete: str) -> list[str]:
 
 
 # What several commands take.
-_SOURCE = (
-    "Folder of a KerasHub preset or a Hub repository; name of a published preset; or kaggle://..., hf://..., "
-    "modelscope://..."
-)
-Source = Annotated[str, typer.Argument(help=_SOURCE, autocompletion=_complete_source)]
-Model = Annotated[str, typer.Argument(help=_SOURCE, autocompletion=_complete_source)]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of a KerasHub preset or a Hub repository; name of a published preset; or kaggle://..., hf://..., "
+        "modelscope://...",
+        autocompletion=_complete_source,
+    ),
+]
 Folder = Annotated[str, typer.Argument(help="Folder that convert made.")]
 AllowPickle = Annotated[
     bool,
@@ -111,7 +105,7 @@ Quiet = Annotated[
 To = Annotated[
     LayoutName,
     choice(
-        "to",
+        CHOICES["to"],
         help="Layout of the target. keras: a KerasHub preset. albert_hub: a repository for this package's classes. "
         "transformers: a repository for transformers alone. universal: a preset and such a repository in one folder.",
     ),
@@ -119,7 +113,7 @@ To = Annotated[
 NormalizeOption = Annotated[
     Normalize,
     choice(
-        "normalize",
+        CHOICES["normalize"],
         help="Text normalization before the vocabulary's own. keep: the same as in the source. none: nothing. "
         "uncased: lower-case, strip accents, replace old quotes, split numbers from commas (`1984,`).",
     ),
@@ -127,7 +121,7 @@ NormalizeOption = Annotated[
 DtypeOption = Annotated[
     Dtype | None,
     choice(
-        "dtype",
+        CHOICES["dtype"],
         help="Dtype of the target's weights, or fp32, bf16, fp16; that of the source by default.",
         show_default=False,
     ),
@@ -167,7 +161,7 @@ DropUnknown = Annotated[
 HeadOption = Annotated[
     HeadKind | None,
     choice(
-        "head",
+        CHOICES["head"],
         help="The head of a repository that names no class, where its tensors and settings do not tell it.",
         show_default=False,
     ),
@@ -175,7 +169,7 @@ HeadOption = Annotated[
 SentenceTransformers = Annotated[
     Pooling | None,
     choice(
-        "sentence_transformers",
+        CHOICES["sentence_transformers"],
         help="Also make the repository a model for sentence-transformers. mean: the vector of a text is the mean of "
         "its tokens' states. cls: the state of its first token.",
         show_default=False,
@@ -201,7 +195,7 @@ Onnx = Annotated[
 ]
 QuantizeOption = Annotated[
     Quantize | None,
-    choice("quantize", help="Also add onnx/model_quantized.onnx, with int8 weights.", show_default=False),
+    choice(CHOICES["quantize"], help="Also add onnx/model_quantized.onnx, with int8 weights.", show_default=False),
 ]
 
 # The options of `embed`; `Embedder` has their defaults.
@@ -224,7 +218,7 @@ Key = Annotated[
 PoolingOption = Annotated[
     PoolingMode | None,
     choice(
-        "pooling",
+        get_args(PoolingMode),
         help="mean of the tokens' states, state of [CLS] (cls), output of the pooler, or none: a vector of each token. "
         "What the repository's files for sentence-transformers say, or mean, by default.",
         show_default=False,
@@ -252,10 +246,10 @@ MaxLength = Annotated[
     ),
 ]
 ComputeDtypeOption = Annotated[
-    ComputeDtype, choice("compute_dtype", help="What the model computes in; also fp32, bf16, fp16.")
+    ComputeDtype, choice(get_args(ComputeDtype), help="What the model computes in; also fp32, bf16, fp16.")
 ]
-OutputDtypeOption = Annotated[OutputDtype, choice("output_dtype", help="Dtype of the vectors in TARGET.")]
-DeviceOption = Annotated[Device, choice("device", help="auto: a GPU if there is one.")]
+OutputDtypeOption = Annotated[OutputDtype, choice(get_args(OutputDtype), help="Dtype of the vectors in TARGET.")]
+DeviceOption = Annotated[Device, choice(get_args(Device), help="auto: a GPU if there is one.")]
 Threads = Annotated[int | None, typer.Option(help="Threads that compute.", metavar="NUMBER", min=1, show_default=False)]
 BatchTokens = Annotated[
     int | None,

@@ -35,6 +35,7 @@ _CONFIG = "config.json"
 _CHANGED = (_CONFIG, CARD)
 _MAX_BYTES = 4 << 20  # of each of these
 _MAX_SHOWN_BYTES = 20_000  # of a new file of text, in a diff
+_BINARY = (".h5", ".safetensors", ".spm", ".model")
 _OTHER: Mapping[str, Literal["keras_hub", "transformers"]] = {"keras": "transformers", "transformers": "keras_hub"}
 
 
@@ -135,16 +136,17 @@ def complete(
             raise TargetError(f"{source} has {', '.join(taken)} already, which would be replaced. Nothing was changed.")
         if not is_on_hub:
             _refuse_links(pulled.folder, files)
+        added = {
+            file: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for file, path in files.items()
+            if file not in present
+        }
         report = Completion(
             str(source),
             DESCRIPTIONS[checkpoint.layout],
             _OTHER[checkpoint.layout],
-            {
-                file: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-                for file, path in files.items()
-                if file not in present
-            },
-            {file: _diff(pulled.folder, file, path, present) for file, path in files.items()},
+            added,
+            {file: _diff(before.get(file), file, path, added.get(file)) for file, path in files.items()},
         )
         if dry_run:
             return report
@@ -154,7 +156,7 @@ def complete(
             title = message or f"Add what {report.library} needs to load this model"
             url = propose_to_hugging_face(files, name, str(pulled.revision), revision or None, message=title)
         else:
-            _add_to_folder(pulled.folder, files, before)
+            _add_to_folder(pulled.folder, files, before, added)
     return replace(report, verified=verified, notes=notes, url=url)
 
 
@@ -168,14 +170,13 @@ def _write_card(checkpoint: Checkpoint, file: Path, content: bytes, folder: Path
     (folder / CARD).write_bytes(card.encode())
 
 
-def _diff(folder: Path, name: str, new: Path, present: list[str]) -> str:
-    """Return what becomes of a file, in words or as a unified diff."""
-    content = new.read_bytes() if new.stat().st_size <= _MAX_SHOWN_BYTES or name in present else b"\0"
-    if b"\0" in content or name.endswith((".h5", ".safetensors", ".spm", ".model")):
-        return f"new file {name}: {new.stat().st_size:,} bytes, SHA-256 {sha256_of(new)}"
-    before = (folder / name).read_text(encoding="utf-8").splitlines() if name in present else []
-    old = f"a/{name}" if name in present else "/dev/null"
-    return "\n".join(unified_diff(before, content.decode().splitlines(), old, f"b/{name}", lineterm=""))
+def _diff(before: bytes | None, name: str, new: Path, added: Mapping[str, Any] | None) -> str:
+    """Return what becomes of a file, as a unified diff; of a new file that is no short text, its size and SHA-256."""
+    if added is not None and (added["bytes"] > _MAX_SHOWN_BYTES or name.endswith(_BINARY)):
+        return f"new file {name}: {added['bytes']:,} bytes, SHA-256 {added['sha256']}"
+    old = "/dev/null" if before is None else f"a/{name}"
+    one, other = (content.decode().splitlines() for content in (before or b"", new.read_bytes()))
+    return "\n".join(unified_diff(one, other, old, f"b/{name}", lineterm=""))
 
 
 def _verify(
@@ -224,13 +225,16 @@ def _refuse_links(folder: Path, files: Mapping[str, Path]) -> None:
                 raise TargetError(f"{place} is a link. Put there what it leads to. Nothing was changed.")
 
 
-def _add_to_folder(folder: Path, files: Mapping[str, Path], before: Mapping[str, bytes]) -> None:
+def _add_to_folder(
+    folder: Path, files: Mapping[str, Path], before: Mapping[str, bytes], added: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Add files to a folder, `config.json` last: the folder is what it was until then.
 
     Args:
         folder: The folder.
         files: The new files, by their names in the folder.
         before: The contents that files had which are replaced.
+        added: The SHA-256 of the others.
 
     Raises:
         TargetError: A file was changed meanwhile, or the system did not write one. The folder is what it was.
@@ -241,7 +245,7 @@ def _add_to_folder(folder: Path, files: Mapping[str, Path], before: Mapping[str,
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if name not in before:
-                _add_file(files[name], target, undo)
+                _add_file(files[name], target, added[name]["sha256"], undo)
                 continue
             if target.read_bytes() != before[name]:
                 raise TargetError(f"{target} was changed meanwhile. Nothing was changed. Run the command again.")
@@ -255,12 +259,12 @@ def _add_to_folder(folder: Path, files: Mapping[str, Path], before: Mapping[str,
         raise
 
 
-def _add_file(source: Path, target: Path, undo: ExitStack) -> None:
+def _add_file(source: Path, target: Path, sha256: str, undo: ExitStack) -> None:
     """Copy a file to a new name, and compare what was read back."""
     with source.open("rb") as given, target.open("xb") as taken:
         undo.callback(target.unlink, missing_ok=True)
         shutil.copyfileobj(given, taken)
         taken.flush()
         os.fsync(taken.fileno())
-    if sha256_of(target) != sha256_of(source):
+    if sha256_of(target) != sha256:
         raise OSError(0, "what was read back is different")

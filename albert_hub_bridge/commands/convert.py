@@ -41,9 +41,10 @@ from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 from albert_hub_bridge.provenance.card_metadata import (
     CardMetadata,
+    card_metadata,
     note_on_card,
     parse_languages,
-    read_card_metadata,
+    read_card_keys,
 )
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
 from albert_hub_bridge.provenance.record import RECORD, public_handle
@@ -178,10 +179,11 @@ def convert_with(
             digests = _write(converted, staging, options, opened, progress)
             ids = compare_ids(checkpoint, converted, options.to, staging)
             report = replace(_report(checkpoint, converted, options, source, target, ids), onnx=digests.onnx)
-            if (note := note_on_card(opened)) is not None:
+            card_keys = read_card_keys(opened)
+            if (note := note_on_card(card_keys)) is not None:
                 report = replace(report, notes=(*report.notes, note))
             command = options.command(public_handle(pulled), folder.name)
-            metadata, named_labels = _card_metadata(opened, options), options.labels is not None
+            metadata, named_labels = _with_options(card_metadata(card_keys), options), options.labels is not None
             record = make_record(pulled, converted, report, digests, command, metadata, named_labels=named_labels)
             write_new_record(staging, record, folder, before)
     return report
@@ -277,8 +279,7 @@ def _with_normalization(checkpoint: Checkpoint, name: str, source: str | Path) -
     return replace(checkpoint, tokenizer=tokenizer, tokenizer_files=None)
 
 
-def _card_metadata(source: SourceFolder, options: ConvertOptions) -> CardMetadata:
-    metadata = read_card_metadata(source)
+def _with_options(metadata: CardMetadata, options: ConvertOptions) -> CardMetadata:
     if options.license is not None:
         metadata = replace(metadata, license=options.license, license_name=None, license_link=None)
     if options.language is not None:

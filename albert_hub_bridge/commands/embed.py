@@ -160,9 +160,9 @@ def embed(
     target = Path(target)
     as_npy = target.suffix == ".npy"
     folder = target.with_name(f"{target.name}.parts") if as_npy else target
-    if as_npy and target.exists() and not folder.exists():
-        raise TargetExistsError(f"The target {target} exists. Choose another target, or delete it.")
     with open_parts(folder) as parts:
+        if as_npy and target.exists() and not folder.exists():  # asked under the lock: another run may have ended now
+            raise TargetExistsError(f"The target {target} exists. Choose another target, or delete it.")
         embedder = Embedder(model, **options)
         per_token = embedder.settings.pooling == "none"
         if as_npy and per_token:

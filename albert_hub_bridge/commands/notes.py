@@ -61,14 +61,21 @@ def _lost_labels(target: Checkpoint, to: LayoutName) -> Iterator[str]:
 
 
 def _other_epsilon(target: Checkpoint, to: LayoutName) -> Iterator[str]:
-    library, forced = "KerasHub", KERAS_EPSILON
-    if to != "keras":
-        library, forced = "transformers", target.architecture.layer_norm_epsilon
-    if to != "albert_hub" and target.head_epsilon not in (None, forced):
+    for library, forced in _forced_epsilons(target, to):
         yield (
             f"The layer norm of the masked-LM head has epsilon {target.head_epsilon:g}, and in {library} it is "
             f"{forced:g}, so that its scores differ. The albert_hub layout keeps the epsilon."
         )
+
+
+def _forced_epsilons(target: Checkpoint, to: LayoutName) -> Iterator[tuple[str, float]]:
+    """Yield the libraries that compute the masked-LM head with another epsilon than the target's, and that epsilon."""
+    forced = []
+    if to in PRESET_LAYOUTS:
+        forced.append(("KerasHub", KERAS_EPSILON))
+    if to in TRANSFORMERS_LAYOUTS:
+        forced.append(("transformers", target.architecture.layer_norm_epsilon))
+    yield from (each for each in forced if target.head_epsilon not in (None, each[1]))
 
 
 def lost_keys(target: Checkpoint, to: LayoutName) -> tuple[IgnoredKey, ...]:
@@ -218,16 +225,12 @@ def _unnamed_labels(target: Checkpoint, to: LayoutName) -> Iterator[str]:
 
 
 def _changed_epsilon(target: Checkpoint, to: LayoutName) -> Iterator[str]:
-    if (epsilon := target.head_epsilon) is None or to == "albert_hub":
-        return
-    forced = {"KerasHub": KERAS_EPSILON, "transformers": target.architecture.layer_norm_epsilon}
-    libraries = {"keras": ("KerasHub",), "transformers": ("transformers",)}.get(to, tuple(forced))
-    for library in (each for each in libraries if forced[each] != epsilon):
+    for library, forced in _forced_epsilons(target, to):
         from albert_hub_bridge.verification.engines.albert_hub import epsilon_effect
 
-        effect = epsilon_effect(target, forced[library], SAMPLE_TEXTS)
+        effect = epsilon_effect(target, forced, SAMPLE_TEXTS)
         yield (
-            f"The layer norm of the masked-LM head has epsilon {epsilon:g}, and in {library} it is "
-            f"{forced[library]:g}. This changes the scores of the sample texts by up to {effect:.1e}. The albert_hub "
-            "layout keeps the epsilon."
+            f"The layer norm of the masked-LM head has epsilon {target.head_epsilon:g}, and in {library} it is "
+            f"{forced:g}. This changes the scores of the sample texts by up to {effect:.1e}. The albert_hub layout "
+            "keeps the epsilon."
         )

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -152,4 +151,4 @@ def _picture(folder: Path, record: ConversionRecord) -> tuple[FileDigest | None,
     if record.picture is not None and picture.is_file() and sha256_of(picture) == record.picture.sha256:
         return record.picture, None
     drawn = draw_parity(record.verification) if record.verification is not None else None
-    return (FileDigest(len(drawn), sha256(drawn).hexdigest()) if drawn is not None else None), drawn
+    return (FileDigest(len(drawn), sha256_of(drawn)) if drawn is not None else None), drawn

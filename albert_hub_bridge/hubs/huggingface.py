@@ -107,9 +107,7 @@ def _check_content(file: Path, metadata: Any, handle: str) -> None:
 
     huggingface_hub compares only sizes.
     """
-    # Files in git have the checksum of a git blob. Files in LFS have a SHA-256.
-    expected = metadata.blob_id if metadata.lfs is None else metadata.lfs.sha256
-    found = git_object_of(file) if metadata.lfs is None else sha256_of(file)
+    expected, found = _checksums(metadata, file)
     if expected is not None and found != expected:
         file.resolve().unlink()
         file.unlink(missing_ok=True)
@@ -117,6 +115,16 @@ def _check_content(file: Path, metadata: Any, handle: str) -> None:
             f"{file.name} of {handle} was damaged during the download: expected the checksum {expected}, found "
             f"{found}. It was removed from the cache. Run the command again."
         )
+
+
+def _checksums(metadata: Any, content: Path | bytes) -> tuple[str | None, str]:
+    """Return the Hub's checksum of a file, and that of a content in the same form.
+
+    Files in git have the checksum of a git blob. Files in LFS have a SHA-256.
+    """
+    if metadata.lfs is None:
+        return metadata.blob_id, git_object_of(content)
+    return metadata.lfs.sha256, sha256_of(content)
 
 
 def list_hugging_face(name: str, revision: str | None) -> list[str]:
@@ -234,13 +242,7 @@ def push_to_hugging_face(
 def _title(files: Mapping[str, Path | bytes], present: Mapping[str, Any], source: str) -> str:
     """Return the title of a commit: what it adds to a repository and what it changes."""
     new = [name for name in files if name not in present]
-    changed = [name for name in files if name in present and _is_other(files[name], present[name])]
+    changed = [name for name in files if name in present and len(set(_checksums(present[name], files[name]))) == 2]
     if not changed:
         return f"Add {'the model' if len(new) == len(files) else first_few(new, _MAX_NAMED)}, converted from {source}"
     return f"Update {first_few(changed, _MAX_NAMED)}" + (f"; add {first_few(new, _MAX_NAMED)}" if new else "")
-
-
-def _is_other(content: Path | bytes, metadata: Any) -> bool:
-    """Return whether a file differs from the one that the Hub describes."""
-    expected: str | None = metadata.blob_id if metadata.lfs is None else metadata.lfs.sha256
-    return (git_object_of if metadata.lfs is None else sha256_of)(content) != expected

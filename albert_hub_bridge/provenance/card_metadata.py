@@ -7,7 +7,7 @@ Source:
 # No `from __future__ import annotations`: @strict checks values against annotations that are types, not strings.
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,9 +51,9 @@ class CardMetadata:
     base_model: list[str] = field(default_factory=list)
 
 
-def read_card_metadata(source: SourceFolder) -> CardMetadata:
-    """Read the metadata of a source's model card. A card is for people, so one that cannot be read is no error."""
-    keys = _read_keys(source) or {}
+def card_metadata(card_keys: Mapping[str, Any] | None) -> CardMetadata:
+    """Return what a model card says of a model, given what `read_card_keys` returns."""
+    keys = card_keys or {}
     return CardMetadata(
         license=_first(keys.get("license")),
         license_name=_first(keys.get("license_name")),
@@ -64,9 +64,9 @@ def read_card_metadata(source: SourceFolder) -> CardMetadata:
     )
 
 
-def note_on_card(source: SourceFolder) -> str | None:
-    """Return a note if a source's model card has metadata that cannot be read; None otherwise."""
-    if _read_keys(source) is not None:
+def note_on_card(card_keys: Mapping[str, Any] | None) -> str | None:
+    """Return a note if `read_card_keys` found metadata that cannot be read; None otherwise."""
+    if card_keys is not None:
         return None
     return (
         f"The metadata of the source's {_CARD} cannot be read, because it is no YAML object between two lines of three "
@@ -75,8 +75,11 @@ def note_on_card(source: SourceFolder) -> str | None:
     )
 
 
-def _read_keys(source: SourceFolder) -> dict[str, Any] | None:
-    """Return the metadata of a source's model card, empty if it has none; None if it cannot be read."""
+def read_card_keys(source: SourceFolder) -> dict[str, Any] | None:
+    """Return the metadata of a source's model card, empty if it has none; None if it cannot be read.
+
+    A card is for people, so one that cannot be read is no error.
+    """
     import yaml
 
     if _CARD not in source.names:

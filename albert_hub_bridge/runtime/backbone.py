@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 
+from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.errors import ConfigurationError
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.keras.compatibility import unsupported_by_keras, with_pooler
@@ -92,9 +93,7 @@ class Backbone(KerasFiles, KerasLora):
             with read_checkpoint(folder, ReadOptions(drop_head=True, allow_pickle=allow_pickle)) as checkpoint:
                 if not checkpoint.has_pooler:
                     warnings.warn(f"{preset} has no pooler: pooled_output will be zeros.", stacklevel=2)
-                whole = with_pooler(checkpoint)
-                weights = {rule.albert_hub: whole.weights[rule.albert_hub] for rule in whole.encoder_rules}
-                set_weights(backbone.model, backbone.architecture, weights)
+                _set_encoder(backbone, with_pooler(checkpoint))
         return backbone
 
 
@@ -230,9 +229,14 @@ class AlbertBackbone(Backbone):
         backbone = cls(**{**config, **overrides})
         if changed := _changed_shapes(checkpoint.architecture, backbone.architecture):
             raise ValueError(f"The weights do not fit with {', '.join(changed)} overridden.")
-        weights = {rule.albert_hub: checkpoint.weights[rule.albert_hub] for rule in checkpoint.encoder_rules}
-        set_weights(backbone.model, backbone.architecture, weights)
+        _set_encoder(backbone, checkpoint)
         return backbone
+
+
+def _set_encoder(backbone: AlbertBackbone, checkpoint: Checkpoint) -> None:
+    """Give a backbone the weights of a checkpoint, without those of a head."""
+    weights = {rule.albert_hub: checkpoint.weights[rule.albert_hub] for rule in checkpoint.encoder_rules}
+    set_weights(backbone.model, backbone.architecture, weights)
 
 
 def _changed_shapes(preset: Architecture, backbone: Architecture) -> list[str]:

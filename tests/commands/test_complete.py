@@ -216,19 +216,35 @@ def test_refusals_change_nothing(name: str, folders: Path, tmp_path: Path) -> No
     assert _files(tmp_path / "folder") == before
 
 
+def _fail(file: Path, content: bytes) -> None:
+    raise TargetError(f"{file} could not be written")
+
+
+def _interrupt(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    if file.name == "config.json" and b"model_type" in content:  # the new one: a preset has no such key
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("name", "replace_file", "error"),
+    [("repository", _fail, TargetError), ("preset", _interrupt, KeyboardInterrupt)],
+    ids=["failed", "interrupted"],
+)
 def test_failed_write_leaves_the_folder_as_it_was(
-    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    replace_file: Callable[[Path, bytes], None],
+    error: type[BaseException],
+    folders: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "folder"
-    shutil.copytree(folders / "repository", folder)
+    shutil.copytree(folders / name, folder)
     before = _files(folder)
-
-    def fail(target: Path, content: bytes) -> None:
-        raise TargetError(f"{target} could not be written")
-
-    monkeypatch.setattr("albert_hub_bridge.commands.complete.replace_file", fail)
+    monkeypatch.setattr("albert_hub_bridge.commands.complete.replace_file", replace_file)
     monkeypatch.setattr("albert_hub_bridge.commands.complete._verify", lambda *arguments: ("passed", ()))
-    with pytest.raises(TargetError):
+    with pytest.raises(error):
         complete(folder)
     assert _files(folder) == before
 
@@ -277,22 +293,3 @@ def test_nothing_is_written_where_a_link_leads(linked: str, folders: Path, tmp_p
         complete(folder)
     assert _files(folder) == before
     assert not elsewhere.exists() or not any(elsewhere.iterdir())
-
-
-def test_interrupted_command_leaves_the_folder_as_it_was(
-    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "folder"
-    shutil.copytree(folders / "preset", folder)
-    before = _files(folder)
-
-    def interrupt(file: Path, content: bytes) -> None:
-        file.write_bytes(content)
-        if file.name == "config.json" and content != before["config.json"]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("albert_hub_bridge.commands.complete._verify", lambda *arguments: ("passed", ()))
-    monkeypatch.setattr("albert_hub_bridge.commands.complete.replace_file", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        complete(folder)
-    assert _files(folder) == before

@@ -27,7 +27,7 @@ from albert_hub_bridge.errors import CheckpointError
 from albert_hub_bridge.layouts.hub.files import TOKENIZER_FILES
 from albert_hub_bridge.layouts.registry import open_source
 from albert_hub_bridge.mapping.configs import ALBERT, Constant
-from albert_hub_bridge.provenance.card_metadata import read_card_metadata
+from albert_hub_bridge.provenance.card_metadata import card_metadata, read_card_keys
 from conversion.sample import train_vocabulary
 from tests.layouts.hub import tokenizer_kinds as kinds
 
@@ -249,7 +249,7 @@ def _check_card(source: Path, target: Path, report: Conversion) -> None:
     card = (source / "README.md").read_bytes().decode() if (source / "README.md").exists() else None
     expected = CARDS[card]
     assert any("The metadata of the source's README.md" in note for note in report.notes) == (expected is None)
-    found = read_card_metadata(open_source(target))
+    found = card_metadata(read_card_keys(open_source(target)))
     assert (found.license, found.language) == (expected or (None, []))
 
 
