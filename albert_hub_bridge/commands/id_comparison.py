@@ -17,7 +17,7 @@ from albert_hub_bridge.checkpoint import (
 )
 from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import EngineError
-from albert_hub_bridge.layouts.hub.files import CONFIG, TOKENIZER
+from albert_hub_bridge.layouts.hub.files import CONFIG, TOKENIZER, VOCABULARY
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, repository_layout
 from albert_hub_bridge.layouts.hub.tokenizer_files import write_tokenizer_files
 from albert_hub_bridge.layouts.tokenize import tokenize
@@ -111,7 +111,15 @@ def _other_version(source: Checkpoint, ids: Sequence[Sequence[int]], is_carried:
     from tokenizers import Tokenizer
 
     files = source.tokenizer_files
-    if source.layout not in TRANSFORMERS_LAYOUTS or files is None or TOKENIZER not in files.contents:
+    if source.layout not in TRANSFORMERS_LAYOUTS or files is None:
+        return
+    if TOKENIZER not in files.contents:
+        if is_carried and VOCABULARY in files.contents:
+            yield (
+                f"Neither the source nor the target has a {TOKENIZER}. Each version of transformers makes its own of "
+                f"{VOCABULARY} and the added tokens, and version 4 may find other ids than "
+                f"{transformers.__version__}. Each finds the same ids in both folders."
+            )
         return
     pipeline = Tokenizer.from_str(files.contents[TOKENIZER].decode())
     pipeline.no_truncation()
