@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ from albert_hub_bridge.console import errors_as_messages
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.lora.report import AdapterLayout
 from albert_hub_bridge.parameters import (
+    Actors,
+    Address,
     AllowApproximateGelu,
     AllowPickle,
     AsJson,
@@ -47,7 +50,9 @@ from albert_hub_bridge.parameters import (
     DropTokenizer,
     DropUnknown,
     DtypeOption,
+    EngineOption,
     Folder,
+    GpusPerActor,
     HeadOption,
     IncludeCode,
     Key,
@@ -274,13 +279,21 @@ def embed(
     compile: Compile = False,  # noqa: A002 (torch's name)
     part_rows: PartRows = DEFAULT_PART_ROWS,
     skip_invalid: SkipInvalid = False,
+    engine: EngineOption = "local",
+    address: Address = None,
+    actors: Actors = None,
+    gpus_per_actor: GpusPerActor = 0.0,
     allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Compute the vectors of many texts. An interrupted run continues when it is started again."""
     interrupted = f"Interrupted. The parts that are written stay. To continue {target}, run the command again."
-    with errors_as_messages(as_json, interrupted), progress.embedding_bar(hidden=as_json) as show:
+    with (
+        errors_as_messages(as_json, interrupted),
+        progress.embedding_bar(hidden=as_json) as show,
+        redirect_stdout(sys.stderr),  # Ray prints there that an actor died
+    ):
         try:
             report = embed_corpus(
                 model,
@@ -291,6 +304,10 @@ def embed(
                 skip_invalid=skip_invalid,
                 output_dtype=output_dtype,
                 part_rows=part_rows,
+                engine=engine,
+                address=address,
+                actors=actors,
+                gpus_per_actor=gpus_per_actor,
                 progress=show,
                 pooling=pooling,
                 normalize=normalize,

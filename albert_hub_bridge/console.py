@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from albert_hub_bridge.commands.complete import Completion
-from albert_hub_bridge.commands.embed import Embedding
+from albert_hub_bridge.commands.embedding_report import Embedding
 from albert_hub_bridge.commands.onnx_files import OnnxExport
 from albert_hub_bridge.commands.recording import Recorded, why_not_recorded
 from albert_hub_bridge.commands.reports import Conversion, Inspection

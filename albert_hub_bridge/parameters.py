@@ -10,6 +10,7 @@ import typer
 from albert_hub_bridge import console
 from albert_hub_bridge.checkpoint import LayoutName
 from albert_hub_bridge.choices import DTYPE_NAMES, choose
+from albert_hub_bridge.commands.embed import Engine
 from albert_hub_bridge.commands.options import CHOICES, PARSERS, Dtype, Normalize, Quantize, parse_size
 from albert_hub_bridge.corpora.parts import OutputDtype
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
@@ -261,6 +262,43 @@ Compile = Annotated[bool, typer.Option("--compile", help="Compile the model with
 PartRows = Annotated[int, typer.Option(help="Number of rows of a Parquet file.", metavar="ROWS", min=1)]
 SkipInvalid = Annotated[
     bool, typer.Option("--skip-invalid", help="A row without a text gets no vector, instead of an error.")
+]
+_ON_RAY = "Options for a cluster of Ray"
+EngineOption = Annotated[
+    Engine,
+    choice(
+        get_args(Engine),
+        help="Compute in this process (local), or with actors of Ray on one or more machines.",
+        rich_help_panel=_ON_RAY,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the cluster; that of RAY_ADDRESS, or a new one on this machine, by default.",
+        metavar="ADDRESS",
+        rich_help_panel=_ON_RAY,
+        show_default=False,
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of actors, each with a model; as many as the cluster has room for, by default.",
+        metavar="NUMBER",
+        min=1,
+        rich_help_panel=_ON_RAY,
+        show_default=False,
+    ),
+]
+GpusPerActor = Annotated[
+    float,
+    typer.Option(
+        help="GPUs of an actor, also a fraction. With 0 it computes on a CPU.",
+        metavar="NUMBER",
+        min=0,
+        rich_help_panel=_ON_RAY,
+    ),
 ]
 
 # How to push; `PushOptions` has their defaults.

@@ -19,7 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from albert_hub_bridge.commands.embed import EmbeddingProgress
+from albert_hub_bridge.commands.embedding_report import EmbeddingProgress
 from albert_hub_bridge.console import err, out
 from albert_hub_bridge.verification.progress import STAGES, Stage, StageProgress, ignore_progress
 

@@ -5,115 +5,27 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from albert_hub_bridge._version import __version__
 from albert_hub_bridge.choices import choose
+from albert_hub_bridge.commands.embedding_report import Embedding, EmbeddingProgress
 from albert_hub_bridge.corpora.chunks import Chunk, chunks_of, unfinished
 from albert_hub_bridge.corpora.npy import is_written, write_npy
 from albert_hub_bridge.corpora.parts import Columns, OutputDtype, PartsFolder, open_parts
 from albert_hub_bridge.corpora.reading import Corpus, Row
-from albert_hub_bridge.document import Block, Document, escape
-from albert_hub_bridge.errors import SourceError, TargetExistsError
-from albert_hub_bridge.runtime.embedding import Embedder, PoolingMode
+from albert_hub_bridge.errors import SourceError, TargetError, TargetExistsError
+from albert_hub_bridge.runtime.embedding import Embedder
+from albert_hub_bridge.runtime.ray_embedding import Cluster, RayEmbedder, ray_embedder
 from albert_hub_bridge.runtime.tokens import Text
 
 
+Engine = Literal["local", "ray"]
+
 DEFAULT_PART_ROWS = 16_384
-_MAX_SHOWN = 10  # invalid rows in the report for people
-
-
-@dataclass(frozen=True, slots=True)
-class Embedding(Document):
-    """What `embed` did.
-
-    Args:
-        target: The folder or file.
-        rows: The number of rows in it.
-        continued_from: How many of them were there from a run before.
-        dimension: The size of a vector.
-        dtype: The dtype of its values.
-        pooling: How states became vectors.
-        normalize: Whether vectors have length 1.
-        tokens: The number of tokens of all texts, without padding.
-        truncated: How many texts were longer than the largest length, and were cut.
-        invalid: Why a row has no vector, for each such row.
-        seconds: How long this run computed.
-        texts_per_second: Of this run.
-        tokens_per_second: Of this run.
-        padding: The share of padding in the batches of this run, in [0, 1]. On a CPU it is not computed.
-    """
-
-    target: str
-    rows: int
-    continued_from: int
-    dimension: int
-    dtype: OutputDtype
-    pooling: PoolingMode
-    normalize: bool
-    tokens: int
-    truncated: int
-    invalid: Sequence[str]
-    seconds: float
-    texts_per_second: float
-    tokens_per_second: float
-    padding: float
-
-    def blocks(self) -> Iterator[Block]:
-        """Yield what the report shows."""
-        what = "of each token" if self.pooling == "none" else f"({self.pooling}{', normalized' * self.normalize})"
-        facts = {
-            "target": escape(self.target),
-            "vectors": f"{self.rows:,} of {self.dimension} {self.dtype} {what}",
-            "tokens": f"{self.tokens:,}",
-        }
-        if self.seconds:
-            speed = f"{self.texts_per_second:,.0f} texts/s, {self.tokens_per_second:,.0f} tokens/s"
-            facts["speed"] = f"{speed}, {self.padding:.1%} padding"
-        if self.continued_from:
-            facts["continued"] = f"after {self.continued_from:,} rows of a run before"
-        if self.truncated:
-            facts["truncated"] = f"{self.truncated:,} texts were longer than the largest length"
-        yield facts
-        if self.invalid:
-            yield f"[yellow]{len(self.invalid):,} rows have no vector:[/]"
-            yield from (f"  {escape(problem)}" for problem in self.invalid[:_MAX_SHOWN])
-            if len(self.invalid) > _MAX_SHOWN:
-                yield f"  and {len(self.invalid) - _MAX_SHOWN:,} more (--json lists them)"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report for JSON."""
-        return asdict(self)
-
-
-@dataclass
-class EmbeddingProgress:
-    """How far a run is. The numbers are those of this run.
-
-    Args:
-        share: The share of the input that was read, in [0, 1].
-        texts: The number of texts.
-        tokens: The number of their tokens.
-        positions: The number of tokens and padding.
-        seconds: The time since the first text was computed.
-    """
-
-    share: float = 0.0
-    texts: int = 0
-    tokens: int = 0
-    positions: int = 0
-    seconds: float = 0.0
-
-    @property
-    def padding(self) -> float:
-        """The share of padding."""
-        return 1 - self.tokens / self.positions if self.positions else 0.0
-
-    def per_second(self, count: int) -> float:
-        """Return a count per second."""
-        return count / self.seconds if self.seconds else 0.0
 
 
 def embed(
@@ -126,6 +38,10 @@ def embed(
     skip_invalid: bool = False,
     output_dtype: OutputDtype = "float32",
     part_rows: int = DEFAULT_PART_ROWS,
+    engine: Engine = "local",
+    address: str | None = None,
+    actors: int | None = None,
+    gpus_per_actor: float = 0.0,
     progress: Callable[[EmbeddingProgress], None] | None = None,
     **options: Any,
 ) -> Embedding:
@@ -141,6 +57,11 @@ def embed(
         skip_invalid: Whether a row without a text gets no vector (null; NaN in a `.npy`), instead of an error.
         output_dtype: The dtype of the vectors in the output: `float32` or `float16`.
         part_rows: The number of rows of a part. An interrupted run loses the part that it was computing.
+        engine: Where vectors are computed: in this process (`local`), or by actors of Ray on one or more machines.
+            Reading and writing stay in this process.
+        address: The address of a cluster of Ray. By default that of `RAY_ADDRESS`, or a new one on this machine.
+        actors: The number of actors of Ray. By default as many as the cluster has room for.
+        gpus_per_actor: The number of GPUs of an actor of Ray, also a fraction. With 0, it computes on a CPU.
         progress: Called after every chunk of texts.
         **options: The options of `Embedder`: `pooling`, `normalize`, `dtype`, `device`, ...
 
@@ -150,50 +71,67 @@ def embed(
     Raises:
         SourceError, CheckpointError: The model or the texts cannot be read.
         TargetError: The target was made with other settings or texts, is being written, or cannot be written.
-        AlbertHubBridgeError: pyarrow is not installed.
+        AlbertHubBridgeError: pyarrow or Ray is not installed, or the cluster of Ray fails.
         ValueError: An option has an unsupported value.
     """
     output_dtype = choose("output_dtype", output_dtype, get_args(OutputDtype))
     if part_rows < 1:
         raise ValueError(f"part_rows must be at least 1, not {part_rows}.")
+    make_embedder = _embedder(engine, Cluster(address, actors, gpus_per_actor))
     corpus = Corpus(source, columns, keys)
+    if "://" in str(target):
+        raise TargetError(
+            f"{target} is an address, and vectors are written into a folder. Mount the storage as a folder, or copy "
+            "the folder afterwards."
+        )
     target = Path(target)
     as_npy = target.suffix == ".npy"
     folder = target.with_name(f"{target.name}.parts") if as_npy else target
     with open_parts(folder) as parts:
         if as_npy and target.exists() and not folder.exists():  # asked under the lock: another run may have ended now
             raise TargetExistsError(f"The target {target} exists. Choose another target, or delete it.")
-        embedder = Embedder(model, **options)
-        per_token = embedder.settings.pooling == "none"
-        if as_npy and per_token:
-            raise ValueError("A .npy file has one vector of each text. Write a folder of Parquet parts instead.")
-        settings = {
-            "model_sha256": embedder.fingerprint,
-            **asdict(embedder.settings),
-            "columns": list(corpus.columns),
-            "keys": corpus.keys,
-            "output_dtype": output_dtype,
-            "part_rows": part_rows,
-        }
-        parts.begin(settings, {"albert_hub_bridge": __version__, "model": str(model)})
-        continued_from = sum(part.rows for part in parts.finished)
-        output = Columns(embedder.dimension, output_dtype, per_token, corpus.keys)
-        if as_npy and target.exists() and not is_written(parts, output, target):
-            raise TargetExistsError(
-                f"The target {target} exists, and is not the file of {folder}. Move it, and run the command again."
-            )
-        chunks = chunks_of(_checked(corpus.rows(), skip_invalid), part_rows)
-        so_far = EmbeddingProgress()
-        for so_far in _write_parts(parts, output, embedder, unfinished(chunks, parts.finished, str(target))):
-            so_far.share = corpus.share_read
-            if progress is not None:
-                progress(so_far)
+        with make_embedder(model, **options) as embedder:
+            per_token = embedder.settings.pooling == "none"
+            if as_npy and per_token:
+                raise ValueError("A .npy file has one vector of each text. Write a folder of Parquet parts instead.")
+            settings = {
+                "model_sha256": embedder.fingerprint,
+                **asdict(embedder.settings),
+                "columns": list(corpus.columns),
+                "keys": corpus.keys,
+                "output_dtype": output_dtype,
+                "part_rows": part_rows,
+            }
+            parts.begin(settings, {"albert_hub_bridge": __version__, "model": str(model)})
+            continued_from = sum(part.rows for part in parts.finished)
+            output = Columns(embedder.dimension, output_dtype, per_token, corpus.keys)
+            if as_npy and target.exists() and not is_written(parts, output, target):
+                raise TargetExistsError(
+                    f"The target {target} exists, and is not the file of {folder}. Move it, and run the command again."
+                )
+            chunks = chunks_of(_checked(corpus.rows(), skip_invalid), part_rows)
+            so_far = EmbeddingProgress()
+            for so_far in _write_parts(parts, output, embedder, unfinished(chunks, parts.finished, str(target))):
+                so_far.share = corpus.share_read
+                if progress is not None:
+                    progress(so_far)
         parts.finish()
         if as_npy:
             if not is_written(parts, output, target):
                 write_npy(parts, output, target)
             parts.discard()
     return _report(target, parts, output, embedder, so_far, continued_from)
+
+
+def _embedder(
+    engine: Engine, cluster: Cluster
+) -> Callable[..., AbstractContextManager[Embedder] | AbstractContextManager[RayEmbedder]]:
+    """Return what makes the embedder of an engine, given the arguments of `Embedder`."""
+    if choose("engine", engine, get_args(Engine)) == "ray":
+        return lambda model, **options: ray_embedder(model, cluster, **options)
+    if cluster != Cluster():
+        raise ValueError("address, actors and gpus_per_actor are for the engine ray. Pass --engine ray (engine='ray').")
+    return lambda model, **options: nullcontext(Embedder(model, **options))
 
 
 def _checked(rows: Iterable[Row], skip_invalid: bool) -> Iterator[Row]:
@@ -206,17 +144,20 @@ def _checked(rows: Iterable[Row], skip_invalid: bool) -> Iterator[Row]:
 
 
 def _write_parts(
-    parts: PartsFolder, output: Columns, embedder: Embedder, chunks: Iterable[Chunk]
+    parts: PartsFolder, output: Columns, embedder: Embedder | RayEmbedder, chunks: Iterable[Chunk]
 ) -> Iterator[EmbeddingProgress]:
     """Compute and write chunks, and yield how far the run is after each of them."""
     waiting: deque[Chunk] = deque()  # chunks that were read, and are not computed yet
+    start = 0.0
 
     def texts() -> Iterator[Sequence[Text]]:  # runs in the thread that tokenizes
+        nonlocal start
         for chunk in chunks:
+            start = start or time.monotonic()  # a run that continues has read the parts that are written by now
             waiting.append(chunk)
             yield [row.text for row in chunk.rows if row.text is not None]
 
-    so_far, start, writer = EmbeddingProgress(), time.monotonic(), None
+    so_far, writer = EmbeddingProgress(), None
     for found in embedder.encode_chunks(texts()):
         chunk = waiting.popleft()
         writer = writer or parts.writer(output)
@@ -234,7 +175,12 @@ def _write_parts(
 
 
 def _report(
-    target: Path, parts: PartsFolder, output: Columns, embedder: Embedder, run: EmbeddingProgress, continued_from: int
+    target: Path,
+    parts: PartsFolder,
+    output: Columns,
+    embedder: Embedder | RayEmbedder,
+    run: EmbeddingProgress,
+    continued_from: int,
 ) -> Embedding:
     return Embedding(
         target=str(target),

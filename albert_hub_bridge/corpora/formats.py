@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from albert_hub_bridge.errors import SourceError
+from albert_hub_bridge.text import one_line
 
 
-Kind = Literal["text", "integer", "null", "other"]  # of the values of a column; null if no value says it
+# Of the values of a column: null if no value says it, repeated if several columns have the name.
+Kind = Literal["text", "integer", "null", "other", "repeated"]
 Batch = tuple[list[tuple[Any, ...]], float]  # rows, with a value of each wanted column; and the share of the file
 
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
@@ -59,8 +61,9 @@ def _reading(file: Path, place: Callable[[], str] = str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError) as error:
-        detail = " ".join(str(error).split())
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+        encoding = "expected UTF-8. " if isinstance(error, UnicodeDecodeError) else ""
+        detail = one_line(encoding + " ".join(str(error).split()), 500)
         raise SourceError(f"{file}{place()} cannot be read: {detail} Write it again, or leave it out.") from error
 
 
@@ -122,7 +125,7 @@ def _json_records(file: Path) -> Iterator[tuple[list[dict[str, Any]], float]]:
 def _json_record(file: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{file}, line {number}: expected a JSON object, found no JSON ({error}).") from error
     if not isinstance(record, dict):
         raise SourceError(f"{file}, line {number}: expected a JSON object, found {type(record).__name__}.")
@@ -134,7 +137,7 @@ def _json_record(file: Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _csv_columns(file: Path) -> Mapping[str, Kind]:
     with _csv_reader(file) as (reader, _):
-        return dict.fromkeys(reader.schema.names, "text")
+        return _without_repeated((name, "text") for name in reader.schema.names)
 
 
 def _csv_rows(file: Path, names: Sequence[str]) -> Iterator[Batch]:
@@ -201,7 +204,15 @@ def _arrow_rows(file: Path, names: Sequence[str]) -> Iterator[Batch]:
 
 
 def _kinds(schema: Any) -> dict[str, Kind]:
-    return {field.name: _kind(field.type) for field in schema}
+    return _without_repeated((field.name, _kind(field.type)) for field in schema)
+
+
+def _without_repeated(columns: Iterable[tuple[str, Kind]]) -> dict[str, Kind]:
+    """Return the kinds of columns by name, where a name of several columns is `repeated`."""
+    found: dict[str, Kind] = {}
+    for name, kind in columns:
+        found[name] = "repeated" if name in found else kind
+    return found
 
 
 def _kind(arrow_type: Any) -> Kind:
@@ -217,10 +228,24 @@ def _kind(arrow_type: Any) -> Kind:
 
 def _rows_of(batch: Any, names: Sequence[str], share: float) -> Iterator[Batch]:
     """Yield the rows of a batch of pyarrow, a part at a time: a batch may be a whole file."""
-    columns = [batch.column(name) for name in names]
+    columns = [_as_bytes(batch.column(name)) for name in names]
     for start in range(0, len(batch), _BATCH_ROWS):
         values = [column.slice(start, _BATCH_ROWS).to_pylist() for column in columns]
         yield list(zip(*values, strict=True)), share
+
+
+def _as_bytes(column: Any) -> Any:
+    """Return a column of texts as bytes, so that this package decodes and checks them. Others stay as they are."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if types.is_string_view(column.type):
+        return column.cast(pa.binary_view())
+    if types.is_large_string(column.type):
+        return column.cast(pa.large_binary())
+    return column.cast(pa.binary()) if types.is_string(column.type) else column
 
 
 FORMATS: Mapping[str, Format] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import importlib.util
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -70,7 +71,7 @@ class Corpus:
         self.keys: dict[str, Kind] = {}
         for key in keys:
             kinds = (present[key] for present in found.values() if key in present)
-            self.keys[key] = next((kind for kind in kinds if kind != "null"), "text")
+            self.keys[key] = next((kind for kind in kinds if kind not in ("null", "repeated")), "text")
         for file, present in found.items():
             self._check_columns(file, present)
 
@@ -80,6 +81,9 @@ class Corpus:
             there = first_few(list(present), 20) or "no columns"
             suggestion = did_you_mean(missing[0], {name: name for name in present})
             raise SourceError(f"{file} has no column {missing[0]}. It has {there}.{suggestion}")
+        for name in (*self.columns, *self.keys):
+            if present[name] == "repeated":
+                raise SourceError(f"{file}: expected one column {name}, found several. Rename all but one of them.")
         for name in self.columns:
             if present[name] not in ("text", "null"):
                 raise SourceError(f"{file}: expected texts in the column {name}, found {present[name]} values.")
@@ -173,6 +177,10 @@ def _find_files(source: str | Path) -> dict[Path, Format]:
     """Return the files of a corpus with their formats, in the order in which they are read."""
     if source == "-":
         return {_STANDARD_INPUT: FORMATS[".txt"]}
+    if "://" in str(source):
+        raise SourceError(
+            f"{source} is an address, and texts are read from files. Mount the storage as a folder, or copy the files."
+        )
     path = Path(source).expanduser()
     if path.is_dir():
         return _files_of_folder(path)
@@ -190,15 +198,11 @@ def _find_files(source: str | Path) -> dict[Path, Format]:
 def _files_of_folder(folder: Path) -> dict[Path, Format]:
     if (folder / "dataset_dict.json").is_file():
         splits = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()]
-        raise SourceError(f"{folder} has the splits {', '.join(splits)}. Choose one: {folder / splits[0]}.")
+        if not splits:
+            raise SourceError(f"{folder} has a dataset_dict.json, but no split. Save the dataset again.")
+        raise SourceError(f"{folder} has the splits {first_few(splits, 20)}. Choose one: {folder / splits[0]}.")
     if (folder / "state.json").is_file():  # of `Dataset.save_to_disk`
-        try:
-            state = json.loads((folder / "state.json").read_bytes())
-            return {folder / each["filename"]: FORMATS[".arrow"] for each in state["_data_files"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise SourceError(
-                f"{folder / 'state.json'} is not what datasets writes. Save the dataset again."
-            ) from error
+        return {folder / name: FORMATS[".arrow"] for name in _names_in_state(folder / "state.json")}
     names = sorted(path for path in folder.rglob("*") if path.is_file())
     visible = [path for path in names if not any(part[0] in "._" for part in path.relative_to(folder).parts)]
     found = {path: format_ for path in visible if (format_ := format_of(path)) is not None}
@@ -211,3 +215,20 @@ def _files_of_folder(folder: Path) -> dict[Path, Format]:
             f"'{folder}/**/*{next(iter(names_of))}'."
         )
     return found
+
+
+def _names_in_state(file: Path) -> list[str]:
+    """Return the names of the Arrow files that a `state.json` of `datasets` lists."""
+    try:
+        names = [each["filename"] for each in json.loads(file.read_bytes())["_data_files"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SourceError(f"{file} is not what datasets writes. Save the dataset again.") from error
+    for name in names:  # a dataset has its files next to this one
+        if not isinstance(name, str) or name != os.path.basename(name) or name in ("", ".", "..") or "\0" in name:
+            raise SourceError(
+                f"{file}: expected names of files in its folder, found {one_line(short_repr(name), 100)}. Save the "
+                "dataset again."
+            )
+    if not names:
+        raise SourceError(f"{file} lists no file. Save the dataset again.")
+    return names

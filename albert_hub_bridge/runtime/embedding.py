@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -19,6 +16,8 @@ from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.layouts.hub.encoding_settings import encoding_settings
 from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import pull, read_checkpoint
+from albert_hub_bridge.runtime.ahead import ahead
+from albert_hub_bridge.runtime.fingerprint import fingerprint
 from albert_hub_bridge.runtime.loading import load_model
 from albert_hub_bridge.runtime.tokens import Text, TokenBatch, Tokenization, TokenizedChunk, load_tokenizer
 
@@ -35,9 +34,6 @@ Device = Literal["auto", "cpu", "cuda"]
 _CHUNK_TEXTS = 4096  # among so many texts, many have the same length
 _AHEAD = 2  # chunks that wait for the model, tokenized
 _BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
-
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +96,12 @@ class Embedder:
         CheckpointError: The model is not valid.
         ValueError: An argument has an unsupported value.
 
+    Attributes:
+        settings: The arguments, with no default left open.
+        dimension: The size of a vector.
+        fingerprint: A SHA-256 that two models share only if they give the same vectors.
+        tokenize: Turns a chunk of texts into what `compute` takes. `encode_chunks` calls both.
+
     Example:
 
     ```python
@@ -146,9 +148,9 @@ class Embedder:
             batch_tokens=batch_tokens or _BATCH_TOKENS[device],
             compile=compile,
         )
-        self.fingerprint = _fingerprint(encoder, tokenizer)
+        self.fingerprint = fingerprint(encoder, tokenizer)
         self.dimension: int = encoder.config.hidden_dim
-        self._tokenization = Tokenization(tokenizer, self.settings.max_length, self.settings.batch_tokens, prompt)
+        self.tokenize = Tokenization(tokenizer, self.settings.max_length, self.settings.batch_tokens, prompt)
         self._encoder = encoder.to(device, getattr(torch, self.settings.dtype))
         if compile:
             self._encoder = torch.compile(self._encoder, dynamic=True)
@@ -185,19 +187,23 @@ class Embedder:
             chunks: Chunks of texts or pairs, as `encode` takes them. They are read ahead, in the other thread. Some
                 thousand texts are a good chunk.
         """
+        for tokens in ahead(self.tokenize, chunks, _AHEAD):
+            yield self.compute(tokens)
+
+    def compute(self, chunk: TokenizedChunk) -> Embedded:
+        """Return the vectors of a chunk that `tokenize` returned.
+
+        Args:
+            chunk: The texts as tokens.
+        """
         import torch
 
-        for tokens in _ahead(self._tokenization, chunks):
-            with torch.inference_mode():  # not around the yield, where the caller runs
-                found = self._embed(tokens)
-            yield found
-
-    def _embed(self, chunk: TokenizedChunk) -> Embedded:
         vectors: Any = [None] * len(chunk.lengths)
         if self.settings.pooling != "none":
             vectors = np.empty((len(chunk.lengths), self.dimension), np.float32)
         for batch in chunk.batches:
-            found = self._vectors(batch).float().cpu().numpy()
+            with torch.inference_mode():
+                found = self._vectors(batch).float().cpu().numpy()
             if self.settings.pooling != "none":
                 vectors[batch.places] = found
             else:
@@ -228,7 +234,7 @@ def _as_in_files(
     checkpoint: Checkpoint, pooling: PoolingMode | None, normalize: bool | None, prompt: str | None
 ) -> tuple[PoolingMode, bool, str, int | None]:
     """Return pooling, normalization, prompt and the largest length, by default those of sentence-transformers."""
-    found = encoding_settings(checkpoint.modules)
+    found = encoding_settings(checkpoint.modules, prompt)
     if pooling is None and found.obstacles:
         raise SourceError(
             f"The files of {checkpoint.folder} for sentence-transformers ask for {' and '.join(found.obstacles)}. That "
@@ -237,7 +243,7 @@ def _as_in_files(
     return (
         choose("pooling", pooling, get_args(PoolingMode)) if pooling is not None else found.pooling,
         found.normalize and pooling != "none" if normalize is None else normalize,
-        found.prompt if prompt is None else prompt,
+        found.prompt,
         found.max_length,
     )
 
@@ -260,32 +266,3 @@ def _available_device(device: Device) -> Device:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("This torch finds no GPU. Choose device cpu, or auto.")
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def _fingerprint(encoder: Any, tokenizer: Any) -> str:
-    """Return a SHA-256 that two models share only if they give the same vectors: of weights, settings and tokenizer."""
-    digest = hashlib.sha256(encoder.config.to_json_string().encode())
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
-    digest.update(repr((tokenizer.truncation_side, getattr(tokenizer, "truncate", None))).encode())
-    for name, weight in encoder.state_dict().items():
-        digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(weight.contiguous().numpy())
-    return digest.hexdigest()
-
-
-def _ahead(function: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
-    """Apply a function to items in another thread, a few items ahead of the caller."""
-    remaining, end = iter(items), object()
-
-    def next_result() -> Any:
-        item = next(remaining, end)
-        return end if item is end else function(item)  # type: ignore[arg-type]
-
-    with ThreadPoolExecutor(1) as thread:
-        pending: deque[Future[Any]] = deque(thread.submit(next_result) for _ in range(_AHEAD))
-        try:
-            while (result := pending.popleft().result()) is not end:
-                pending.append(thread.submit(next_result))
-                yield result
-        finally:
-            thread.shutdown(wait=True, cancel_futures=True)

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 
 from albert_hub_bridge import Embedder, embed
 from albert_hub_bridge.cli import app
+from albert_hub_bridge.corpora.reading import Corpus, Row
 from albert_hub_bridge.disk.staging import staging_directory
 from albert_hub_bridge.errors import SourceError, TargetError, TargetExistsError, TargetNotFoundError
 from albert_hub_bridge.layouts.registry import write_checkpoint
@@ -231,6 +234,30 @@ def test_an_interrupted_run_continues(preset: Path, corpus: Path, tmp_path: Path
     assert sorted(os.listdir(tmp_path)) == ["corpus.jsonl", "out", "whole"]
 
 
+def test_the_time_to_read_finished_parts_does_not_count(
+    preset: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+
+    def rows(self: Corpus) -> Iterator[Row]:  # a second for each row
+        nonlocal clock
+        for row in read(self):
+            clock += 1
+            yield row
+
+    def stop(_: Any) -> None:
+        if (tmp_path / "out" / "part-000003.parquet").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(preset, corpus, tmp_path / "out", part_rows=10, progress=stop)
+    read = Corpus.rows
+    monkeypatch.setattr(Corpus, "rows", rows)
+    monkeypatch.setattr("albert_hub_bridge.commands.embed.time.monotonic", lambda: clock)
+    report = embed(preset, corpus, tmp_path / "out", part_rows=10)
+    assert (report.continued_from, report.seconds) == (40, 10)  # from the 50th row, which ends a chunk, to the 60th
+
+
 def test_another_run_into_the_same_target_is_refused(
     preset: Path, vocabulary: bytes, corpus: Path, tmp_path: Path
 ) -> None:
@@ -272,6 +299,8 @@ def test_targets_that_are_refused(preset: Path, corpus: Path, tmp_path: Path) ->
     for name in ("folder", "file"):
         with pytest.raises(TargetExistsError, match=rf"{name} exists and has no _embedding\.json"):
             embed(preset, corpus, tmp_path / name)
+    with pytest.raises(TargetError, match=r"gs://bucket/out is an address, .* Mount the storage as a folder, or copy"):
+        embed(preset, corpus, "gs://bucket/out")
     with pytest.raises(TargetNotFoundError, match=r"The folder .*missing that should hold the target does not exist"):
         embed(preset, corpus, tmp_path / "missing" / "out")
     embed(preset, corpus, tmp_path / "out")
@@ -321,8 +350,34 @@ def test_command(preset: Path, corpus: Path, tmp_path: Path) -> None:
     assert "max_length is at most 64" in run.output
 
 
+def test_what_libraries_print_is_not_in_the_report(
+    preset: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noisy(*arguments: Any, **options: Any) -> Any:
+        print("a message of Ray")
+        return embed(*arguments, **options)
+
+    monkeypatch.setattr("albert_hub_bridge.cli.embed_corpus", noisy)
+    run = CliRunner().invoke(app, ["embed", str(preset), str(corpus), str(tmp_path / "out"), "--json"])
+    assert json.loads(run.stdout)["rows"] == 60
+    assert run.stderr == "a message of Ray\n"
+
+
 def test_standard_input(preset: Path, corpus: Path, tmp_path: Path) -> None:
     embed(preset, corpus, tmp_path / "expected.npy")
     arguments = [sys.executable, "-m", "albert_hub_bridge", "embed", str(preset), "-", str(tmp_path / "out.npy")]
     subprocess.run(arguments, input="\n".join(TEXTS).encode(), check=True, capture_output=True)
     assert np.array_equal(np.load(tmp_path / "out.npy"), np.load(tmp_path / "expected.npy"))
+
+
+def test_ctrl_c_does_not_wait_for_the_standard_input(preset: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "albert_hub_bridge", "embed", str(preset), "-", str(tmp_path / "out")]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "out" / "_embedding.json").exists():  # it reads after that
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr is not None
+        assert "Interrupted. The parts that are written stay" in process.stderr.read()
+    assert sorted(os.listdir(tmp_path)) == ["out"]

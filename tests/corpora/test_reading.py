@@ -147,6 +147,8 @@ def test_what_is_no_corpus_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(SourceNotFoundError, match=message):
             Corpus(source)
+    with pytest.raises(SourceError, match=r"s3://bucket/a\.jsonl is an address, .* Mount the storage as a folder, or"):
+        Corpus("s3://bucket/a.jsonl")
     with pytest.raises(SourceError, match=r"model\.bin is of no known format\. .*\.txt, \.csv"):
         Corpus(tmp_path / "model.bin")
     with pytest.raises(SourceError, match=r"has no file whose name ends in \.txt"):
@@ -168,6 +170,10 @@ def test_what_is_no_corpus_is_refused(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a"}\n["b"]', r"a\.jsonl, line 2: expected a JSON object, found list"),
         ("a.csv", b"id,text\n1,a\n2,b,c\n", r"a\.csv cannot be read: .*Row #3: Expected 2 columns, got 3"),
         ("a.csv", b"", r"a\.csv cannot be read: Empty CSV file"),
+        ("a.csv", "text\na\n".encode("utf-16"), r"a\.csv cannot be read: expected UTF-8\. "),
+        ("a.csv", b"text,text\na,b\n", r"a\.csv: expected one column text, found several\. Rename"),
+        ("a.jsonl", b'{"text": "a"}\n' + b"[" * 100_000, r"a\.jsonl, line 2: expected a JSON object, found no JSON"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}', r"a\.jsonl, line 2: expected a JSON object, found no JSON"),
         ("a.parquet", b"PAR1 and nothing else", r"a\.parquet cannot be read: Parquet magic bytes not found"),
     ],
 )
@@ -175,6 +181,33 @@ def test_broken_files_name_the_place(name: str, content: bytes, message: str, tm
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=message):
         texts_of(tmp_path / name, "text")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("[]", r"state\.json is not what datasets writes\. Save the dataset again"),
+        ('{"_data_files": [{"filename": 7}]}', r"state\.json: expected names of files in its folder, found 7"),
+        ('{"_data_files": [{"filename": "../a.arrow"}]}', r"names of files in its folder, found '\.\./a\.arrow'"),
+        ('{"_data_files": [{"filename": "a\\u0000"}]}', r"names of files in its folder, found 'a"),
+        ('{"_data_files": [{"filename": "missing.arrow"}]}', r"missing\.arrow cannot be read: "),
+        ('{"_data_files": []}', r"state\.json lists no file"),
+        ('{"_data_files": ' + "[" * 100_000, r"state\.json is not what datasets writes"),
+        ("\udcff", r"state\.json is not what datasets writes"),
+    ],
+)
+def test_a_folder_of_datasets_with_an_odd_state(state: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.arrow").touch()
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_bytes(state.encode(errors="surrogateescape"))
+    with pytest.raises(SourceError, match=message):
+        Corpus(tmp_path / "saved")
+
+
+def test_splits_without_a_split(tmp_path: Path) -> None:
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    with pytest.raises(SourceError, match=r"has a dataset_dict\.json, but no split\. Save the dataset again"):
+        Corpus(tmp_path)
 
 
 def test_a_parquet_file_that_is_broken_inside(tmp_path: Path) -> None:
@@ -208,6 +241,32 @@ def test_invalid_rows_name_their_place(tmp_path: Path) -> None:
     ]
     assert problems("a.txt") == ["", r"a.txt, line 2, column text: expected a text, found invalid UTF-8: b'b\xff'"]
     assert problems("a.parquet") == ["", "a.parquet, row 2, column text: expected a text, found null", ""]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view"])
+def test_a_parquet_text_that_is_not_utf8_is_an_invalid_row(kind: str, tmp_path: Path) -> None:
+    texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"b\xff"]).buffers())
+    binary = pa.array([b"a", b"b\xff"])
+    casts = {"large_string": pa.large_string(), "string_view": pa.string_view()}
+    if kind in casts:
+        wide = {"large_string": pa.large_binary(), "string_view": pa.binary_view()}[kind]
+        texts = pa.Array.from_buffers(casts[kind], 2, binary.cast(wide).buffers())
+    parquet.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    (_, row) = Corpus(tmp_path / "a.parquet").rows()
+    assert row.problem == rf"{tmp_path}/a.parquet, row 2, column text: expected a text, found invalid UTF-8: b'b\xff'"
+    with pytest.raises(SourceError, match=r"a\.parquet, row 2, column text: expected a text, .*found invalid UTF-8"):
+        list(Corpus(tmp_path / "a.parquet", keys=["text"]).rows())
+
+
+def test_columns_of_one_name_are_refused_if_they_are_read(tmp_path: Path) -> None:
+    two = [pa.array(["a"]), pa.array(["b"]), pa.array(["c"])]
+    parquet.write_table(pa.Table.from_arrays(two, ["text", "name", "name"]), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("text,name,name\na,b,c\n")
+    for name in ("a.parquet", "a.csv"):
+        assert texts_of(tmp_path / name) == ["a"]
+        for arguments in ([["name"]], [["text"], ["name"]]):
+            with pytest.raises(SourceError, match=rf"{name}: expected one column name, found several\. Rename"):
+                Corpus(tmp_path / name, *arguments)
 
 
 def test_nulls_do_not_say_the_type_of_a_column(tmp_path: Path) -> None:

@@ -3,17 +3,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import Event
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, BertJapaneseTokenizer
 
 from albert_hub_bridge import Embedder, convert
 from albert_hub_bridge.errors import ConfigurationError, SourceError
 from albert_hub_bridge.layouts.registry import write_checkpoint
+from albert_hub_bridge.runtime.fingerprint import fingerprint
+from albert_hub_bridge.runtime.loading import load_model
 from albert_hub_bridge.runtime.tokens import Text, length_buckets
 from conversion.sample import CORPUS, SAMPLE_ARCHITECTURE, random_checkpoint
 from tests.conftest import TEXTS, KerasPreset
@@ -111,12 +115,33 @@ def test_another_pooling_of_sentence_transformers_is_refused(preset: Path, tmp_p
     assert Embedder(folder, device="cpu", pooling="mean").settings.pooling == "mean"
 
 
+def test_a_prompt_that_pooling_leaves_out_is_refused(preset: Path, tmp_path: Path) -> None:
+    """sentence-transformers does not pool the tokens of the prompt, if `include_prompt` is false."""
+    folder = tmp_path / "repository"
+    convert(preset, folder, to="transformers", sentence_transformers="mean")
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+    settings |= {"prompts": {"query": "a bridge: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    pooling = json.loads((folder / "1_Pooling/config.json").read_text())
+    (folder / "1_Pooling/config.json").write_text(json.dumps({**pooling, "include_prompt": False}))
+    for prompt in (None, "another: "):
+        with pytest.raises(SourceError, match="pooling without the tokens of the prompt"):
+            Embedder(folder, device="cpu", prompt=prompt)
+    without = SentenceTransformer(str(folder), device="cpu").encode(MANY, prompt="")
+    assert_close(Embedder(folder, device="cpu", prompt="").encode(MANY), list(without))
+    assert Embedder(folder, device="cpu", pooling="mean").settings.prompt == "a bridge: "
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ('{"prompts": ["a"]}', r"prompts +expected texts by name, found \['a'\]"),
         ('{"prompts": {"query": 1, "passage": null}}', "prompts.query +expected a text, found 1"),
         ('{"prompts": {}, "default_prompt_name": []}', "default_prompt_name +expected the name of a prompt or null"),
+        (
+            '{"prompts": {"query": "q"}, "default_prompt_name": "passage"}',
+            "unknown +default_prompt_name +expected one of query, found 'passage'",
+        ),
         ("{", "expected an object in UTF-8"),
         ("[]", "expected an object, found list"),
     ],
@@ -211,6 +236,43 @@ def test_an_error_of_the_texts_reaches_the_caller(repository: Path) -> None:
     assert len(next(vectors).vectors) == 1
     with pytest.raises(OSError, match="the disk fails"):
         next(vectors)
+
+
+def test_nobody_waits_for_texts_that_do_not_come(repository: Path) -> None:
+    """A caller that stops does not wait for the thread that reads: a pipe may stay open forever."""
+    is_read, may_go_on = Event(), Event()
+
+    def chunks() -> Iterator[list[str]]:
+        yield ["a"]
+        is_read.set()
+        may_go_on.wait(60)
+        yield ["b"]
+
+    vectors = Embedder(repository, device="cpu").encode_chunks(chunks())
+    assert len(next(vectors).vectors) == 1
+    assert is_read.wait(60)
+    (reader,) = (thread for thread in enumerate_threads() if thread.name == "ahead")
+    vectors.close()
+    assert reader.is_alive()  # so nobody waited for it
+    may_go_on.set()
+    reader.join(60)
+    assert not reader.is_alive()
+
+
+def test_a_tokenizer_in_python_has_a_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_model(random_checkpoint(SAMPLE_ARCHITECTURE))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
+
+    def found(pieces: Sequence[str], **options: Any) -> str:
+        (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+        return fingerprint(encoder, BertJapaneseTokenizer(str(tmp_path / "vocab.txt"), **options))
+
+    basic = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}
+    of_these = found(pieces, **basic)
+    others = {found([*pieces, "c"], **basic), found(pieces, **basic, do_lower_case=True)}
+    assert len({of_these, *others}) == 3
+    monkeypatch.setattr("transformers.tokenization_utils_base.__version__", "5.99")
+    assert found(pieces, **basic) == of_these
 
 
 def test_buckets_hold_every_text_once_and_waste_little() -> None:

@@ -31,23 +31,24 @@ class EncodingSettings:
     obstacles: tuple[str, ...] = ()
 
 
-def encoding_settings(modules: SentenceModules | None) -> EncodingSettings:
+def encoding_settings(modules: SentenceModules | None, prompt: str | None = None) -> EncodingSettings:
     """Return the settings in the files of sentence-transformers, or its defaults if there are none.
 
     Args:
         modules: The files, as they were read.
+        prompt: What is put before each text. By default the prompt that the files choose.
 
     Source:
         sentence_transformers/sentence_transformer/model.py and sentence_transformer/modules/pooling.py.
     """
     if modules is None:
-        return EncodingSettings()
+        return EncodingSettings(prompt=prompt or "")
     if modules.obstacle:
-        return EncodingSettings(obstacles=(modules.obstacle,))
+        return EncodingSettings(prompt=prompt or "", obstacles=(modules.obstacle,))
     classes = [str(module["type"]).rpartition(".")[2] for module in json.loads(modules.contents[MODULES])]
     model, transformer, pooling = (_settings(modules, name) for name in (SENTENCE_TRANSFORMERS, TRANSFORMER, POOLING))
-    prompts = model.get("prompts") or {}
-    prompt = prompts.get(model.get("default_prompt_name")) or ""
+    if prompt is None:
+        prompt = (model.get("prompts") or {}).get(model.get("default_prompt_name")) or ""
     obstacles = [
         f"a module {name}" for name in classes if name not in ("Transformer", "Pooling", "Normalize", "Dropout")
     ]

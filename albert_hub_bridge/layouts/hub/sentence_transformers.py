@@ -148,6 +148,9 @@ def _check_prompts(file: Path, settings: Mapping[str, Any]) -> None:
     if not isinstance(name, str | None):
         detail = f"expected the name of a prompt or null, found {short_repr(name)}"
         problems.append(Problem("wrong type", "default_prompt_name", detail))
+    elif name is not None and not problems and name not in {"query", "document", *(prompts or {})}:
+        detail = f"expected one of {first_few(list(prompts or {}), 20) or 'query, document'}, found {short_repr(name)}"
+        problems.append(Problem("unknown", "default_prompt_name", detail))
     if problems:
         raise ConfigurationError(file, "configuration", problems)
 

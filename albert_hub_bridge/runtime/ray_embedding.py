@@ -1,0 +1,290 @@
+"""The vectors of chunks of texts on a cluster of Ray: each actor loads the model once, and computes whole chunks.
+
+This process hands out the chunks and gets their vectors back in the order of the chunks. So the caller reads and writes
+as it does without Ray, and gets the same parts. `map_batches` of Ray Data would not do: it reads in its workers, cuts
+and merges what they read by its size in bytes, and gives each batch to any actor. The order, the parts and the place
+where a stopped run continues would be others. Actors, their restarts and the retries are Ray's own, as in Ray Data.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import platform
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, get_args
+
+from albert_hub_bridge.choices import choose
+from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError
+from albert_hub_bridge.runtime.embedding import Device, Embedded, Embedder, EmbeddingSettings
+from albert_hub_bridge.runtime.tokens import Text
+from albert_hub_bridge.text import one_line
+
+
+_AT_ONCE = 2  # chunks of an actor: it computes one, and tokenizes the next
+_WINDOW = 3  # chunks for each actor that are not returned yet: the others go on while the first is slow
+_RESTARTS = 10  # of each actor
+_RETRIES = 3  # of each chunk
+_AGAIN = "The parts that are written stay. Run the command again to continue."
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where actors run, and how many.
+
+    Args:
+        address: The address of the cluster, as in `ray.init`. By default the one in `RAY_ADDRESS`, or a new one on this
+            machine; or the one to which this process is connected.
+        actors: The number of actors. By default as many as the cluster has room for.
+        gpus_per_actor: The number of GPUs of an actor, also a fraction. With 0 it computes on a CPU.
+    """
+
+    address: str | None = None
+    actors: int | None = None
+    gpus_per_actor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.actors is not None and self.actors < 1:
+            raise ValueError(f"actors must be at least 1, not {self.actors}.")
+        if not 0 <= self.gpus_per_actor < float("inf"):
+            raise ValueError(f"gpus_per_actor must be at least 0, not {self.gpus_per_actor}.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What an actor says of its model."""
+
+    settings: EmbeddingSettings
+    fingerprint: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why an actor has no model."""
+
+    message: str
+    is_wrong_option: bool
+
+
+class _Actor:
+    """A model on some machine of the cluster. It runs a few calls at once."""
+
+    def __init__(self, model: str, options: dict[str, Any]) -> None:
+        self._computing = Lock()
+        self._model: _Model | _Failure
+        try:
+            self._embedder = embedder = Embedder(model, **options)
+            self._model = _Model(embedder.settings, embedder.fingerprint, embedder.dimension)
+        except Exception as error:  # raised, it would be Ray's traceback instead of one message
+            is_ours = isinstance(error, AlbertHubBridgeError | ValueError)
+            message = str(error) if is_ours else f"{type(error).__name__}: {error}"
+            self._model = _Failure(message, isinstance(error, ValueError))
+
+    def model(self) -> tuple[str, _Model | _Failure]:
+        """Return the name of the machine, and what the actor says of its model."""
+        return platform.node(), self._model
+
+    def embed(self, texts: Sequence[Text], fingerprint: str) -> Embedded:
+        """Return the vectors of a chunk. An actor that was started again may find another model, and refuses."""
+        if isinstance(self._model, _Failure) or self._model.fingerprint != fingerprint:
+            how = self._model.message if isinstance(self._model, _Failure) else "The model was changed during the run."
+            raise SourceError(f"An actor on {platform.node()} has another model than the others. {how}")
+        tokens = self._embedder.tokenize(texts)
+        with self._computing:
+            return self._embedder.compute(tokens)
+
+
+class RayEmbedder:
+    """The vectors of chunks of texts, computed by actors. `ray_embedder` makes it.
+
+    Attributes:
+        settings: How texts become vectors.
+        fingerprint: That of the model.
+        dimension: The size of a vector.
+    """
+
+    def __init__(self, actors: Sequence[Any], model: _Model) -> None:
+        self.settings, self.fingerprint, self.dimension = model.settings, model.fingerprint, model.dimension
+        self._actors = actors
+
+    def encode_chunks(self, chunks: Iterable[Sequence[Text]]) -> Iterator[Embedded]:
+        """Yield the vectors of chunks of texts, in their order. The vectors of each are those of `Embedder`.
+
+        Args:
+            chunks: Chunks of texts or pairs. They are read as actors become free.
+
+        Raises:
+            AlbertHubBridgeError: A chunk cannot be computed, or actors die again and again.
+        """
+        import ray
+
+        remaining: Iterator[Sequence[Text]] | None = iter(chunks)
+        in_order: deque[Any] = deque()  # the results, computed or not
+        actor_of: dict[Any, int] = {}  # of the results that are not computed yet
+        while True:
+            while remaining is not None and len(in_order) < _WINDOW * len(self._actors):
+                load = Counter(actor_of.values())
+                actor = min(range(len(self._actors)), key=lambda number: load[number])
+                if load[actor] >= _AT_ONCE:
+                    break
+                if (texts := next(remaining, None)) is None:
+                    remaining = None
+                    break
+                in_order.append(self._actors[actor].embed.remote(texts, self.fingerprint))
+                actor_of[in_order[-1]] = actor
+            if not in_order:
+                return
+            if in_order[0] in actor_of:
+                ray.wait(list(actor_of), num_returns=1)
+            computed, _ = ray.wait(list(actor_of), num_returns=len(actor_of), timeout=0) if actor_of else ([], [])
+            for result in computed:
+                del actor_of[result]
+            if in_order[0] not in actor_of:
+                yield _value(in_order.popleft())
+
+
+@contextmanager
+def ray_embedder(
+    model: str | Path,
+    cluster: Cluster,
+    *,
+    device: Device = "auto",
+    threads: int | None = None,
+    **options: Any,
+) -> Iterator[RayEmbedder]:
+    """Start actors on a cluster, and yield what computes with them. End them afterwards.
+
+    Args:
+        model: As in `Embedder`. Each actor loads it, so a folder must be one that all machines have.
+        cluster: Where the actors run.
+        device: `auto`, or what follows from the number of GPUs.
+        threads: The threads of an actor, and the CPUs that it takes of the cluster. By default 1.
+        **options: As in `Embedder`.
+
+    Raises:
+        AlbertHubBridgeError: Ray is not installed, the cluster cannot be reached, or it has too little room.
+        SourceError: An actor cannot load the model.
+        ValueError: An option has an unsupported value.
+    """
+    device = choose("device", device, get_args(Device))
+    computing_on: Device = "cuda" if cluster.gpus_per_actor else "cpu"
+    if device not in ("auto", computing_on):
+        raise ValueError(f"With gpus_per_actor {cluster.gpus_per_actor:g}, the device is {computing_on}, not {device}.")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}.")
+    if importlib.util.find_spec("ray") is None:
+        raise AlbertHubBridgeError("The engine ray needs Ray. Run: pip install 'albert-hub-bridge[ray]'.")
+    threads = threads or 1
+    options |= {"device": computing_on, "threads": threads}
+    with connected(cluster.address):
+        import ray
+
+        resources = {"num_cpus": threads, "num_gpus": cluster.gpus_per_actor}
+        count = _number_of_actors(cluster, threads)
+        make = ray.remote(_Actor).options(
+            **resources, max_restarts=_RESTARTS, max_task_retries=_RETRIES, max_concurrency=_AT_ONCE
+        )
+        # A worker has a working directory of its own.
+        name = os.path.abspath(os.path.expanduser(model)) if Path(model).expanduser().exists() else str(model)
+        actors = [make.remote(name, options) for _ in range(count)]
+        try:
+            yield RayEmbedder(actors, _common_model(actors, name))
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster of Ray, or start one on this machine, unless this process is connected.
+
+    Args:
+        address: As in `Cluster`.
+    """
+    import ray
+
+    if ray.is_initialized():
+        if address is not None:
+            raise ValueError("This process is connected to a cluster of Ray. Leave out address.")
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
+        where = address or os.environ.get("RAY_ADDRESS") or "a new cluster on this machine"
+        raise AlbertHubBridgeError(
+            f"Ray cannot connect to {where}: {_brief(str(error))} Correct the address, or start the cluster."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _number_of_actors(cluster: Cluster, cpus: int) -> int:
+    """Return how many actors to start. More than the cluster has room for would wait forever."""
+    import ray
+
+    there = ray.cluster_resources()
+    room = [there.get("CPU", 0) / cpus]
+    if cluster.gpus_per_actor:
+        room.append(there.get("GPU", 0) / cluster.gpus_per_actor)
+    fitting = int(min(room) + 1e-6)
+    if fitting < (cluster.actors or 1):
+        raise AlbertHubBridgeError(
+            f"The cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, room for {fitting} actors "
+            f"of {cpus} CPUs and {cluster.gpus_per_actor:g} GPUs. Expected room for {cluster.actors or 1}. Start more "
+            "machines, or pass other --actors, --threads or --gpus-per-actor."
+        )
+    return cluster.actors or fitting
+
+
+def _common_model(actors: Sequence[Any], source: str) -> _Model:
+    """Wait until all actors have loaded the model, and return what they say of it."""
+    loaded: dict[str, _Model] = {}
+    for machine, model in [_value(result) for result in [actor.model.remote() for actor in actors]]:
+        if not isinstance(model, _Model):
+            if model.is_wrong_option:
+                raise ValueError(model.message)
+            raise SourceError(f"An actor on {machine} cannot load the model {source}: {model.message}")
+        loaded[machine] = model
+    first_machine, first = next(iter(loaded.items()))
+    for machine, model in loaded.items():
+        if model != first:
+            raise SourceError(
+                f"{source} is not the same model on {machine} and on {first_machine}. Name a folder that all machines "
+                "share, or a handle with its revision."
+            )
+    return first
+
+
+def _value(result: Any) -> Any:
+    """Wait for the result of a call of an actor, and return it."""
+    import ray
+
+    try:
+        return ray.get(result)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause if isinstance(error.cause, Exception) else error
+        if isinstance(cause, AlbertHubBridgeError):
+            raise AlbertHubBridgeError(f"{cause} {_AGAIN}") from error
+        detail = _brief(f"{type(cause).__name__}: {cause}")
+        raise AlbertHubBridgeError(f"An actor cannot compute a chunk: {detail} {_AGAIN}") from error
+    except ray.exceptions.RayError as error:
+        raise AlbertHubBridgeError(
+            "An actor ended, and starting it again did not help. Its machine may have too little memory, or lack this "
+            f"package. Ray says: {_brief(str(error))} {_AGAIN}"
+        ) from error
+
+
+def _brief(text: str) -> str:
+    """Return a message of another library in one line."""
+    return one_line(" ".join(text.split()), 500)

@@ -1,0 +1,205 @@
+"""`embed` on a real cluster of Ray with two actors, and the recipe of the guide for pipelines of Ray Data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from albert_hub_bridge import Embedder, embed
+from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError
+from albert_hub_bridge.runtime.ray_embedding import Cluster, _Actor, _Failure, _Model, connected, ray_embedder
+from conversion.sample import CORPUS
+from tests.docs.blocks import DOCS, ROOT, read_blocks
+
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+pytest.importorskip("pyarrow", reason="embed needs the extra 'embed'")
+
+TEXTS: list[str | None] = [CORPUS[n % len(CORPUS)][: 5 + n] for n in range(60)]
+TEXTS[33] = None
+OPTIONS: dict[str, Any] = {"part_rows": 5, "skip_invalid": True, "device": "cpu", "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Start a cluster on this machine as `embed` does, and return its address."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 3}')
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+        with connected(None):
+            yield ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    file = tmp_path / "corpus.jsonl"
+    file.write_text("".join(f"{json.dumps({'text': text})}\n" for text in TEXTS))
+    return file
+
+
+@pytest.fixture
+def local(preset: Path, corpus: Path, tmp_path: Path) -> dict[str, bytes]:
+    """Return the files that a run without Ray writes."""
+    threads = torch.get_num_threads()
+    embed(preset, corpus, tmp_path / "local", **OPTIONS)
+    torch.set_num_threads(threads)
+    return contents(tmp_path / "local")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def actor_processes() -> set[int]:
+    """Return the processes of the actors of this module's cluster."""
+    psutil = pytest.importorskip("psutil")
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # also a zombie
+            if " ".join(child.cmdline()).startswith("ray::_Actor"):
+                found.add(child.pid)
+    return found
+
+
+def test_the_command_writes_the_parts_of_a_local_run(
+    preset: Path, corpus: Path, local: dict[str, bytes], cluster: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "albert_hub_bridge", "embed", str(preset), str(corpus), str(tmp_path / "out")]
+    command += [
+        "--part-rows",
+        "5",
+        "--skip-invalid",
+        "--engine",
+        "ray",
+        "--address",
+        cluster,
+        "--actors",
+        "2",
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert (report["rows"], len(report["invalid"])) == (60, 1)
+    assert report["tokens"] == json.loads(local["_embedding.json"])["complete"]["tokens"]
+    assert contents(tmp_path / "out") == local
+
+
+def test_a_killed_actor_is_replaced(
+    preset: Path, corpus: Path, local: dict[str, bytes], cluster: str, tmp_path: Path
+) -> None:
+    """The run also continues one that was stopped without Ray."""
+
+    def stop(_: Any) -> None:
+        if (tmp_path / "out" / "part-000000.parquet").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(preset, corpus, tmp_path / "out", progress=stop, **OPTIONS)
+    before: set[int] = set()
+
+    def kill(_: Any) -> None:
+        if not before:
+            before.update(actor_processes())
+            os.kill(min(before), signal.SIGKILL)
+        seen.update(actor_processes())
+
+    seen: set[int] = set()
+    report = embed(preset, corpus, tmp_path / "out", engine="ray", actors=2, progress=kill, **OPTIONS)
+    assert report.continued_from == 5
+    assert contents(tmp_path / "out") == local
+    assert len(before) == 2
+    assert seen - before  # the actor in the place of the killed one
+    assert not actor_processes()
+
+
+def test_a_model_that_cannot_be_loaded_is_one_error(corpus: Path, cluster: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match=r"An actor on .* cannot load the model .*empty: .*empty") as refused:
+        embed(tmp_path / "empty", corpus, tmp_path / "out", engine="ray", actors=1)
+    assert "Traceback" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_the_cluster_are_checked(
+    preset: Path, corpus: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for options, message in (
+        ({"actors": 2}, r"address, actors and gpus_per_actor are for the engine ray"),
+        ({"engine": "spark"}, r"engine must be one of local, ray, not 'spark'"),
+        ({"engine": "ray", "actors": 0}, "actors must be at least 1, not 0"),
+        ({"engine": "ray", "gpus_per_actor": -1}, "gpus_per_actor must be at least 0, not -1"),
+        ({"engine": "ray", "threads": 0}, "threads must be at least 1, not 0"),
+        ({"engine": "ray", "device": "cuda"}, "With gpus_per_actor 0, the device is cpu, not cuda"),
+        ({"engine": "ray", "gpus_per_actor": 0.5, "device": "cpu"}, "With gpus_per_actor 0.5, the device is cuda"),
+        ({"engine": "ray", "address": "127.0.0.1:1"}, "is connected to a cluster of Ray. Leave out address"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            embed(preset, corpus, tmp_path / "out", **options)  # type: ignore[arg-type]
+    for options, message in (
+        ({"actors": 4}, r"3 CPUs and 0 GPUs, room for 3 actors of 1 CPUs and 0 GPUs\. Expected room for 4\."),
+        ({"gpus_per_actor": 1}, r"room for 0 actors of 1 CPUs and 1 GPUs\. Expected room for 1\."),
+    ):
+        with pytest.raises(AlbertHubBridgeError, match=message):
+            embed(preset, corpus, tmp_path / "out", engine="ray", **options)  # type: ignore[arg-type]
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with (
+        pytest.raises(AlbertHubBridgeError, match=r"pip install 'albert-hub-bridge\[ray\]'"),
+        ray_embedder(preset, Cluster()),
+    ):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["corpus.jsonl"]
+
+
+def test_usage_statistics_are_off(cluster: str) -> None:
+    from ray._common.usage.usage_lib import usage_stats_enabled
+
+    assert not usage_stats_enabled()
+
+
+def test_an_actor_says_what_is_wrong(preset: Path) -> None:
+    _, failure = _Actor(str(preset), {"max_length": 1000, "device": "cpu"}).model()
+    assert isinstance(failure, _Failure)
+    assert failure.is_wrong_option
+    assert "max_length is at most 64" in failure.message
+    actor = _Actor(str(preset), {"device": "cpu"})
+    _, model = actor.model()
+    assert isinstance(model, _Model)
+    assert len(actor.embed(["a text"], model.fingerprint).vectors) == 1
+    with pytest.raises(SourceError, match=r"has another model than the others\. The model was changed during the run"):
+        actor.embed(["a text"], "that of another model")
+
+
+def test_the_recipe_for_ray_data_gives_the_vectors_of_one_process(preset: Path, cluster: str, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    page = DOCS / "guides" / "embed-a-corpus.md"
+    (recipe,) = (block.code for block in read_blocks(page.read_text()) if "import ray" in block.code)
+    places = {"demo/preset": preset, "corpus.jsonl": tmp_path / "corpus.jsonl", "vectors-of-ray": tmp_path / "vectors"}
+    for name, place in places.items():  # Ray's workers have a working directory of their own
+        assert f'"{name}"' in recipe
+        recipe = recipe.replace(f'"{name}"', f'"{place}"')
+    rows = [{"id": number, "text": text} for number, text in enumerate(CORPUS)]
+    (tmp_path / "corpus.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    environment = {**os.environ, "RAY_ADDRESS": cluster, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-W", "ignore", "-c", recipe]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = parquet.read_table(tmp_path / "vectors").sort_by("id")
+    assert found.column("text").to_pylist() == list(CORPUS)
+    vectors = np.asarray(found.column("embedding").to_pylist(), np.float32).reshape(len(CORPUS), -1)
+    expected = np.asarray(Embedder(preset, device="cpu").encode(CORPUS))
+    assert np.abs(vectors - expected).max() <= 1e-5 * np.abs(expected).max()
