@@ -18,6 +18,8 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import json_bytes
@@ -198,7 +200,8 @@ def _lazy(value: Any) -> LazyTensor:
 def make_keras_model(checkpoint: Checkpoint) -> Any:
     """Make a live model of KerasHub: an `AlbertBackbone`, or a task if the checkpoint has a head.
 
-    The variables share the memory of the checkpoint's values where Keras runs on torch, and are copies elsewhere.
+    The variables share the memory of the checkpoint's values where Keras runs on torch, and are copies elsewhere. No
+    random values are made first, except for the head.
 
     Raises:
         ConfigurationError: KerasHub cannot compute the checkpoint; all reasons are listed.
@@ -207,16 +210,22 @@ def make_keras_model(checkpoint: Checkpoint) -> Any:
     check_supported(checkpoint)
     checkpoint = with_pooler(checkpoint)
     head, tokenizer = checkpoint.head, checkpoint.tokenizer
+    checkpoint.check_values()
     content = backbone_object(checkpoint.architecture, checkpoint.dtype)
-    if head is not None:
-        packing = preprocessor_object(tokenizer, checkpoint.architecture, head) if tokenizer is not None else None
-        content = task_object(head, content, packing)
-    model = _deserialized(content)
-    if head is not None:
-        _set_weights(model, checkpoint, checkpoint.head_rules)
-        if tokenizer is not None:
-            _set_vocabulary(model.preprocessor, tokenizer)
-    _set_weights(getattr(model, "backbone", model), checkpoint, checkpoint.encoder_rules)
+    backbone = _make_backbone(content, checkpoint)
+    if head is None:
+        return backbone
+    packing = preprocessor_object(tokenizer, checkpoint.architecture, head) if tokenizer is not None else None
+    task = task_object(head, content, packing)
+    task["config"]["backbone"] = backbone
+    model = _deserialized(task)
+    for rule, variable in _variables(model, checkpoint.head_rules).items():
+        if shares_tensors():
+            variable.value.data = _value(checkpoint, rule).to(variable.value.device)
+        else:
+            variable.assign(_value(checkpoint, rule))
+    if tokenizer is not None:
+        _set_vocabulary(model.preprocessor, tokenizer)
     return model
 
 
@@ -249,17 +258,35 @@ def _set_vocabulary(preprocessor: Any, tokenizer: TokenizerSpec) -> None:
     preprocessor.tokenizer.set_proto(bake_normalization(tokenizer.proto, tokenizer.normalization))
 
 
-def _set_weights(model: Any, checkpoint: Checkpoint, rules: Iterable[WeightRule]) -> None:
-    variables: dict[str, Any] = {}
+def _make_backbone(content: dict[str, Any], checkpoint: Checkpoint) -> Any:
+    """Make an `AlbertBackbone` from its serialized object. Its variables are initialized with the checkpoint's values.
+
+    In a stateless scope, Keras notes how a new variable is initialized, and does that at the end of the scope.
+    """
+    import keras
+
+    with keras.StatelessScope():
+        backbone = _deserialized(content)
+        for rule, variable in _variables(backbone, checkpoint.encoder_rules).items():
+            variable._initializer = partial(_value, checkpoint, rule)
+    return backbone
+
+
+def _variables(model: Any, rules: Iterable[WeightRule]) -> dict[WeightRule, Any]:
+    """Return the variables of a model by the rows of the weight table."""
+    found: dict[str, Any] = {}
     for path, layer in _layers(model, rules).items():
         own: dict[str, Any] = {}
         layer.save_own_variables(own)
-        variables |= {f"{path}/vars/{index}": variable for index, variable in own.items()}
-    share = shares_tensors()
-    for rule in rules:
-        weight, variable = checkpoint.weights[rule.albert_hub], variables[rule.keras]
-        array = rule.move(weight.read(), "albert_hub", "keras", checkpoint.sizes)
-        if share:
-            variable.value.data = as_tensor(array, share=True).to(variable.value.device)
-        else:
-            variable.assign(array)
+        found |= {f"{path}/vars/{index}": variable for index, variable in own.items()}
+    return {rule: found[rule.keras] for rule in rules}
+
+
+def _value(checkpoint: Checkpoint, rule: WeightRule, *_: Any, **__: Any) -> Any:
+    """Return a weight as a variable has it: a tensor with the same memory where Keras runs on torch, else a copy.
+
+    The other arguments are those of an initializer of Keras: a shape, a dtype and a layout.
+    """
+    array = rule.move(checkpoint.weights[rule.albert_hub].load(), "albert_hub", "keras", checkpoint.sizes)
+    # JAX takes the memory of an aligned array as its own, and its arrays must never change.
+    return as_tensor(array, share=True) if shares_tensors() else np.array(array, order="C")
