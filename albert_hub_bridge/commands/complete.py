@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from difflib import unified_diff
 from pathlib import Path
@@ -13,22 +12,27 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.disk.atomic import replace_file
+from albert_hub_bridge.commands.notes import note_on_cut_out
+from albert_hub_bridge.disk.additions import add_files, refuse_links
 from albert_hub_bridge.disk.checksums import sha256_of
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.disk.source_folder import SourceFolder, list_files
 from albert_hub_bridge.document import Block, Document, escape
-from albert_hub_bridge.errors import SourceError, TargetError, write_error
-from albert_hub_bridge.hubs.huggingface import list_hugging_face, propose_to_hugging_face
+from albert_hub_bridge.errors import SourceError, TargetError
+from albert_hub_bridge.hubs.huggingface import find_pull_request, list_hugging_face, propose_to_hugging_face
 from albert_hub_bridge.hubs.local_source import LocalSource
+from albert_hub_bridge.hubs.source import find_handle
+from albert_hub_bridge.layouts.keras.compatibility import with_cut_out_pieces
 from albert_hub_bridge.layouts.layout import DESCRIPTIONS, ReadOptions
 from albert_hub_bridge.layouts.registry import needed_files, open_source, pull, read_checkpoint
 from albert_hub_bridge.layouts.universal.completion import write_other_half
+from albert_hub_bridge.mapping.cut_out import in_another_way
 from albert_hub_bridge.provenance.card_section import with_section
 from albert_hub_bridge.provenance.record import CARD, RECORD
 from albert_hub_bridge.verification import run
 from albert_hub_bridge.verification.outputs import WITHOUT_KERAS_HUB
 from albert_hub_bridge.verification.progress import StageProgress, ignore_progress
+from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
 _CONFIG = "config.json"
@@ -94,7 +98,7 @@ def complete(
 
     Files that are there stay as they are, but `config.json`, which gets the keys of the other library, and the card,
     which gets a section. The result is verified before anything is written. A folder gets the files. A repository on
-    Hugging Face gets a pull request, unless it received a commit since it was read.
+    Hugging Face gets a pull request, unless it received a commit since it was read, or has an open one with that title.
 
     Args:
         source: A folder, or `hf://user/repo`.
@@ -110,12 +114,16 @@ def complete(
         SourceError, CheckpointError: The source cannot be found, is wrong, or cannot be completed. Nothing was changed.
         EngineError: A library cannot load the result. Nothing was changed.
         TargetError: A file that is to be added is there, the result differs from the source, the source was changed
-            meanwhile, or it cannot be written.
+            meanwhile, it has such a pull request, or it cannot be written.
     """
+    handle = find_handle(source)
+    is_on_hub = handle is not None
+    if handle is not None and not handle.startswith("hf://"):
+        raise SourceError(
+            f"{source}: only folders and repositories on Hugging Face (hf://user/repo) are completed. Convert it: "
+            "albert-hub-bridge convert SOURCE TARGET --to universal"
+        )
     pulled = pull(source)
-    is_on_hub = "://" in pulled.handle
-    if is_on_hub and not pulled.handle.startswith("hf://"):
-        raise SourceError(f"{source}: only folders and repositories on Hugging Face (hf://user/repo) are completed.")
     name, _, revision = pulled.handle.removeprefix("hf://").partition("@")
     present = list_hugging_face(name, pulled.revision) if is_on_hub else list_files(pulled.folder)
     before = {file: read_bytes(pulled.folder / file, _MAX_BYTES) for file in _CHANGED if file in present}
@@ -135,7 +143,7 @@ def complete(
         if taken := sorted(set(files) & set(present) - set(_CHANGED)):
             raise TargetError(f"{source} has {', '.join(taken)} already, which would be replaced. Nothing was changed.")
         if not is_on_hub:
-            _refuse_links(pulled.folder, files)
+            refuse_links(pulled.folder, files)
         added = {
             file: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for file, path in files.items()
@@ -150,13 +158,16 @@ def complete(
         )
         if dry_run:
             return report
-        verified, notes = _verify(pulled, opened, files, allow_pickle, progress)
+        title = message or f"Add what {report.library} needs to load this model"
+        if is_on_hub and (url := find_pull_request(name, title)) is not None:
+            raise TargetError(f"{source} has an open pull request with this title: {url}. No other one was opened.")
+        verified, notes = _verify(checkpoint, pulled, opened, files, allow_pickle, progress)
         url = None
         if is_on_hub:
-            title = message or f"Add what {report.library} needs to load this model"
             url = propose_to_hugging_face(files, name, str(pulled.revision), revision or None, message=title)
         else:
-            _add_to_folder(pulled.folder, files, before, added)
+            sums = {file: str(each["sha256"]) for file, each in added.items()}
+            add_files(pulled.folder, files, before, sums, last=_CONFIG)
     return replace(report, verified=verified, notes=notes, url=url)
 
 
@@ -180,7 +191,12 @@ def _diff(before: bytes | None, name: str, new: Path, added: Mapping[str, Any] |
 
 
 def _verify(
-    pulled: LocalSource, source: SourceFolder, files: Mapping[str, Path], allow_pickle: bool, progress: StageProgress
+    checkpoint: Checkpoint,
+    pulled: LocalSource,
+    source: SourceFolder,
+    files: Mapping[str, Path],
+    allow_pickle: bool,
+    progress: StageProgress,
 ) -> tuple[str, Sequence[str]]:
     """Compare the source with what it becomes, as both libraries load it.
 
@@ -197,14 +213,24 @@ def _verify(
         for name, path in files.items():
             (folder / name).unlink(missing_ok=True)
             _link(path, folder / name)
-        report = run.verify(pulled.folder, folder, allow_pickle=allow_pickle, progress=progress)
+        texts, notes = _texts(checkpoint)
+        report = run.verify(pulled.folder, folder, texts=texts, allow_pickle=allow_pickle, progress=progress)
     if not report.passed:
         failed = ", ".join(report.failed_checks)
         raise TargetError(f"{pulled.handle} was not changed: the result would differ from it. Failed checks: {failed}.")
     not_measured = dict.fromkeys(each for check in report.checks.values() for each in check.not_measured)
     keras = "this package's model of KerasHub" if WITHOUT_KERAS_HUB in not_measured else "KerasHub"
     verified = f"Verified with {report.target_engine} and {keras}: {', '.join(report.checks)} passed."
-    return verified, (*report.notes, *not_measured)
+    return verified, (*notes, *report.notes, *not_measured)
+
+
+def _texts(checkpoint: Checkpoint) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the texts to compare, and notes: KerasHub is known to give other ids for some, and the note says which."""
+    tokenizer, files = with_cut_out_pieces(checkpoint).tokenizer, checkpoint.tokenizer_files
+    if tokenizer is None or files is None or not files.cut_out:
+        return SAMPLE_TEXTS, ()
+    texts = [text for text in SAMPLE_TEXTS if not in_another_way(text, files.cut_out, tokenizer.vocabulary)]
+    return texts, (note_on_cut_out(files.cut_out),)
 
 
 def _link(file: Path, new: Path) -> None:
@@ -214,57 +240,3 @@ def _link(file: Path, new: Path) -> None:
         os.link(file.resolve(), new)
     except OSError:
         shutil.copyfile(file, new)
-
-
-def _refuse_links(folder: Path, files: Mapping[str, Path]) -> None:
-    """Refuse to write where a link leads: into another folder, or over a file that others share."""
-    for name in files:
-        parts = Path(name).parts
-        for place in (folder.joinpath(*parts[: depth + 1]) for depth in range(len(parts))):
-            if place.is_symlink():
-                raise TargetError(f"{place} is a link. Put there what it leads to. Nothing was changed.")
-
-
-def _add_to_folder(
-    folder: Path, files: Mapping[str, Path], before: Mapping[str, bytes], added: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Add files to a folder, `config.json` last: the folder is what it was until then.
-
-    Args:
-        folder: The folder.
-        files: The new files, by their names in the folder.
-        before: The contents that files had which are replaced.
-        added: The SHA-256 of the others.
-
-    Raises:
-        TargetError: A file was changed meanwhile, or the system did not write one. The folder is what it was.
-    """
-    undo = ExitStack()  # calls the last first
-    try:
-        for name in sorted(files, key=lambda name: (name in before, name == _CONFIG)):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if name not in before:
-                _add_file(files[name], target, added[name]["sha256"], undo)
-                continue
-            if target.read_bytes() != before[name]:
-                raise TargetError(f"{target} was changed meanwhile. Nothing was changed. Run the command again.")
-            undo.callback(replace_file, target, before[name])
-            replace_file(target, files[name].read_bytes())
-    except BaseException as error:  # Ctrl-C too
-        with suppress(OSError, TargetError):
-            undo.close()
-        if isinstance(error, OSError):
-            raise write_error(folder, error) from error
-        raise
-
-
-def _add_file(source: Path, target: Path, sha256: str, undo: ExitStack) -> None:
-    """Copy a file to a new name, and compare what was read back."""
-    with source.open("rb") as given, target.open("xb") as taken:
-        undo.callback(target.unlink, missing_ok=True)
-        shutil.copyfileobj(given, taken)
-        taken.flush()
-        os.fsync(taken.fileno())
-    if sha256_of(target) != sha256:
-        raise OSError(0, "what was read back is different")

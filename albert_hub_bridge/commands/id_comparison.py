@@ -20,6 +20,7 @@ from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.layouts.hub.files import CONFIG, TOKENIZER, VOCABULARY
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, repository_layout
 from albert_hub_bridge.layouts.hub.tokenizer_files import write_tokenizer_files
+from albert_hub_bridge.layouts.keras.compatibility import with_cut_out_pieces
 from albert_hub_bridge.layouts.tokenize import tokenize
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
@@ -96,7 +97,7 @@ def _ids_of(checkpoint: Checkpoint, layout: SourceLayoutName) -> list[list[int]]
 
 def _ids_of_keras_half(checkpoint: Checkpoint, to: LayoutName) -> list[list[list[int]]]:
     """Return what KerasHub makes of a universal target, which is to be the same."""
-    return [_ids_of(checkpoint, "keras")] if to == "universal" else []
+    return [_ids_of(with_cut_out_pieces(checkpoint), "keras")] if to == "universal" else []
 
 
 def _count(ids: Sequence[Sequence[int]], *others: Sequence[Sequence[int]]) -> int:

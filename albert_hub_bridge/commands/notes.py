@@ -160,19 +160,26 @@ def _sentence_modules(target: Checkpoint, to: LayoutName, replaced: Pooling | No
 
 
 def _lost_tokenizer(source: Checkpoint, target: Checkpoint, to: LayoutName) -> Iterator[str]:
-    files = source.tokenizer_files
-    if files is not None and target.tokenizer is not None and holds(target.tokenizer.vocabulary, files.cut_out):
-        yield (
-            f"transformers cuts {' '.join(files.cut_out)} out of a text first, and begins a word after each. The "
-            "target's vocabulary has a space in these pieces, which gives the same ids. The ids differ only for texts "
-            "in which such a character is written in another way, as a quote of two apostrophes or in full width. "
-            "KerasHub's detokenize puts a space before these characters."
-        )
-        return
+    files, carried = source.tokenizer_files, target.tokenizer_files
+    if files is not None and files.cut_out and target.tokenizer is not None:
+        of_universal = to == "universal" and carried is not None
+        if of_universal or holds(target.tokenizer.vocabulary, files.cut_out):
+            yield note_on_cut_out(files.cut_out)
+            return
     if files is None or not files.beyond_sentencepiece or (target.tokenizer_files is not None and files.fit(to)):
         return
     rest = "the SentencePiece vocabulary alone is converted" if target.tokenizer is not None else "it is left out"
     yield f"Because of --drop-tokenizer, {rest}."
+
+
+def note_on_cut_out(characters: str) -> str:
+    """Return what a preset does otherwise than transformers, which cuts these characters out of a text first."""
+    return (
+        f"transformers cuts {' '.join(characters)} out of a text first, and begins a word after each. KerasHub's "
+        "vocabulary has a space in these pieces, which gives the same ids. The ids differ only for texts in which such "
+        "a character is written in another way, as a quote of two apostrophes or in full width. KerasHub's detokenize "
+        "puts a space before these characters."
+    )
 
 
 def _keras_notes(target: Checkpoint) -> Iterator[str]:

@@ -173,6 +173,23 @@ def propose_to_hugging_face(
     return commit.pr_url or str(commit.commit_url)
 
 
+def find_pull_request(name: str, title: str) -> str | None:
+    """Return the URL of an open pull request with a title; None if there is none.
+
+    Args:
+        name: `user/repo`.
+        title: The title.
+
+    Raises:
+        TargetError: The Hub could not be asked.
+    """
+    from huggingface_hub import HfApi
+
+    with _as_target_errors(f"hf://{name}"):
+        found = HfApi().get_repo_discussions(name, discussion_type="pull_request", discussion_status="open")
+        return next((str(each.url) for each in found if each.title == title), None)
+
+
 @contextmanager
 def _as_target_errors(handle: str) -> Iterator[None]:
     """Raise a TargetError instead of what huggingface_hub raises for a commit."""

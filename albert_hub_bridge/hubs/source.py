@@ -39,20 +39,13 @@ def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]
     path = Path(os.path.expanduser(source))
     if path.is_dir():
         return LocalSource(path, str(source))
-    handle = str(source)
     if _is_path(source) and not path.exists():
         raise SourceNotFoundError(
             f"The folder {source} does not exist. A model on a hub is hf://user/repo, without a path."
         )
-    if handle in PUBLISHED_PRESETS:
-        handle = f"kaggle://{PUBLISHED_PRESETS[handle].kaggle}"
-    elif "://" not in handle and not path.exists() and _REPO_ID.fullmatch(handle.partition("@")[0]):
-        handle = f"hf://{handle}"
-    scheme, separator, name = handle.partition("://")
-    if separator:
-        if scheme.lower() not in _PULL:
-            raise SourceError(f"{source} begins with {scheme}://. Use hf://, kaggle:// or modelscope://.")
-        return _PULL[scheme.lower()](name, needed)
+    if (handle := find_handle(source)) is not None:
+        scheme, _, name = handle.partition("://")
+        return _PULL[scheme](name, needed)
     if path.suffix == ".keras" and path.is_file():
         raise SourceError(
             f"{source} is an archive of Keras. Load it with keras.saving.load_model, write a preset with the model's "
@@ -63,8 +56,32 @@ def pull_source(source: str | Path, needed: Callable[[Iterable[str]], list[str]]
     raise SourceNotFoundError(
         f"The folder {source} does not exist. {source} is also neither a preset that KerasHub publishes nor a model on "
         "a hub (hf://user/repo, kaggle://org/model/keras/name, modelscope://user/repo)."
-        f"{did_you_mean(handle, _published_names())}"
+        f"{did_you_mean(str(source), _published_names())}"
     )
+
+
+def find_handle(source: str | Path) -> str | None:
+    """Return the handle of a source on a hub, such as `hf://user/repo`; None if it is a path.
+
+    Args:
+        source: As for `pull_source`. Nothing is downloaded.
+
+    Raises:
+        SourceError: It names another hub.
+    """
+    path, handle = Path(os.path.expanduser(source)), str(source)
+    if path.is_dir() or _is_path(source):
+        return None
+    if handle in PUBLISHED_PRESETS:
+        return f"kaggle://{PUBLISHED_PRESETS[handle].kaggle}"
+    if "://" not in handle and not path.exists() and _REPO_ID.fullmatch(handle.partition("@")[0]):
+        return f"hf://{handle}"
+    scheme, separator, name = handle.partition("://")
+    if not separator:
+        return None
+    if scheme.lower() not in _PULL:
+        raise SourceError(f"{source} begins with {scheme}://. Use hf://, kaggle:// or modelscope://.")
+    return f"{scheme.lower()}://{name}"
 
 
 def _advice_for_file(file: Path) -> str:

@@ -51,6 +51,18 @@ def holds(vocabulary: Vocabulary, characters: str) -> bool:
     return bool(characters) and pieces >= {SPACE + character for character in characters}
 
 
+def in_another_way(text: str, characters: str, vocabulary: Vocabulary) -> bool:
+    """Return whether a text has one of these characters in another spelling, which only normalization turns into it.
+
+    Args:
+        text: The text.
+        characters: The characters that are cut out of a text.
+        vocabulary: One that `holds` them.
+    """
+    normalized = vocabulary.processor.normalize(text)
+    return any(normalized.count(character) != text.count(character) for character in characters)
+
+
 def begin_words(model: Any, characters: str) -> None:
     """Change the pieces of a SentencePiece model, a `ModelProto`: each of some characters has a space before it."""
     for piece in model.pieces:

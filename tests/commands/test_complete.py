@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 from typer.testing import CliRunner
 
 from albert_hub_bridge import complete, convert
@@ -25,7 +27,12 @@ from tests.servers.local_server import client_environment, run_client
 CARD = "---\nlicense: apache-2.0\n---\n\n# A model\n\nBy its owner.\n"
 COMPLETE = """
 from albert_hub_bridge import complete
+from albert_hub_bridge.errors import TargetError
 result = [complete(f"hf://user/{name}").as_dict() for name in names]
+try:
+    complete("hf://user/preset")
+except TargetError as error:
+    result.append(str(error))
 """
 COMPLETE_MEANWHILE = """
 from huggingface_hub import HfApi
@@ -81,7 +88,12 @@ def folders(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path
     (parent / "preset").mkdir()
     write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, head=head), parent / "preset", "keras")
     convert(parent / "preset", parent / "repository", to="transformers", normalize="uncased")
-    (parent / "repository" / "conversion.json").unlink()
+    for name in ("conversion.json", "tokenizer.json", "tokenizer_config.json"):
+        (parent / "repository" / name).unlink()
+    # transformers 5 saves no spiece.model, and cuts pieces such as `(` out of a text first.
+    tokenizer = transformers.AlbertTokenizer.from_pretrained(parent / "repository")
+    (parent / "repository" / "spiece.model").unlink()
+    tokenizer.save_pretrained(parent / "repository")
     # KerasHub indents by 4.
     for name in ("config.json", "task.json"):
         file = parent / "preset" / name
@@ -111,7 +123,10 @@ def test_pull_request_has_what_was_added_and_both_libraries_load_it(
     for name in ADDED:
         hub.add_repo(f"user/{name}", _files(folders / name))
     environment = client_environment(tmp_path / "home", hub) | {"HF_HUB_OFFLINE": "0"}
-    reports = run_client(COMPLETE, environment, names=list(ADDED))
+    *reports, again = run_client(COMPLETE, environment, names=list(ADDED))
+    assert f"has an open pull request with this title: {hub.url}/user/preset/discussions/1." in again
+    assert "refs/pr/2" not in hub.repos["user/preset"].refs
+    assert "begins a word after each" in reports[1]["notes"][0]
     for (name, added), report in zip(ADDED.items(), reports, strict=True):
         assert report["url"] == f"{hub.url}/user/{name}/discussions/1"
         assert set(report["added"]) == added
@@ -190,6 +205,15 @@ def _with(name: str) -> Callable[[Path, Path], None]:
     return make
 
 
+def _with_checkpoint(head: Head | None = None, **settings: str) -> Callable[[Path, Path], None]:
+    def make(source: Path, folder: Path) -> None:
+        folder.mkdir()
+        architecture = replace(SAMPLE_ARCHITECTURE, **settings)
+        write_checkpoint(random_checkpoint(architecture, head=head), folder, "transformers")
+
+    return make
+
+
 def _without_vocabulary(source: Path, folder: Path) -> None:
     shutil.copytree(source, folder)
     (folder / "assets/tokenizer/vocabulary.spm").unlink()
@@ -202,6 +226,11 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], object], str]] = {
         _without_vocabulary,
         "expected assets/tokenizer/vocabulary.spm beside tokenizer.json, found none",
     ),
+    "another head": (
+        _with_checkpoint(head=Head(kind="token_classification", num_labels=2)),
+        "head.*\n.*Make another one: albert-hub-bridge convert SOURCE TARGET --to universal --drop-head$",
+    ),
+    "another activation": (_with_checkpoint(activation="relu"), "relu.*\n.*nothing can be left out of it.$"),
     "names that are taken": (_with("metadata.json"), "has metadata.json already, which would be replaced"),
 }
 
@@ -242,7 +271,7 @@ def test_failed_write_leaves_the_folder_as_it_was(
     folder = tmp_path / "folder"
     shutil.copytree(folders / name, folder)
     before = _files(folder)
-    monkeypatch.setattr("albert_hub_bridge.commands.complete.replace_file", replace_file)
+    monkeypatch.setattr("albert_hub_bridge.disk.additions.replace_file", replace_file)
     monkeypatch.setattr("albert_hub_bridge.commands.complete._verify", lambda *arguments: ("passed", ()))
     with pytest.raises(error):
         complete(folder)
@@ -255,7 +284,13 @@ def test_command_shows_the_diff(folders: Path) -> None:
     assert '+  "model_type": "albert"' in result.output.replace("    ", "  ")
     assert "new file model.safetensors:" in result.output
     assert "Nothing was written: --dry-run." in result.output
-    assert CliRunner().invoke(app, ["complete", "kaggle://keras/albert/keras/name/1"]).exit_code == 2
+
+
+@pytest.mark.parametrize("source", ["kaggle://keras/albert/keras/name/1", "albert_base_en_uncased", "modelscope://a/b"])
+def test_other_hubs_are_refused_before_anything_is_downloaded(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("albert_hub_bridge.commands.complete.pull", pytest.fail)
+    with pytest.raises(SourceError, match="only folders and repositories on Hugging Face"):
+        complete(source)
 
 
 def test_file_that_was_changed_meanwhile_is_kept(

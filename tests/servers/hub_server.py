@@ -40,6 +40,7 @@ class HubServer(LocalServer):
         ("GET",  r"/api/models/(?P<repo_id>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?",  "model_info"),
         ("GET",  r"/api/models/(?P<repo_id>[^/]+/[^/]+)/auth-check(?P<write>/write)?",     "check_access"),
         ("GET",  r"/api/models/(?P<repo_id>.+)/refs",                                      "list_refs"),
+        ("GET",  r"/api/models/(?P<repo_id>.+)/discussions",                               "list_discussions"),
         ("GET",  r"/api/models/(?P<repo_id>.+)/commits/(?P<revision>[^/]+)",               "list_commits"),
         ("GET",  r"/api/models/(?P<repo_id>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(/(?P<path>.+))?", "list_tree"),
         ("POST", r"/api/models/(?P<repo_id>.+)/paths-info/(?P<revision>[^/]+)",            "describe_paths"),
@@ -199,6 +200,17 @@ class HubServer(LocalServer):
             prefix = next(prefix for prefix in kinds if ref.startswith(prefix))
             listed[kinds[prefix]].append({"name": ref.removeprefix(prefix), "ref": ref, "targetCommit": sha})
         return json_response(listed)
+
+    def list_discussions(self, request: Request, repo_id: str) -> Response:
+        """List the pull requests, all of which are open."""
+        repo, listed = self._repo(request, repo_id), []
+        for ref, sha in repo.refs.items() if request.query.get("type") == "pull_request" else ():
+            if ref.startswith("refs/pr/"):
+                commit = repo.commits[sha]
+                place = {"num": int(ref.rpartition("/")[2]), "repo": {"name": repo_id, "type": "model"}}
+                place |= {"title": commit.title, "createdAt": _date(commit.date), "author": {"name": self.user}}
+                listed.append({**place, "status": "open", "isPullRequest": True})
+        return json_response({"discussions": listed, "count": len(listed), "start": 0})
 
     def list_commits(self, request: Request, repo_id: str, revision: str) -> Response:
         commits = self._repo(request, repo_id).history(revision)

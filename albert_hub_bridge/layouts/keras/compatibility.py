@@ -41,18 +41,29 @@ def unsupported_tokenizer(files: TokenizerFiles | None) -> list[Problem]:
     return [Problem("unsupported", "tokenizer", detail)]
 
 
-def advice_on_unsupported(checkpoint: Checkpoint, problems: list[Problem]) -> str:
-    """Return what to do about what `unsupported_by_keras` found."""
+def advice_on_unsupported(checkpoint: Checkpoint, problems: list[Problem], *, keeps_files: bool = False) -> str:
+    """Return what to do about what KerasHub does not support.
+
+    Args:
+        checkpoint: The checkpoint.
+        problems: What `unsupported_by_keras` and `unsupported_tokenizer` found.
+        keeps_files: Whether the checkpoint is a folder that keeps its files, so that nothing can be left out.
+    """
     where = {problem.where for problem in problems}
-    options = ["--drop-head (drop_head=True)"] * ("head" in where)
+    options = {"--drop-head": "(drop_head=True)"} if "head" in where else {}
     if "tokenizer" in where:
         rest = "leave out the tokenizer" if checkpoint.tokenizer is None else "keep the SentencePiece vocabulary alone"
-        options.append(f"--drop-tokenizer (drop_tokenizer=True) to {rest}")
-    advice = "Convert to the albert_hub layout instead, which can hold it"
+        options["--drop-tokenizer"] = f"(drop_tokenizer=True) to {rest}"
     if checkpoint.architecture.activation == APPROXIMATED:
-        options.append("--allow-approximate-gelu (allow_approximate_gelu=True), which says how much that changes")
+        options["--allow-approximate-gelu"] = "(allow_approximate_gelu=True), which says how much that changes"
     has_way_out = len(options) == len(where)
-    return f"{advice}, or pass {' and '.join(options)}." if has_way_out else f"{advice}."
+    if keeps_files:
+        command = f"albert-hub-bridge convert SOURCE TARGET --to universal {' '.join(options)}"
+        advice = "The folder keeps its files, so that nothing can be left out of it"
+        return f"{advice}. Make another one: {command}" if has_way_out else f"{advice}."
+    advice = "Convert to the albert_hub layout instead, which can hold it"
+    passed = " and ".join(f"{option} {rest}" for option, rest in options.items())
+    return f"{advice}, or pass {passed}." if has_way_out else f"{advice}."
 
 
 def with_approximate_gelu(checkpoint: Checkpoint) -> Checkpoint:

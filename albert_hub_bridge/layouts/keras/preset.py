@@ -244,15 +244,19 @@ def write_preset(
     return write_weights(checkpoint, plans, "keras", progress)
 
 
-def check_supported(checkpoint: Checkpoint) -> None:
+def check_supported(checkpoint: Checkpoint, *, keeps_files: bool = False) -> None:
     """Refuse a checkpoint that KerasHub cannot compute.
+
+    Args:
+        checkpoint: The checkpoint.
+        keeps_files: Whether it is a folder that keeps its files, so that nothing can be left out.
 
     Raises:
         ConfigurationError: All reasons are listed.
     """
     problems = unsupported_by_keras(checkpoint.architecture, checkpoint.head)
     if problems := [*problems, *unsupported_tokenizer(checkpoint.tokenizer_files)]:
-        advice = advice_on_unsupported(checkpoint, problems)
+        advice = advice_on_unsupported(checkpoint, problems, keeps_files=keeps_files)
         raise ConfigurationError(checkpoint.folder / CONFIG, "configuration, for KerasHub,", problems, advice)
 
 

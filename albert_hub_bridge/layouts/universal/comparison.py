@@ -14,7 +14,7 @@ from albert_hub_bridge.layouts.hub.files import TOKENIZER
 from albert_hub_bridge.layouts.keras.files import CONFIG, TASK, VOCABULARY
 from albert_hub_bridge.layouts.keras.tokenizer import keras_truncate, packed_length
 from albert_hub_bridge.mapping.heads import LABELED_HEADS
-from albert_hub_bridge.mapping.vocabulary import bake_normalization, same_character_map
+from albert_hub_bridge.mapping.vocabulary import bake_normalization, piece_types, same_character_map
 from albert_hub_bridge.mapping.weights import POOLER, POOLER_RULES
 from albert_hub_bridge.model.sentencepiece_unigram import parse_vocabulary
 from albert_hub_bridge.text import short_repr
@@ -68,7 +68,7 @@ def _head_settings(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _check_tokenizers(folder: Path, keras: Checkpoint, repository: Checkpoint) -> None:
     files = repository.tokenizer_files
-    if files is not None and files.beyond_sentencepiece:
+    if files is not None and files.beyond_sentencepiece and not files.cut_out:
         detail = f"expected what {VOCABULARY} can say, found {files.beyond_sentencepiece}"
         problem = Problem("contradiction", "tokenizer", detail)
         raise VocabularyError(folder / TOKENIZER, "vocabulary", [problem], _ADVICE)
@@ -83,13 +83,14 @@ def _check_tokenizers(folder: Path, keras: Checkpoint, repository: Checkpoint) -
         for each, spec in (("keras", keras.tokenizer), ("repository", repository.tokenizer))
     }
     _check_settings(folder, "preprocessor.json", packing["repository"], packing["keras"])
-    if problems := list(_vocabulary_problems(keras.tokenizer, repository.tokenizer)):
+    cut_out = files.cut_out if files is not None else ""
+    if problems := list(_vocabulary_problems(keras.tokenizer, repository.tokenizer, cut_out)):
         raise VocabularyError(folder / VOCABULARY, "vocabulary", problems, _ADVICE)
 
 
-def _vocabulary_problems(keras: TokenizerSpec, repository: TokenizerSpec) -> Iterator[Problem]:
-    """Yield how the vocabularies differ, after the text normalization of the repository was put into its own."""
-    baked = bake_normalization(repository.proto, repository.normalization)
+def _vocabulary_problems(keras: TokenizerSpec, repository: TokenizerSpec, cut_out: str) -> Iterator[Problem]:
+    """Yield how the vocabularies differ, after what the repository does to a text first was put into its own."""
+    baked = bake_normalization(repository.proto, repository.normalization, cut_out)
     if baked == keras.proto:
         return
     expected, found = parse_vocabulary(baked), keras.vocabulary
@@ -100,10 +101,16 @@ def _vocabulary_problems(keras: TokenizerSpec, repository: TokenizerSpec) -> Ite
             detail = f"expected {short_repr(piece)} as {TOKENIZER} has, found {short_repr(other)}"
             yield Problem("contradiction", f"piece {index}", detail)
             break
-    for name in ("special_ids", "add_dummy_prefix", "remove_extra_whitespaces"):
-        ours, theirs = getattr(expected, name), getattr(found, name)
+    types = zip(piece_types(baked), piece_types(keras.proto), strict=False)
+    for index, (ours, theirs) in enumerate(types):
         if ours != theirs:
-            yield Problem("contradiction", name, f"expected {ours!r} as {TOKENIZER} has, found {theirs!r}")
+            detail = f"expected the type {ours}, as {TOKENIZER} makes it, found {theirs}: texts would have other ids"
+            yield Problem("contradiction", f"piece {index}", detail)
+            break
+    for name in ("special_ids", "add_dummy_prefix", "remove_extra_whitespaces"):
+        one, another = getattr(expected, name), getattr(found, name)
+        if one != another:
+            yield Problem("contradiction", name, f"expected {one!r} as {TOKENIZER} has, found {another!r}")
     if not same_character_map(expected.charsmap, found.charsmap):
         detail = f"expected {expected.normalization}, as the repository has, found {found.normalization}"
         yield Problem("contradiction", "text normalization", f"{detail}: texts would have other ids")

@@ -17,8 +17,9 @@ from albert_hub_bridge.disk.strict_json import json_bytes, parse_object
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.layouts.hub.files import TOKENIZER_CONFIG
 from albert_hub_bridge.layouts.hub.repository import write_repository
+from albert_hub_bridge.layouts.keras.compatibility import with_cut_out_pieces
 from albert_hub_bridge.layouts.keras.files import CONFIG, TOKENIZER, VOCABULARY
-from albert_hub_bridge.layouts.keras.preset import backbone_object, write_preset
+from albert_hub_bridge.layouts.keras.preset import backbone_object, check_supported, write_preset
 from albert_hub_bridge.layouts.universal.halves import VERSIONED_TOKENIZER, VERSIONED_TOKENIZERS, check_keys
 
 
@@ -46,7 +47,9 @@ def write_other_half(checkpoint: Checkpoint, source: SourceFolder, folder: Path)
             (folder / TOKENIZER_CONFIG).write_bytes(json_bytes(settings))
         added: dict[str, Any] = parse_object((folder / CONFIG).read_bytes())
     else:
-        write_preset(checkpoint, folder, beside_repository=True)
+        preset = with_cut_out_pieces(checkpoint)
+        check_supported(preset, keeps_files=True)
+        write_preset(preset, folder, beside_repository=True)
         added = backbone_object(checkpoint.architecture, checkpoint.dtype)
     (folder / CONFIG).write_bytes(_merged(source.path(CONFIG).read_bytes(), added))
 

@@ -20,7 +20,7 @@ from albert_hub_bridge.layouts.hub.repository import (
     repository_config,
     write_repository,
 )
-from albert_hub_bridge.layouts.keras.compatibility import with_pooler
+from albert_hub_bridge.layouts.keras.compatibility import with_cut_out_pieces, with_pooler
 from albert_hub_bridge.layouts.keras.files import CONFIG, KERAS_TOKENIZER
 from albert_hub_bridge.layouts.keras.files import FILES as FILES_OF_PRESETS
 from albert_hub_bridge.layouts.keras.preset import (
@@ -98,13 +98,14 @@ def write_universal(checkpoint: Checkpoint, folder: Path, options: WriteOptions)
         TargetError: One weight alone is larger than a shard may be.
         OSError: The system did not write a file, which it names.
     """
-    check_supported(checkpoint)
+    check_supported(with_cut_out_pieces(checkpoint))
     check_keys(checkpoint.folder / CONFIG, repository_config(checkpoint, "transformers"))
     checkpoint = with_pooler(checkpoint)
     keras_keys = backbone_object(checkpoint.architecture, checkpoint.dtype)
     first, second = _halves_of(options.progress)
     digests = write_repository(checkpoint, folder, "transformers", replace(options, progress=first), keras_keys)
-    return digests | write_preset(checkpoint, folder, second, options.max_shard_bytes, beside_repository=True)
+    preset = with_cut_out_pieces(checkpoint)
+    return digests | write_preset(preset, folder, second, options.max_shard_bytes, beside_repository=True)
 
 
 def _halves_of(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
@@ -116,7 +117,7 @@ def _halves_of(progress: Progress | None) -> tuple[Progress | None, Progress | N
 
 def as_preset(checkpoint: Checkpoint) -> Checkpoint:
     """Return a universal checkpoint as KerasHub sees it: its settings and its tokenizer."""
-    tokenizer = checkpoint.tokenizer
+    tokenizer = with_cut_out_pieces(checkpoint).tokenizer
     return replace(
         checkpoint,
         layout="keras",

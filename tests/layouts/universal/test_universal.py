@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 
 from albert_hub_bridge import check, complete, convert, inspect, push, verify
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, TargetError
@@ -33,6 +34,7 @@ class Kind:
 
     head: Head | None = None
     options: tuple[tuple[str, Any], ...] = ()
+    saved: bool = False  # from a repository with the tokenizer that transformers 5 saves, instead of a preset
 
 
 def _classifier(activation: Any, **settings: Any) -> Head:
@@ -42,6 +44,7 @@ def _classifier(activation: Any, **settings: Any) -> Head:
 KINDS = {
     "encoder": Kind(),
     "uncased": Kind(options=(("normalize", "uncased"),)),
+    "saved": Kind(saved=True),
     "softmax": Kind(_classifier("softmax", labels=("no", "maybe", "yes")), (("max_shard_size", 30_000),)),
     "sigmoid": Kind(_classifier("sigmoid"), (("dtype", "bfloat16"), ("max_shard_size", 20_000))),
     "linear": Kind(_classifier(None, dropout=0.3), (("dtype", "bfloat16"), ("normalize", "uncased"))),
@@ -86,7 +89,7 @@ for kind in kinds:
         preprocessor = models.AlbertTextClassifierPreprocessor(task.preprocessor.tokenizer, sequence_length=64)
     else:
         preprocessor = models.TextClassifierPreprocessor.from_preset(name)
-        if kind not in ("encoder", "uncased"):
+        if kind not in encoders:
             task = models.TextClassifier.from_preset(name, dtype="float32")
     batch = {key: ops.convert_to_numpy(value) for key, value in preprocessor(texts).items()}
     backbone = models.Backbone.from_preset(name, dtype="float32")
@@ -98,7 +101,7 @@ for kind in kinds:
         positions = np.broadcast_to(np.arange(64), batch["token_ids"].shape)
         task.preprocessor = None
         found[f"{kind} head"] = task.predict({**batch, "mask_positions": positions}, verbose=0)
-    elif kind not in ("encoder", "uncased"):
+    elif kind not in encoders:
         found[f"{kind} head"] = task.predict(texts, verbose=0)  # from raw text
     alone = models.Tokenizer.from_preset(name, config_file="keras_tokenizer.json")
     assert all(list(alone(text)) == list(preprocessor.tokenizer(text)) for text in texts)
@@ -106,18 +109,33 @@ np.savez(file, **{key: ops.convert_to_numpy(value) for key, value in found.items
 import sys
 assert "albert_hub_bridge" not in sys.modules
 """
-AUTO = {"encoder": "AutoModel", "uncased": "AutoModel", "masked_lm": "AutoModelForMaskedLM"}
+ENCODERS = [name for name, kind in KINDS.items() if kind.head is None]
+AUTO = {**dict.fromkeys(ENCODERS, "AutoModel"), "masked_lm": "AutoModelForMaskedLM"}
+
+
+def _save_as_transformers_5(folder: Path) -> None:
+    """Replace the tokenizer of a repository by what transformers 5 makes of its `spiece.model`, and saves."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    tokenizer = transformers.AlbertTokenizer.from_pretrained(folder)
+    (folder / "spiece.model").unlink()
+    tokenizer.save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
 def folders(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a preset of each kind, `NAME-preset`, and the universal folder made of it, `NAME`."""
+    """A folder with a source of each kind, `NAME-source`, and the universal folder made of it, `NAME`."""
     parent = tmp_path_factory.mktemp("universal")
     for seed, (name, kind) in enumerate(KINDS.items()):
-        preset = parent / f"{name}-preset"
-        preset.mkdir()
-        write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, seed=seed, head=kind.head), preset, "keras")
-        report = convert(preset, parent / name, to="universal", **dict(kind.options))
+        source, checkpoint = (
+            parent / f"{name}-source",
+            random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, seed=seed, head=kind.head),
+        )
+        source.mkdir()
+        write_checkpoint(checkpoint, source, "transformers" if kind.saved else "keras")
+        if kind.saved:
+            _save_as_transformers_5(source)
+        report = convert(source, parent / name, to="universal", **dict(kind.options))
         assert report.layout == "universal"
     return parent
 
@@ -134,7 +152,7 @@ def test_both_libraries_load_one_name(folders: Path, hub: HubServer, tmp_path: P
     for library, code in (("transformers", IN_TRANSFORMERS), ("keras_hub", IN_KERAS_HUB)):
         environment = client_environment(tmp_path / library, hub) | {"HF_HUB_OFFLINE": "0"}
         file = tmp_path / f"{library}.npz"
-        labels = run_client(code, environment, kinds=autos, texts=TEXTS, file=str(file))
+        labels = run_client(code, environment, kinds=autos, encoders=ENCODERS, texts=TEXTS, file=str(file))
         found.append(dict(np.load(file)))
         if library == "transformers":
             assert labels["softmax"] == ["no", "maybe", "yes"]
@@ -190,8 +208,41 @@ def test_source_without_pooler_and_with_the_files_of_a_tokenizer(tmp_path: Path)
     assert check(target).passed
 
 
+def test_tokenizer_of_transformers_5_is_carried_over(folders: Path, tmp_path: Path) -> None:
+    """It cuts pieces out of a text first, and KerasHub's half gives the same ids."""
+    source, folder = folders / "saved-source", tmp_path / "folder"
+    report = convert(source, folder, to="universal")
+    assert report.changed_texts == 1, "the old quotes"
+    assert any("out of a text first, and begins a word after each" in note for note in report.notes)
+    assert (folder / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+    texts = ["hello. (see a-b) 3.0", "Bread: 2.50 £"]
+    assert verify(source, folder, texts=texts).passed
+    assert verify(source, folder, texts=["``Old quotes''"]).failed_checks == ["texts (KerasHub)"]
+    file = folder / "assets/tokenizer/vocabulary.spm"
+    content = file.read_bytes()
+    cut = sentencepiece_model_pb2.ModelProto.FromString(content)
+    for edit, message in (
+        (lambda piece: setattr(piece, "type", piece.NORMAL), "expected the type USER_DEFINED, .* found NORMAL"),
+        (
+            lambda piece: setattr(piece, "piece", piece.piece.lstrip("▁")),
+            r"expected \('▁\(', 0.0\) as tokenizer.json has",
+        ),
+    ):
+        changed = type(cut)()
+        changed.CopyFrom(cut)
+        for piece in changed.pieces:
+            if piece.type == piece.USER_DEFINED and piece.piece.startswith("▁"):
+                edit(piece)
+        file.write_bytes(changed.SerializeToString())
+        with pytest.raises(CheckpointError, match=message):
+            read_checkpoint(folder)
+    file.write_bytes(content)
+    convert(folder, tmp_path / "preset", to="keras")
+    assert (tmp_path / "preset/assets/tokenizer/vocabulary.spm").read_bytes() == content
+
+
 def test_verify_computes_both_halves(folders: Path, tmp_path: Path) -> None:
-    report = verify(folders / "softmax-preset", folders / "softmax")
+    report = verify(folders / "softmax-source", folders / "softmax")
     assert report.passed, report
     assert list(report.checks)[-2:] == ["engines (KerasHub)", "texts (KerasHub)"]
     assert report.target_engine.startswith("transformers")
@@ -207,7 +258,7 @@ def test_verify_finds_what_only_keras_hub_computes_otherwise(
     shutil.copytree(folders / "encoder", target)
     shutil.copyfile(folders / "uncased" / "assets/tokenizer/vocabulary.spm", target / "assets/tokenizer/vocabulary.spm")
     monkeypatch.setattr("albert_hub_bridge.layouts.universal.folder.check_halves", lambda *halves: None)
-    report = verify(folders / "encoder-preset", target)
+    report = verify(folders / "encoder-source", target)
     assert report.failed_checks == ["texts (KerasHub)"]
 
 
@@ -216,7 +267,7 @@ def test_verified_folder_is_pushed_in_one_commit_and_loaded(folders: Path, hub: 
     shutil.copytree(folders / "encoder", target)
     with pytest.raises(TargetError, match="was not compared"):
         push(target, "hf://user/model")
-    assert verify(folders / "encoder-preset", target, record=True)
+    assert verify(folders / "encoder-source", target, record=True)
     card = (target / "README.md").read_text()
     assert "| outputs for generated tokens, computed by KerasHub | equal" in card
     code = """
