@@ -61,7 +61,8 @@ def coverage_as_markdown() -> str:
             cells = [_cell(source, Path(parent) / layout, layout) for layout in get_args(LayoutName)]
         head = next((head for head, _ in cells if head), "encoder")
         alike.setdefault((head, *(words for _, words in cells)), []).append(f"`{archive.stem}`")
-    lines = ["| what it is | to `keras` | to `albert_hub` | to `transformers` | written by |", "|---|---|---|---|---|"]
+    columns = ["what it is", *(f"to `{layout}`" for layout in get_args(LayoutName)), "written by"]
+    lines = [f"| {' | '.join(columns)} |", f"{'|---' * len(columns)}|"]
     lines += [f"| {' | '.join(row)} | {', '.join(names)} |" for row, names in sorted(alike.items())]
     return "\n".join(lines)
 

@@ -7,15 +7,25 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import albert_hub_bridge
 from conversion.sample import write_sample_preset
+from tests.forked import Forks, forks
 
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Forks]:
+    if sys.platform == "win32":
+        pytest.skip("needs os.fork")
+    with forks() as forked:
+        yield forked
 
 
 def _run(code: str, *arguments: str) -> str:
@@ -63,7 +73,7 @@ for source, to in (("sample", "transformers"), ("transformers", "albert_hub"), (
     ],
 )
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_auto_classes_are_registered_in_any_import_order(first: str, order: str) -> None:
+def test_auto_classes_are_registered_in_any_import_order(first: str, order: str, forked: Forks) -> None:
     imports = f"import {first}\n"
     imports = imports + "import albert_hub_bridge\n" if order == "before" else "import albert_hub_bridge\n" + imports
     code = """
@@ -73,7 +83,7 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 config = AutoConfig.for_model("albert_hub")
 print(type(config).__name__, MODEL_MAPPING[type(config)].__name__, TOKENIZER_MAPPING[type(config)].__name__)
 """
-    assert _run(imports + code).split() == ["AlbertHubConfig", "AlbertHubModel", "AlbertHubTokenizer"]
+    assert forked.run(imports + code).split() == ["AlbertHubConfig", "AlbertHubModel", "AlbertHubTokenizer"]
 
 
 def test_type_checkers_see_every_public_name_in_its_module() -> None:
@@ -88,11 +98,9 @@ def test_type_checkers_see_every_public_name_in_its_module() -> None:
 
 
 @pytest.mark.parametrize("name", albert_hub_bridge.__all__)
-def test_every_public_name_can_be_imported_first(name: str) -> None:
-    assert _run(f"from albert_hub_bridge import {name}; print({name}.__name__, bool({name}.__doc__))").split() == [
-        name,
-        "True",
-    ]
+def test_every_public_name_can_be_imported_first(name: str, forked: Forks) -> None:
+    code = f"from albert_hub_bridge import {name}; print({name}.__name__, bool({name}.__doc__))"
+    assert forked.run(code).split() == [name, "True"]
     assert name in dir(albert_hub_bridge)
 
 

@@ -34,7 +34,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
 _SPLIT_AT = re.compile(f"[{WHITE_SPACE}\u2581]")
 
 
-@lru_cache(maxsize=2)  # a conversion needs the result twice: for the target and for the report
+@lru_cache(maxsize=8)  # a conversion needs the result twice, and many presets have the same vocabulary
 def bake_normalization(proto: bytes, normalization: TextNormalization, cut_out: str = "") -> bytes:
     """Compile text normalization into a vocabulary.
 
@@ -68,13 +68,6 @@ def bake_normalization(proto: bytes, normalization: TextNormalization, cut_out: 
     if normalization != TextNormalization():
         spec.name = f"{spec.name.partition(AFTER)[0] or 'identity'}{AFTER}{normalization.name}"
     return bytes(model.SerializeToString())
-
-
-def piece_types(proto: bytes) -> list[str]:
-    """Return the type of each piece of a SentencePiece model: `NORMAL`, `USER_DEFINED`, ..."""
-    model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
-    model.ParseFromString(proto)
-    return [piece.Type.Name(piece.type) for piece in model.pieces]
 
 
 def same_character_map(charsmap: bytes, other: bytes) -> bool:

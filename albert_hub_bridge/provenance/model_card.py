@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, count_by_reason, is_loss
 from albert_hub_bridge.mapping.configs import NO_LOSS
@@ -19,6 +20,10 @@ from albert_hub_bridge.model.architecture import KERAS_FIELDS
 from albert_hub_bridge.provenance.card_results import plain, rows_of_results
 from albert_hub_bridge.provenance.record import PICTURE, ConversionRecord, IgnoredKeyRecord
 from albert_hub_bridge.text import first_few, one_line
+
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
@@ -69,15 +74,16 @@ def render_card(record: ConversionRecord, location: str) -> str:
     Source:
         https://huggingface.co/docs/hub/model-cards; the metadata is huggingface_hub's `ModelCardData`.
     """
-    from huggingface_hub.repocard import ModelCard
+    from huggingface_hub.repocard import ModelCard  # it checks the metadata
 
     scheme, _, name = location.rpartition("://")
     layout = record.target.layout
     on_kaggle = scheme == "kaggle"
     head, vocabulary = HEADS[record.head_kind] if record.head_kind is not None else None, record.vocabulary
-    rendered = ModelCard.from_template(
-        _metadata(record, location),
-        template_path=str(_TEMPLATE),
+    metadata = _metadata(record, location)
+    rendered = _template().render(
+        metadata.to_dict(),
+        card_data=metadata.to_yaml(),
         record=record,
         # Where it is, and how it is loaded from there.
         title=location.rpartition("/")[2],
@@ -110,7 +116,15 @@ def render_card(record: ConversionRecord, location: str) -> str:
         unneeded=_unneeded(record),
         ignored=_by_reason(record.ignored),
     )
-    return re.sub(r"\n{3,}", "\n\n", str(rendered)).rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", str(ModelCard(rendered))).rstrip() + "\n"
+
+
+@cache  # compiling it takes longer than all else of a card
+def _template() -> Template:
+    from jinja2 import Template
+
+    template: Template = Template(_TEMPLATE.read_text(encoding="utf-8"))
+    return template
 
 
 def _labels(labels: Sequence[str] | None) -> str:

@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 from albert_hub_bridge import convert
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.disk.atomic import new_folder
+from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.layouts.registry import is_written_file, read_checkpoint, write_checkpoint
@@ -40,11 +41,11 @@ ROOT = Path(__file__).parents[2]
 def test_coverage_page_is_what_converts(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints: dict[tuple[Any, ...], Checkpoint] = {}
 
-    def read_once(*arguments: Any) -> nullcontext[Checkpoint]:
+    def read_once(source: SourceFolder, *options: Any) -> nullcontext[Checkpoint]:
         """Read each source once, not for each layout again: pickles take seconds."""
-        if arguments not in checkpoints:
-            checkpoints[arguments] = resources.enter_context(read_checkpoint(*arguments))
-        return nullcontext(checkpoints[arguments])
+        if (source.folder, *options) not in checkpoints:
+            checkpoints[source.folder, *options] = resources.enter_context(read_checkpoint(source, *options))
+        return nullcontext(checkpoints[source.folder, *options])
 
     monkeypatch.setattr("albert_hub_bridge.commands.convert.read_checkpoint", read_once)
     with ExitStack() as resources:
