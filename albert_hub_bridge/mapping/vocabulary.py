@@ -70,6 +70,13 @@ def bake_normalization(proto: bytes, normalization: TextNormalization, cut_out: 
     return bytes(model.SerializeToString())
 
 
+def piece_types(proto: bytes) -> list[str]:
+    """Return the type of each piece of a SentencePiece model: `NORMAL`, `USER_DEFINED`, ..."""
+    model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
+    model.ParseFromString(proto)
+    return [piece.Type.Name(piece.type) for piece in model.pieces]
+
+
 def same_character_map(charsmap: bytes, other: bytes) -> bool:
     """Return whether two compiled maps of characters are the same map. Versions of sentencepiece compile otherwise."""
     return charsmap == other or _decompile(charsmap) == _decompile(other)

@@ -23,11 +23,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TextIO
-
-import jinja2
 
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.cli import app
@@ -438,7 +436,6 @@ def main() -> None:
     file, work, extent = sys.argv[1:]
     os.umask(UMASK)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # it has threads, which do not survive a fork
-    jinja2.Environment.compile = lru_cache(jinja2.Environment.compile)  # type: ignore[method-assign]
     driver = Driver(Shim(file), Path(work))
     start = time.monotonic()
     calls: dict[str, Sequence[str]] = {}
