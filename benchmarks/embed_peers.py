@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Any
@@ -165,8 +166,8 @@ def _on_ray(actors: int, threads: int) -> Callable[[Path], Encode]:
 
         os.environ["RAY_OVERRIDE_RESOURCES"] = f'{{"CPU": {actors * threads}}}'
         cluster = Cluster("local", actors)
-        # Open until the process ends.
-        embedder = ray_embedder(folder / "transformers", cluster, threads=threads, pooling="mean").__enter__()
+        context = ray_embedder(folder / "transformers", cluster, threads=threads, pooling="mean")
+        embedder = until_the_end.enter_context(context)
         return lambda texts: np.concatenate(
             [each.vectors for each in embedder.encode_chunks(_chunks(texts, SMALL_CHUNK))]
         )
@@ -178,6 +179,7 @@ def _chunks(texts: Sequence[str], size: int) -> list[Sequence[str]]:
     return [texts[first : first + size] for first in range(0, len(texts), size)]
 
 
+until_the_end = ExitStack()
 SMALL_CHUNK = 25  # texts: some chunks for each actor
 ALONE, PIPELINE, OURS = "pipeline, 1 text", f"pipeline, batches of {BATCH}", "ours"
 OURS_IN_CHUNKS = f"ours, 2 threads, chunks of {SMALL_CHUNK} texts"
@@ -212,7 +214,7 @@ def serve(name: str, folder: Path, socket: str) -> None:
     """Be a peer: say what went wrong in the beginning, or None, then embed each list of texts that is sent."""
     warnings.simplefilter("ignore")
     os.environ["KERAS_BACKEND"] = "jax"
-    with Client(socket, "AF_UNIX") as pipe:
+    with until_the_end, Client(socket, "AF_UNIX") as pipe:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         try:
             encode = {**PEERS, **RAY_PEERS}[name](folder)
