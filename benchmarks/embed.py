@@ -1,4 +1,4 @@
-"""Time bulk embedding next to its peers, in one run: `python -m benchmarks.embed [--json FILE] [--png FILE]`.
+r"""Time bulk embedding next to its peers, in one run: `python -m benchmarks.embed [--json FILE] [--png FILE]`.
 
 The model has the base size and random weights. The texts are sentences and paragraphs of the documentation of installed
 packages. Each peer is a process of its own (`benchmarks/embed_peers.py`). The processes take turns, so that other load
@@ -10,7 +10,7 @@ memory grow. A peer that is not installed is skipped, and the reason is printed.
 The ONNX and OpenVINO backends of sentence-transformers, and fastembed, do not install beside this package's
 transformers. `--python` names the interpreter of another environment for them:
 
-    pip install torch==2.13.0 transformers==4.57.6 sentence-transformers==5.7.0 fastembed==0.9.1 \\
+    pip install torch==2.13.0 transformers==4.57.6 sentence-transformers==5.7.0 fastembed==0.9.1 \
         optimum-onnx[onnxruntime]==0.1.0 optimum-intel[openvino]==1.27.0
 """
 
@@ -198,7 +198,7 @@ def main() -> None:
     """Measure what the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = {**PEERS, **RAY_PEERS}
-    parser.add_argument("--texts", type=int, default=300)
+    parser.add_argument("--texts", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peers", nargs="*", choices=every, default=list(every), metavar="NAME", help=", ".join(every))
     parser.add_argument("--python", default=sys.executable, help=f"runs {', '.join(ELSEWHERE)}")
