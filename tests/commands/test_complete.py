@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import transformers
 from typer.testing import CliRunner
@@ -19,60 +18,27 @@ from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError, TargetEr
 from albert_hub_bridge.layouts.registry import read_checkpoint, write_checkpoint
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
-from tests.conftest import TEXTS
 from tests.servers.hub_server import HubServer
 from tests.servers.local_server import client_environment, run_client
 
 
 CARD = "---\nlicense: apache-2.0\n---\n\n# A model\n\nBy its owner.\n"
 COMPLETE = """
-from albert_hub_bridge import complete
-from albert_hub_bridge.errors import TargetError
-result = [complete(f"hf://user/{name}").as_dict() for name in names]
-try:
-    complete("hf://user/preset")
-except TargetError as error:
-    result.append(str(error))
-"""
-COMPLETE_MEANWHILE = """
 from huggingface_hub import HfApi
 from albert_hub_bridge import complete
 from albert_hub_bridge.errors import TargetError
 
 def change(stage, done, total):
     if stage == "loading":
-        HfApi().upload_file(path_or_fileobj=b"# Another card", path_in_repo="README.md", repo_id="user/preset")
+        HfApi().upload_file(path_or_fileobj=b"# Another card", path_in_repo="README.md", repo_id="user/changed")
 
-try:
-    complete("hf://user/preset", progress=change)
-except TargetError as error:
-    result = str(error)
-"""
-IN_TRANSFORMERS = """
-import numpy as np, torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-found = {}
-for name in names:
-    tokenizer = AutoTokenizer.from_pretrained(f"user/{name}")
-    model = AutoModelForSequenceClassification.from_pretrained(f"user/{name}").eval()
-    batch = tokenizer(texts, padding="max_length", truncation=True, max_length=64, return_tensors="pt")
-    with torch.no_grad():
-        scores = model(**batch).logits.softmax(-1)
-    found |= {f"{name} ids": batch["input_ids"].numpy(), f"{name} scores": scores.numpy()}
-np.savez(file, **found)
-"""
-IN_KERAS_HUB = """
-import numpy as np, keras_hub
-from keras import ops
-found = {}
-for name in names:
-    task = keras_hub.models.TextClassifier.from_preset(f"hf://user/{name}")
-    batch = task.preprocessor(texts)
-    found |= {f"{name} ids": ops.convert_to_numpy(batch["token_ids"]), f"{name} scores": task.predict(texts, verbose=0)}
-    if name == "preset":  # it has its own files, under their own names
-        tokenizer = keras_hub.models.Tokenizer.from_preset(f"hf://user/{name}")
-        assert list(tokenizer(texts[0])) == list(task.preprocessor.tokenizer(texts[0]))
-np.savez(file, **found)
+reports, errors = [complete(f"hf://user/{name}").as_dict() for name in names], []
+for name, progress in (("preset", change), ("changed", change)):
+    try:
+        complete(f"hf://user/{name}", progress=progress)
+    except TargetError as error:
+        errors.append(str(error))
+result = reports, errors
 """
 
 
@@ -117,48 +83,44 @@ ADDED = {
 }
 
 
-def test_pull_request_has_what_was_added_and_both_libraries_load_it(
-    folders: Path, hub: HubServer, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def completed(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both after `complete`."""
+    parent = tmp_path_factory.mktemp("completed")
     for name in ADDED:
-        hub.add_repo(f"user/{name}", _files(folders / name))
+        shutil.copytree(folders / name, parent / name)
+        assert complete(parent / name).verified is not None
+    return parent
+
+
+def test_pull_request_has_what_was_added(folders: Path, completed: Path, hub: HubServer, tmp_path: Path) -> None:
+    """tests/layouts/universal loads such repositories with both libraries, in processes of their own."""
+    for name, source in (*((name, name) for name in ADDED), ("changed", "preset")):
+        hub.add_repo(f"user/{name}", _files(folders / source))
     environment = client_environment(tmp_path / "home", hub) | {"HF_HUB_OFFLINE": "0"}
-    *reports, again = run_client(COMPLETE, environment, names=list(ADDED))
-    assert f"has an open pull request with this title: {hub.url}/user/preset/discussions/1." in again
-    assert "refs/pr/2" not in hub.repos["user/preset"].refs
-    assert "begins a word after each" in reports[1]["notes"][0]
+    reports, errors = run_client(COMPLETE, environment, names=list(ADDED))
     for (name, added), report in zip(ADDED.items(), reports, strict=True):
         assert report["url"] == f"{hub.url}/user/{name}/discussions/1"
         assert set(report["added"]) == added
         before, after = hub.files(f"user/{name}"), hub.files(f"user/{name}", "refs/pr/1")
         assert before == _files(folders / name), "main has to be as it was"
         assert {file for file in after if after[file] != before.get(file)} == {*added, "config.json", "README.md"}
-        assert set(before) <= set(after)
-        assert after["README.md"].decode().startswith(CARD)
-        assert json.loads(after["config.json"]).items() >= json.loads(before["config.json"]).items()
-        repo = hub.repos[f"user/{name}"]
-        repo.refs["refs/heads/main"] = repo.refs["refs/pr/1"]  # merged
-    found = []
-    for library, code in (("transformers", IN_TRANSFORMERS), ("keras_hub", IN_KERAS_HUB)):
-        file, home = tmp_path / f"{library}.npz", tmp_path / library
-        client = client_environment(home, hub) | {"HF_HUB_OFFLINE": "0"}
-        run_client(f"{code}\nresult = None", client, names=list(ADDED), texts=TEXTS, file=str(file))
-        found.append(dict(np.load(file)))
-    for name, expected in found[1].items():
-        np.testing.assert_allclose(found[0][name], expected, rtol=0, atol=0 if "ids" in name else 1e-5, err_msg=name)
-
-
-def test_concurrent_change_of_the_repository_is_noticed(folders: Path, hub: HubServer, tmp_path: Path) -> None:
-    hub.add_repo("user/preset", _files(folders / "preset"))
-    environment = client_environment(tmp_path / "home", hub) | {"HF_HUB_OFFLINE": "0"}
-    message = run_client(COMPLETE_MEANWHILE, environment)
-    assert "received another commit meanwhile" in message
-    assert set(hub.repos["user/preset"].refs) == {"refs/heads/main"}
-    assert hub.files("user/preset")["README.md"] == b"# Another card"
+        expected = _files(completed / name)
+        assert {**after, "README.md": b""} == {**expected, "README.md": b""}, "as in a folder"
+        card = after["README.md"].decode()
+        assert card.startswith(CARD)
+        assert f'from_preset("hf://user/{name}")' in card or f'from_pretrained("user/{name}")' in card
+    assert "begins a word after each" in reports[1]["notes"][0]
+    again, meanwhile = errors
+    assert f"has an open pull request with this title: {hub.url}/user/preset/discussions/1." in again
+    assert "refs/pr/2" not in hub.repos["user/preset"].refs
+    assert "received another commit meanwhile" in meanwhile
+    assert set(hub.repos["user/changed"].refs) == {"refs/heads/main"}
+    assert hub.files("user/changed") == {**_files(folders / "preset"), "README.md": b"# Another card"}
 
 
 @pytest.mark.parametrize("name", ADDED)
-def test_folder_keeps_its_files(name: str, folders: Path, tmp_path: Path) -> None:
+def test_folder_keeps_its_files(name: str, folders: Path, completed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     shutil.copytree(folders / name, folder)
     before = _files(folder)
@@ -169,13 +131,14 @@ def test_folder_keeps_its_files(name: str, folders: Path, tmp_path: Path) -> Non
         line for line in report.diffs["config.json"].splitlines() if line.startswith("-") and "config" not in line
     ]
     assert len(removed) == 1, "the last line gets a comma, and nothing else changes"
-    assert complete(folder).verified is not None
-    after = _files(folder)
+    after = _files(completed / name)
     assert {file for file in after if after[file] != before.get(file)} == set(report.diffs)
-    with read_checkpoint(folder) as checkpoint:
+    assert set(before) <= set(after)
+    assert json.loads(after["config.json"]).items() >= json.loads(before["config.json"]).items()
+    with read_checkpoint(completed / name) as checkpoint:
         assert checkpoint.layout == "universal"
     with pytest.raises(SourceError, match="has the files of both libraries already"):
-        complete(folder)
+        complete(completed / name)
 
 
 def test_repository_without_a_pooler(vocabulary: bytes, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class Kind:
     head: Head | None = None
     options: tuple[tuple[str, Any], ...] = ()
     saved: bool = False  # from a repository with the tokenizer that transformers 5 saves, instead of a preset
+    completed: bool = False  # keeps the files of its source, as after `complete`
 
 
 def _classifier(activation: Any, **settings: Any) -> Head:
@@ -49,6 +50,8 @@ KINDS = {
     "sigmoid": Kind(_classifier("sigmoid"), (("dtype", "bfloat16"), ("max_shard_size", 20_000))),
     "linear": Kind(_classifier(None, dropout=0.3), (("dtype", "bfloat16"), ("normalize", "uncased"))),
     "masked_lm": Kind(Head(kind="masked_lm"), (("normalize", "uncased"),)),
+    "completed_preset": Kind(_classifier(None), completed=True),
+    "completed_repository": Kind(_classifier(None), saved=True, completed=True),
 }
 # Both sides pad to 64 tokens, the positions of the sample.
 IN_TRANSFORMERS = """
@@ -103,7 +106,8 @@ for kind in kinds:
         found[f"{kind} head"] = task.predict({**batch, "mask_positions": positions}, verbose=0)
     elif kind not in encoders:
         found[f"{kind} head"] = task.predict(texts, verbose=0)  # from raw text
-    alone = models.Tokenizer.from_preset(name, config_file="keras_tokenizer.json")
+    file_of_its_own = {} if kind in own_names else {"config_file": "keras_tokenizer.json"}
+    alone = models.Tokenizer.from_preset(name, **file_of_its_own)
     assert all(list(alone(text)) == list(preprocessor.tokenizer(text)) for text in texts)
 np.savez(file, **{key: ops.convert_to_numpy(value) for key, value in found.items()})
 import sys
@@ -135,9 +139,24 @@ def folders(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path
         write_checkpoint(checkpoint, source, "transformers" if kind.saved else "keras")
         if kind.saved:
             _save_as_transformers_5(source)
+        if kind.completed:
+            _complete(source, parent / name)
+            continue
         report = convert(source, parent / name, to="universal", **dict(kind.options))
         assert report.layout == "universal"
     return parent
+
+
+def _complete(source: Path, folder: Path) -> None:
+    """Do what `complete` does, without a verification and without the card."""
+    shutil.copytree(source, folder)
+    half = folder / "half"
+    half.mkdir()
+    opened = open_source(source)
+    with read_checkpoint(opened) as checkpoint:
+        write_other_half(checkpoint, opened, half)
+    shutil.copytree(half, folder, dirs_exist_ok=True)
+    shutil.rmtree(half)
 
 
 def _files(folder: Path) -> dict[str, bytes | str]:
@@ -152,13 +171,14 @@ def test_both_libraries_load_one_name(folders: Path, hub: HubServer, tmp_path: P
     for library, code in (("transformers", IN_TRANSFORMERS), ("keras_hub", IN_KERAS_HUB)):
         environment = client_environment(tmp_path / library, hub) | {"HF_HUB_OFFLINE": "0"}
         file = tmp_path / f"{library}.npz"
-        labels = run_client(code, environment, kinds=autos, encoders=ENCODERS, texts=TEXTS, file=str(file))
+        values = {"kinds": autos, "encoders": ENCODERS, "own_names": ["completed_preset"], "texts": TEXTS}
+        labels = run_client(code, environment, **values, file=str(file))
         found.append(dict(np.load(file)))
         if library == "transformers":
             assert labels["softmax"] == ["no", "maybe", "yes"]
     ours, theirs = found
     assert set(ours) == set(theirs)
-    assert len(ours) == 3 * len(KINDS) + 4
+    assert len(ours) == 4 * len(KINDS) - len(ENCODERS), "ids, states, the pooled output, and scores"
     for name, expected in theirs.items():
         if name.endswith(" ids"):
             np.testing.assert_array_equal(ours[name], expected, err_msg=name)
@@ -379,16 +399,24 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_contradictions_are_refused(name: str, vocabulary: bytes, tmp_path: Path) -> None:
-    change, file, message = CONTRADICTIONS[name]
-    folder, other = tmp_path / "folder", tmp_path / "other"
+@pytest.fixture(scope="module")
+def whole_folders(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two universal folders with other weights and other rules for texts, without shards."""
+    parent = tmp_path_factory.mktemp("whole")
     head = _classifier("softmax", labels=("no", "maybe", "yes"))
-    for seed, (target, options) in enumerate(((folder, {}), (other, {"normalize": "uncased"}))):
-        preset = tmp_path / f"preset-{seed}"
-        preset.mkdir()
-        write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, seed=seed, head=head), preset, "keras")
-        convert(preset, target, to="universal", **options)  # type: ignore[arg-type]
+    for seed, (name, normalize) in enumerate((("one", "keep"), ("other", "uncased"))):
+        source = parent / f"{name}-source"
+        source.mkdir()
+        write_checkpoint(random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, seed=seed, head=head), source, "keras")
+        convert(source, parent / name, to="universal", normalize=normalize)  # type: ignore[arg-type]
+    return parent / "one", parent / "other"
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_contradictions_are_refused(name: str, whole_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    change, file, message = CONTRADICTIONS[name]
+    folder, other = tmp_path / "folder", whole_folders[1]
+    shutil.copytree(whole_folders[0], folder)
     with read_checkpoint(folder):
         pass
     change(folder, other)
