@@ -62,6 +62,7 @@ from albert_hub_bridge.parameters import (
     MaxLength,
     MaxShardSize,
     Message,
+    NoDuplicateWeights,
     NormalizeOption,
     NormalizeVectors,
     Onnx,
@@ -155,6 +156,7 @@ def convert(
     sentence_transformers: SentenceTransformers = ConvertOptions.sentence_transformers,
     allow_pickle: AllowPickle = ConvertOptions.allow_pickle,
     allow_approximate_gelu: AllowApproximateGelu = ConvertOptions.allow_approximate_gelu,
+    no_duplicate_weights: NoDuplicateWeights = ConvertOptions.no_duplicate_weights,
     labels: Labels = None,
     license: License = None,  # noqa: A002 (the metadata of a card has this name)
     language: Language = None,
@@ -184,6 +186,7 @@ def convert(
             sentence_transformers=sentence_transformers,
             allow_pickle=allow_pickle,
             allow_approximate_gelu=allow_approximate_gelu,
+            no_duplicate_weights=no_duplicate_weights,
             labels=labels,
             license=license,
             language=language,

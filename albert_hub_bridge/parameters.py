@@ -91,6 +91,14 @@ AllowApproximateGelu = Annotated[
         "changes.",
     ),
 ]
+NoDuplicateWeights = Annotated[
+    bool,
+    typer.Option(
+        "--no-duplicate-weights",
+        help="universal: only the weights of transformers, which KerasHub reads by its own importer. An encoder in "
+        "float32 alone.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Quiet = Annotated[
     bool,

@@ -16,6 +16,7 @@ from albert_hub_bridge.layouts.keras.compatibility import (
     with_heads_of_keras,
     without_other_tokenizer,
 )
+from albert_hub_bridge.layouts.keras.importer import for_the_importer
 from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 
@@ -30,22 +31,25 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
 
     Raises:
         SourceError: The source has no vocabulary to normalize for, or is no encoder for sentence-transformers.
+        ConfigurationError: KerasHub's importer would not read all of it, without weights of its own.
     """
     adapted = checkpoint
     if options.dtype not in (None, checkpoint.dtype):
         adapted = adapted.cast(str(options.dtype))
-    if options.drop_tokenizer and (options.to in PRESET_LAYOUTS or options.normalize != "keep"):
+    if options.drop_tokenizer and (options.layout in PRESET_LAYOUTS or options.normalize != "keep"):
         adapted = without_other_tokenizer(adapted)
     if options.normalize != "keep":
         adapted = _with_normalization(adapted, options.normalize, source)
     if options.allow_approximate_gelu:
         adapted = with_approximate_gelu(adapted)
-    if options.to == "keras":
+    if options.layout == "keras":
         adapted = with_cut_out_pieces(adapted)
-    if options.drop_head and options.to in PRESET_LAYOUTS:
+    if options.drop_head and options.layout in PRESET_LAYOUTS:
         adapted = with_heads_of_keras(adapted)
     if options.labels is not None:
         adapted = with_labels(adapted, parse_labels(options.labels), source)
+    if options.no_duplicate_weights:
+        adapted = for_the_importer(adapted)
     if options.sentence_transformers is not None:
         adapted = encoder_of(adapted, source, options.drop_head)
     return adapted

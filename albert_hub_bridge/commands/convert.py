@@ -63,6 +63,7 @@ def convert(
     sentence_transformers: Pooling | None = None,
     allow_pickle: bool = False,
     allow_approximate_gelu: bool = False,
+    no_duplicate_weights: bool = False,
     labels: str | Path | Sequence[str] | None = None,
     license: str | None = None,  # noqa: A002 (the metadata of a card has this name)
     language: str | Sequence[str] | None = None,
@@ -104,6 +105,8 @@ def convert(
             tensors.
         allow_approximate_gelu: Whether a preset may compute `gelu` by its tanh approximation, because KerasHub has
             nothing else. The report says how much that changes.
+        no_duplicate_weights: Whether a universal folder has the weights of transformers alone, which KerasHub reads by
+            its own importer: a repository in the layout `transformers`. Only for an encoder in float32.
         labels: Names of a classifier's labels, in the order of its scores; or `"negative,positive"`; or a file with one
             name a line. By default the names of the source, which a KerasHub preset does not have.
         license: Of the model, for its card: an identifier of the Hub such as `apache-2.0`. By default that of the
@@ -139,6 +142,7 @@ def convert(
         sentence_transformers=sentence_transformers,
         allow_pickle=allow_pickle,
         allow_approximate_gelu=allow_approximate_gelu,
+        no_duplicate_weights=no_duplicate_weights,
         labels=labels,
         license=license,
         language=language,
@@ -168,7 +172,7 @@ def convert_with(
         before = read_card(folder)
         with new_folder(folder, overwrite, is_replaceable) as staging:
             digests = _write(converted, staging, options, opened, progress)
-            ids = compare_ids(checkpoint, converted, options.to, staging)
+            ids = compare_ids(checkpoint, converted, options.layout, staging)
             report = replace(_report(checkpoint, converted, options, source, target, ids), onnx=digests.onnx)
             card_keys = read_card_keys(opened)
             if (note := note_on_card(card_keys)) is not None:
@@ -233,23 +237,23 @@ def _report(
 ) -> Conversion:
     """Report the conversion of a checkpoint."""
     summary = replace(summarize(checkpoint), source=str(source))
-    notes = conversion_notes(checkpoint, converted, options.to, options.sentence_transformers)
-    vocabulary = summarize_target(converted, options.to)
+    notes = conversion_notes(checkpoint, converted, options.layout, options.sentence_transformers)
+    vocabulary = summarize_target(converted, options.layout)
     return Conversion(
         source=summary,
         target=str(target),
-        layout=options.to,
+        layout=options.layout,
         dtype=converted.dtype,
         head=converted.head.description if converted.head is not None else None,
         text_normalization=vocabulary.text_normalization if vocabulary is not None else None,
         text_normalization_from=vocabulary.text_normalization_from if vocabulary is not None else None,
         changed_texts=ids.changed,
-        tokenizer=_carried_class(converted, options.to),
+        tokenizer=_carried_class(converted, options.layout),
         dropped_tokenizer=options.drop_tokenizer and _is_beyond(checkpoint) and not _is_beyond(converted),
         sample_size=len(SAMPLE_TEXTS),
         sentence_transformers=_pooling(converted, options),
         dropped=tuple(converted.dropped),
-        ignored=lost_keys(converted, options.to),
+        ignored=lost_keys(converted, options.layout),
         notes=(*summary.notes, *notes, *ids.notes),
         includes_code=options.include_code,
         labels=converted.head.labels if converted.head is not None else None,
@@ -258,7 +262,7 @@ def _report(
 
 def _pooling(checkpoint: Checkpoint, options: ConvertOptions) -> Pooling | None:
     """Return how the target pools for sentence-transformers: as the option says, or else as the source does."""
-    if options.sentence_transformers is not None or checkpoint.modules is None or options.to == "keras":
+    if options.sentence_transformers is not None or checkpoint.modules is None or options.layout == "keras":
         return options.sentence_transformers
     return checkpoint.modules.pooling
 
@@ -280,11 +284,11 @@ def _write(
     """Write a checkpoint into an empty folder. The source's files and the tensors are hashed at the same time."""
     with ThreadPoolExecutor(2) as pool:
         source_files = pool.submit(file_list, source.folder, source.names)
-        tensors = pool.submit(tensor_list, with_pooler(checkpoint) if options.to in PRESET_LAYOUTS else checkpoint)
+        tensors = pool.submit(tensor_list, with_pooler(checkpoint) if options.layout in PRESET_LAYOUTS else checkpoint)
         digests = write_checkpoint(
             checkpoint,
             folder,
-            options.to,
+            options.layout,
             progress,
             options.max_shard_bytes,
             include_code=options.include_code,

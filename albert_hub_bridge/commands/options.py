@@ -63,6 +63,7 @@ class ConvertOptions:
     sentence_transformers: Pooling | None = None
     allow_pickle: bool = False
     allow_approximate_gelu: bool = False
+    no_duplicate_weights: bool = False
     labels: str | Path | Sequence[str] | None = None
     license: str | None = None
     language: str | Sequence[str] | None = None
@@ -109,10 +110,15 @@ class ConvertOptions:
                 f"Only the albert_hub layout can include code, and the target's layout is {self.to}: {library} own "
                 "code. Leave out --include-code (include_code=True), or convert to albert_hub."
             )
-        if self.allow_approximate_gelu and self.to not in PRESET_LAYOUTS:
+        if self.allow_approximate_gelu and self.layout not in PRESET_LAYOUTS:
             problems.append(
                 "Only KerasHub needs an approximate gelu. Leave out --allow-approximate-gelu "
                 "(allow_approximate_gelu=True)."
+            )
+        if self.no_duplicate_weights and self.to != "universal":
+            problems.append(
+                "Only a universal folder has two files of weights. Leave out --no-duplicate-weights "
+                "(no_duplicate_weights=True)."
             )
         if self.sentence_transformers is not None and self.to == "keras":
             problems.append(
@@ -123,6 +129,11 @@ class ConvertOptions:
         if self.onnx and self.to == "keras":
             problems.append("KerasHub presets have no ONNX files. Convert to transformers or albert_hub instead.")
         return problems
+
+    @property
+    def layout(self) -> LayoutName:
+        """The layout of the target. KerasHub's importer reads that of transformers, without weights of its own."""
+        return "transformers" if self.no_duplicate_weights else self.to
 
     @property
     def reading(self) -> ReadOptions:

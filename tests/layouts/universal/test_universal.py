@@ -46,6 +46,7 @@ KINDS = {
     "encoder": Kind(),
     "uncased": Kind(options=(("normalize", "uncased"),)),
     "saved": Kind(saved=True),
+    "imported": Kind(options=(("normalize", "uncased"), ("no_duplicate_weights", True))),
     "softmax": Kind(_classifier("softmax", labels=("no", "maybe", "yes")), (("max_shard_size", 30_000),)),
     "sigmoid": Kind(_classifier("sigmoid"), (("dtype", "bfloat16"), ("max_shard_size", 20_000))),
     "linear": Kind(_classifier(None, dropout=0.3), (("dtype", "bfloat16"), ("normalize", "uncased"))),
@@ -91,7 +92,7 @@ for kind in kinds:
         assert type(task.preprocessor).__name__ == "AlbertMaskedLMPreprocessor"
         preprocessor = models.AlbertTextClassifierPreprocessor(task.preprocessor.tokenizer, sequence_length=64)
     else:
-        preprocessor = models.TextClassifierPreprocessor.from_preset(name)
+        preprocessor = models.TextClassifierPreprocessor.from_preset(name, sequence_length=64)
         if kind not in encoders:
             task = models.TextClassifier.from_preset(name, dtype="float32")
     batch = {key: ops.convert_to_numpy(value) for key, value in preprocessor(texts).items()}
@@ -143,7 +144,7 @@ def folders(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path
             _complete(source, parent / name)
             continue
         report = convert(source, parent / name, to="universal", **dict(kind.options))
-        assert report.layout == "universal"
+        assert report.layout == ("transformers" if name == "imported" else "universal")
     return parent
 
 
@@ -171,7 +172,7 @@ def test_both_libraries_load_one_name(folders: Path, hub: HubServer, tmp_path: P
     for library, code in (("transformers", IN_TRANSFORMERS), ("keras_hub", IN_KERAS_HUB)):
         environment = client_environment(tmp_path / library, hub) | {"HF_HUB_OFFLINE": "0"}
         file = tmp_path / f"{library}.npz"
-        values = {"kinds": autos, "encoders": ENCODERS, "own_names": ["completed_preset"], "texts": TEXTS}
+        values = {"kinds": autos, "encoders": ENCODERS, "own_names": ["completed_preset", "imported"], "texts": TEXTS}
         labels = run_client(code, environment, **values, file=str(file))
         found.append(dict(np.load(file)))
         if library == "transformers":
@@ -335,6 +336,26 @@ def test_what_keras_hub_cannot_compute_is_refused(
         convert(source, target, to="universal", drop_head=True, allow_approximate_gelu="gelu" in message)
         with read_checkpoint(target) as checkpoint:
             assert checkpoint.layout == "universal"
+
+
+def test_weights_are_not_written_twice(folders: Path, tmp_path: Path) -> None:
+    names = set(_files(folders / "imported"))
+    assert {"model.safetensors", "spiece.model", "tokenizer.json"} < names
+    assert not names & {"model.weights.h5", "keras_tokenizer.json", "preprocessor.json"}
+    convert(folders / "uncased", tmp_path / "one", to="universal", no_duplicate_weights=True)
+    assert verify(folders / "uncased", tmp_path / "one").passed
+    for name, options, message in (
+        ("softmax", {}, r"found a text classifier of 3 classes \(softmax\): the importer reads no head"),
+        ("encoder", {"dtype": "bfloat16"}, "found 'bfloat16': the importer makes every model in float32"),
+        ("saved", {}, "cut out of a text first"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            convert(
+                folders / f"{name}-source", tmp_path / "target", to="universal", no_duplicate_weights=True, **options
+            )
+    with pytest.raises(TargetError, match="Only a universal folder has two files of weights"):
+        convert(folders / "encoder-source", tmp_path / "target", to="keras", no_duplicate_weights=True)
+    assert not (tmp_path / "target").exists()
 
 
 def _edit_json(name: str, edit: Callable[[dict[str, Any]], object]) -> Callable[[Path, Path], None]:
