@@ -1,61 +1,91 @@
-"""Run code in processes that have imported the slow libraries already: forks of one process.
+"""Run code in processes of its own that have imported the slow libraries already: forks of one process.
 
-Nothing of transformers or of this package is imported before, so the order of their imports is that of the code.
+Neither transformers nor this package is imported before, so the order of their imports is that of the code.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 
 ROOT = Path(__file__).parent.parent
 
 _PARENT = """
-import contextlib, io, json, os, sys, traceback
-import huggingface_hub, numpy, safetensors, tokenizers, torch, torch.distributed, torch._dynamo, yaml
+import contextlib, importlib, json, os, sys, tempfile, traceback
+
+for name in ("torch", "torch.distributed", "torch._dynamo", "huggingface_hub", "tokenizers"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+
+
+def run(code, out, err):
+    with open(os.devnull) as nothing:
+        for stream, number in ((nothing, 0), (out, 1), (err, 2)):
+            os.dup2(stream.fileno(), number)
+    try:
+        exec(code, {"__name__": "__main__"})
+        return 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
 
 for line in sys.stdin:
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        continue
-    said, error = io.StringIO(), None
-    try:
-        with contextlib.redirect_stdout(said):
-            exec(json.loads(line), {"__name__": "__main__"})
-    except BaseException:
-        error = traceback.format_exc()
-    print(json.dumps([said.getvalue(), error]), flush=True)
-    os._exit(0)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if not child:
+            code = run(json.loads(line), out, err)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said = []
+        for stream in (out, err):
+            stream.seek(0)
+            said.append(stream.read().decode(errors="replace"))
+    print(json.dumps([code, *said]), flush=True)
 """
 
 
-class Forks:
-    """Runs code, each in a process of its own. `forks` makes it."""
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended, and what it printed."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def run(self, code: str) -> str:
-        """Return what code prints."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(code), file=self._process.stdin, flush=True)
-        said, error = json.loads(self._process.stdout.readline())
-        assert error is None, error
-        return str(said)
+    code: int
+    stdout: str
+    stderr: str
 
 
-@contextmanager
-def forks() -> Iterator[Forks]:
-    """Yield what runs code in forks of a process."""
+@cache
+def _parent() -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "ignore", "-c", _PARENT]
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
-    ) as process:
-        yield Forks(process)
+    )
+    atexit.register(process.kill)
+    return process
+
+
+def run_forked(code: str, timeout: float = 300) -> Ended:
+    """Run code, and return how it ended. After so many seconds, the processes are killed."""
+    process = _parent()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(json.dumps(code), file=process.stdin, flush=True)
+    guard = threading.Timer(timeout, process.kill)
+    guard.start()
+    answer = process.stdout.readline()
+    guard.cancel()
+    if not answer:
+        _parent.cache_clear()
+        raise AssertionError(f"the process did not end after {timeout} s, or its parent was killed")
+    return Ended(*json.loads(answer))

@@ -7,25 +7,22 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import albert_hub_bridge
 from conversion.sample import write_sample_preset
-from tests.forked import Forks, forks
+from tests.forked import run_forked
 
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def forked() -> Iterator[Forks]:
-    if sys.platform == "win32":
-        pytest.skip("needs os.fork")
-    with forks() as forked:
-        yield forked
+def _run_forked(code: str) -> str:
+    done = run_forked(code)
+    assert done.code == 0, done.stderr
+    return done.stdout
 
 
 def _run(code: str, *arguments: str) -> str:
@@ -73,7 +70,7 @@ for source, to in (("sample", "transformers"), ("transformers", "albert_hub"), (
     ],
 )
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_auto_classes_are_registered_in_any_import_order(first: str, order: str, forked: Forks) -> None:
+def test_auto_classes_are_registered_in_any_import_order(first: str, order: str) -> None:
     imports = f"import {first}\n"
     imports = imports + "import albert_hub_bridge\n" if order == "before" else "import albert_hub_bridge\n" + imports
     code = """
@@ -83,7 +80,7 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 config = AutoConfig.for_model("albert_hub")
 print(type(config).__name__, MODEL_MAPPING[type(config)].__name__, TOKENIZER_MAPPING[type(config)].__name__)
 """
-    assert forked.run(imports + code).split() == ["AlbertHubConfig", "AlbertHubModel", "AlbertHubTokenizer"]
+    assert _run_forked(imports + code).split() == ["AlbertHubConfig", "AlbertHubModel", "AlbertHubTokenizer"]
 
 
 def test_type_checkers_see_every_public_name_in_its_module() -> None:
@@ -98,9 +95,9 @@ def test_type_checkers_see_every_public_name_in_its_module() -> None:
 
 
 @pytest.mark.parametrize("name", albert_hub_bridge.__all__)
-def test_every_public_name_can_be_imported_first(name: str, forked: Forks) -> None:
+def test_every_public_name_can_be_imported_first(name: str) -> None:
     code = f"from albert_hub_bridge import {name}; print({name}.__name__, bool({name}.__doc__))"
-    assert forked.run(code).split() == [name, "True"]
+    assert _run_forked(code).split() == [name, "True"]
     assert name in dir(albert_hub_bridge)
 
 
