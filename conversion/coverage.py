@@ -40,7 +40,6 @@ class _Way(NamedTuple):
 # By the place of the problem.
 _WAYS = {
     "head": _Way("drop_head", True, "--drop-head", "KerasHub has no such head"),
-    "tokenizer": _Way("drop_tokenizer", True, "--drop-tokenizer", "KerasHub cuts no added tokens out of a text"),
     "architectures": _Way(
         "head", "sequence_classification", "--head sequence_classification", "the class of the head is not named"
     ),
