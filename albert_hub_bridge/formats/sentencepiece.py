@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from google.protobuf.message import DecodeError
-from sentencepiece import sentencepiece_model_pb2 as proto_types
 
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.errors import Problem, VocabularyError
 from albert_hub_bridge.formats.varint import read_varint
 from albert_hub_bridge.model.architecture import Architecture
-from albert_hub_bridge.model.sentencepiece_unigram import Vocabulary, parse_vocabulary
+from albert_hub_bridge.model.sentencepiece_unigram import Vocabulary, parse_proto, parse_vocabulary
 
 
 # Pieces with their scores have some 20 bytes each; the tokenizers library makes a tree of them with 300 for each.
@@ -83,11 +79,10 @@ def read_pieces(file: Path, proto: bytes, architecture: Architecture) -> list[st
     Raises:
         VocabularyError: It is not a SentencePiece model, or has more pieces than the token embedding has rows.
     """
-    model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
     try:
         _check_size(file, proto, architecture)
-        model.ParseFromString(proto)
-    except (ValueError, DecodeError) as error:
+        model = parse_proto(proto)
+    except ValueError as error:
         detail = f"expected a SentencePiece model, found: {error}"
         raise VocabularyError(file, "vocabulary", [Problem("unusable", file.name, detail)]) from error
     return [str(piece.piece) for piece in model.pieces]

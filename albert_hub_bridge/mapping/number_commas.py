@@ -13,9 +13,8 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from sentencepiece import sentencepiece_model_pb2 as proto_types
+from albert_hub_bridge.model.sentencepiece_unigram import parse_proto
 
 
 _LOWERED_BY = 100.0
@@ -54,7 +53,7 @@ def split_number_commas(proto: bytes) -> bytes:
     Returns:
         The model with the rule. It is `proto` itself if it has the rule already, or no such pieces.
     """
-    model = _parse(proto)
+    model = parse_proto(proto)
     pieces = [(piece.piece, piece.score) for piece in model.pieces]
     if splits_number_commas(pieces) is not False:
         return proto
@@ -74,7 +73,7 @@ def with_scores(proto: bytes, scores: Sequence[float]) -> bytes:
     Raises:
         ValueError: A score is too large.
     """
-    model = _parse(proto)
+    model = parse_proto(proto)
     before = [piece.score for piece in model.pieces]
     try:
         for piece, score in zip(model.pieces, scores, strict=True):
@@ -84,9 +83,3 @@ def with_scores(proto: bytes, scores: Sequence[float]) -> bytes:
     if [piece.score for piece in model.pieces] == before:
         return proto
     return bytes(model.SerializeToString())
-
-
-def _parse(proto: bytes) -> Any:
-    model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
-    model.ParseFromString(proto)
-    return model

@@ -25,6 +25,7 @@ from albert_hub_bridge.model.sentencepiece_unigram import (
     WHITE_SPACE,
     TextNormalization,
     baked_normalization,
+    parse_proto,
     text_normalizer,
 )
 
@@ -48,8 +49,7 @@ def bake_normalization(proto: bytes, normalization: TextNormalization, cut_out: 
     Returns:
         The same model with another normalizer. It is `proto` itself if the model already has these steps.
     """
-    model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
-    model.ParseFromString(proto)
+    model = parse_proto(proto)
     spec = model.normalizer_spec
     baked = baked_normalization(spec.name)
     if normalization | baked == baked and not cut_out:
@@ -72,8 +72,7 @@ def bake_normalization(proto: bytes, normalization: TextNormalization, cut_out: 
 
 def piece_types(proto: bytes) -> list[str]:
     """Return the type of each piece of a SentencePiece model: `NORMAL`, `USER_DEFINED`, ..."""
-    model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
-    model.ParseFromString(proto)
+    model = parse_proto(proto)
     return [piece.Type.Name(piece.type) for piece in model.pieces]
 
 

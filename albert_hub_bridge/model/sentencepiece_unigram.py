@@ -87,17 +87,27 @@ class Vocabulary:
         return len(self.pieces)
 
 
-def parse_vocabulary(proto: bytes) -> Vocabulary:
-    """Parse a serialized SentencePiece model (`spiece.model`, `vocabulary.spm`).
+def parse_proto(proto: bytes) -> Any:
+    """Parse a serialized SentencePiece model of any type, a `ModelProto`.
 
     Raises:
-        ValueError: The bytes are not a unigram SentencePiece model, or a special piece of ALBERT is missing.
+        ValueError: The bytes are something else.
     """
     model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
     try:
         model.ParseFromString(proto)
     except DecodeError as error:
         raise ValueError(f"not a SentencePiece model: {error}") from error
+    return model
+
+
+def parse_vocabulary(proto: bytes) -> Vocabulary:
+    """Parse a serialized SentencePiece model (`spiece.model`, `vocabulary.spm`).
+
+    Raises:
+        ValueError: The bytes are not a unigram SentencePiece model, or a special piece of ALBERT is missing.
+    """
+    model = parse_proto(proto)
     if not model.pieces:
         raise ValueError("not a SentencePiece model: it has no pieces")
     # Pieces come first in the file, so a file that is cut between two of them still parses. `vocab_size` does not tell:

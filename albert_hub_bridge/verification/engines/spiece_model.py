@@ -12,13 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sentencepiece import sentencepiece_model_pb2 as proto_types
-
 from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, Checkpoint, TokenizerSpec
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.layouts.hub.files import TOKENIZER, VOCABULARY
 from albert_hub_bridge.layouts.hub.tokenizer_files import MAX_TOKENIZER_BYTES
 from albert_hub_bridge.mapping.number_commas import splits_number_commas
+from albert_hub_bridge.model.sentencepiece_unigram import parse_proto
 from albert_hub_bridge.text import first_few
 
 
@@ -87,7 +86,6 @@ def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 def _causes(tokenizer: TokenizerSpec) -> Iterator[str]:
     if splits_number_commas(tokenizer.vocabulary.pieces):
         yield "does not split numbers from commas"
-    model: Any = proto_types.ModelProto()  # type: ignore[attr-defined]
-    model.ParseFromString(tokenizer.proto)
-    if cut_out := [piece.piece for piece in model.pieces if piece.type == piece.USER_DEFINED]:
+    pieces = parse_proto(tokenizer.proto).pieces
+    if cut_out := [piece.piece for piece in pieces if piece.type == piece.USER_DEFINED]:
         yield f"cuts {first_few(cut_out, 5)} out of a text first"
