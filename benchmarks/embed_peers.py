@@ -162,7 +162,8 @@ def _ours(chunk: int = 4096, **options: Any) -> Callable[[Path], Encode]:
 
 def _on_ray(actors: int, threads: int) -> Callable[[Path], Encode]:
     def make(folder: Path) -> Encode:
-        from albert_hub_bridge.runtime.ray_embedding import Cluster, ray_embedder
+        from albert_hub_bridge.runtime.ray_cluster import Cluster
+        from albert_hub_bridge.runtime.ray_embedding import ray_embedder
 
         os.environ["RAY_OVERRIDE_RESOURCES"] = f'{{"CPU": {actors * threads}}}'
         cluster = Cluster("local", actors)

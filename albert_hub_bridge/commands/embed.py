@@ -19,7 +19,8 @@ from albert_hub_bridge.corpora.parts import Columns, OutputDtype, PartsFolder, o
 from albert_hub_bridge.corpora.reading import Corpus, Row
 from albert_hub_bridge.errors import SourceError, TargetError, TargetExistsError
 from albert_hub_bridge.runtime.embedding import Embedder
-from albert_hub_bridge.runtime.ray_embedding import Cluster, RayEmbedder, ray_embedder
+from albert_hub_bridge.runtime.ray_cluster import Cluster
+from albert_hub_bridge.runtime.ray_embedding import RayEmbedder, ray_embedder
 from albert_hub_bridge.runtime.tokens import Text
 
 

@@ -9,7 +9,6 @@ where a stopped run continues would be others. Actors, their restarts and the re
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import platform
 from collections import Counter, deque
@@ -23,8 +22,8 @@ from typing import Any, get_args
 from albert_hub_bridge.choices import choose
 from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError
 from albert_hub_bridge.runtime.embedding import Device, Embedded, Embedder, EmbeddingSettings
+from albert_hub_bridge.runtime.ray_cluster import Cluster, brief, connected, number_of_actors
 from albert_hub_bridge.runtime.tokens import Text
-from albert_hub_bridge.text import one_line
 
 
 _AT_ONCE = 2  # chunks of an actor: it computes one, and tokenizes the next
@@ -32,28 +31,6 @@ _WINDOW = 3  # chunks for each actor that are not returned yet: the others go on
 _RESTARTS = 10  # of each actor
 _RETRIES = 3  # of each chunk
 _AGAIN = "The parts that are written stay. Run the command again to continue."
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """Where actors run, and how many.
-
-    Args:
-        address: The address of the cluster, as in `ray.init`. By default the one in `RAY_ADDRESS`, or a new one on this
-            machine; or the one to which this process is connected.
-        actors: The number of actors. By default as many as the cluster has room for.
-        gpus_per_actor: The number of GPUs of an actor, also a fraction. With 0 it computes on a CPU.
-    """
-
-    address: str | None = None
-    actors: int | None = None
-    gpus_per_actor: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.actors is not None and self.actors < 1:
-            raise ValueError(f"actors must be at least 1, not {self.actors}.")
-        if not 0 <= self.gpus_per_actor < float("inf"):
-            raise ValueError(f"gpus_per_actor must be at least 0, not {self.gpus_per_actor}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +164,7 @@ def ray_embedder(
         import ray
 
         resources = {"num_cpus": threads, "num_gpus": cluster.gpus_per_actor}
-        count = _number_of_actors(cluster, threads)
+        count = number_of_actors(cluster, threads)
         make = ray.remote(_Actor).options(
             **resources, max_restarts=_RESTARTS, max_task_retries=_RETRIES, max_concurrency=_AT_ONCE
         )
@@ -199,52 +176,6 @@ def ray_embedder(
         finally:
             for actor in actors:
                 ray.kill(actor)
-
-
-@contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Connect to a cluster of Ray, or start one on this machine, unless this process is connected.
-
-    Args:
-        address: As in `Cluster`.
-    """
-    import ray
-
-    if ray.is_initialized():
-        if address is not None:
-            raise ValueError("This process is connected to a cluster of Ray. Leave out address.")
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
-        where = address or os.environ.get("RAY_ADDRESS") or "a new cluster on this machine"
-        raise AlbertHubBridgeError(
-            f"Ray cannot connect to {where}: {_brief(str(error))} Correct the address, or start the cluster."
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _number_of_actors(cluster: Cluster, cpus: int) -> int:
-    """Return how many actors to start. More than the cluster has room for would wait forever."""
-    import ray
-
-    there = ray.cluster_resources()
-    room = [there.get("CPU", 0) / cpus]
-    if cluster.gpus_per_actor:
-        room.append(there.get("GPU", 0) / cluster.gpus_per_actor)
-    fitting = int(min(room) + 1e-6)
-    if fitting < (cluster.actors or 1):
-        raise AlbertHubBridgeError(
-            f"The cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, room for {fitting} actors "
-            f"of {cpus} CPUs and {cluster.gpus_per_actor:g} GPUs. Expected room for {cluster.actors or 1}. Start more "
-            "machines, or pass other --actors, --threads or --gpus-per-actor."
-        )
-    return cluster.actors or fitting
 
 
 def _common_model(actors: Sequence[Any], source: str) -> _Model:
@@ -276,15 +207,10 @@ def _value(result: Any) -> Any:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if isinstance(cause, AlbertHubBridgeError):
             raise AlbertHubBridgeError(f"{cause} {_AGAIN}") from error
-        detail = _brief(f"{type(cause).__name__}: {cause}")
-        raise AlbertHubBridgeError(f"An actor cannot compute a chunk: {detail} {_AGAIN}") from error
+        detail = brief(f"{type(cause).__name__}: {cause}")
+        raise AlbertHubBridgeError(f"An actor cannot compute a chunk: {detail}. {_AGAIN}") from error
     except ray.exceptions.RayError as error:
         raise AlbertHubBridgeError(
             "An actor ended, and starting it again did not help. Its machine may have too little memory, or lack this "
-            f"package. Ray says: {_brief(str(error))} {_AGAIN}"
+            f"package. Ray says: {brief(str(error))}. {_AGAIN}"
         ) from error
-
-
-def _brief(text: str) -> str:
-    """Return a message of another library in one line."""
-    return one_line(" ".join(text.split()), 500)

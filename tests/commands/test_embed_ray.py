@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import warnings
@@ -19,7 +20,8 @@ import torch
 
 from albert_hub_bridge import Embedder, embed
 from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError
-from albert_hub_bridge.runtime.ray_embedding import Cluster, _Actor, _Failure, _Model, connected, ray_embedder
+from albert_hub_bridge.runtime.ray_cluster import Cluster, connected
+from albert_hub_bridge.runtime.ray_embedding import _Actor, _Failure, _Model, ray_embedder
 from conversion.sample import CORPUS
 from tests.docs.blocks import DOCS, ROOT, read_blocks
 
@@ -163,6 +165,21 @@ def test_options_of_the_cluster_are_checked(
     ):
         pass
     assert sorted(os.listdir(tmp_path)) == ["corpus.jsonl"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
+def test_a_cluster_that_does_not_answer(
+    preset: Path, corpus: Path, tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray would try for minutes"))
+    with socket.socket() as taken:  # bound, and not listening
+        taken.bind(("127.0.0.1", 0))
+        address = address.format(port=taken.getsockname()[1])
+        message = rf"Ray cannot connect to {address}: .*refused\. Correct the address, or start the cluster\."
+        with pytest.raises(AlbertHubBridgeError, match=message):
+            embed(preset, corpus, tmp_path / "out", engine="ray", address=address)
+    assert not (tmp_path / "out").exists()
 
 
 def test_usage_statistics_are_off(cluster: str) -> None:
