@@ -259,20 +259,21 @@ def test_nobody_waits_for_texts_that_do_not_come(repository: Path) -> None:
     assert not reader.is_alive()
 
 
-def test_a_tokenizer_in_python_has_a_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_in_python_has_a_fingerprint(tmp_path: Path) -> None:
     encoder = load_model(random_checkpoint(SAMPLE_ARCHITECTURE))
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
 
-    def found(pieces: Sequence[str], **options: Any) -> str:
-        (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
-        return fingerprint(encoder, BertJapaneseTokenizer(str(tmp_path / "vocab.txt"), **options))
+    def found(name: str, pieces: Sequence[str] = pieces, **settings: Any) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+        settings = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece", **settings}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        return fingerprint(encoder, BertJapaneseTokenizer.from_pretrained(folder))
 
-    basic = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}
-    of_these = found(pieces, **basic)
-    others = {found([*pieces, "c"], **basic), found(pieces, **basic, do_lower_case=True)}
-    assert len({of_these, *others}) == 3
-    monkeypatch.setattr("transformers.tokenization_utils_base.__version__", "5.99")
-    assert found(pieces, **basic) == of_these
+    first = found("first")
+    assert len({first, found("piece", [*pieces, "c"]), found("setting", do_lower_case=True)}) == 3
+    assert found("second", transformers_version="4.30.0", name_or_path="another") == first
 
 
 def test_buckets_hold_every_text_once_and_waste_little() -> None:
