@@ -152,7 +152,7 @@ def measure_growth(folder: Path, counts: Sequence[int]) -> list[dict[str, float]
         with corpus.open("w", encoding="utf-8") as stream:
             stream.writelines(f"{json.dumps({'text': text})}\n" for text in texts_of_packages(count))
         command = [sys.executable, "-m", "albert_hub_bridge", "embed", str(folder / "small"), str(corpus)]
-        command += [str(folder / f"vectors-{count}"), "--device", "cpu", "--json"]
+        command += [str(folder / f"vectors-{count}"), "--device", "cpu", "--threads", "1", "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         report = json.load(process.stdout)  # type: ignore[arg-type]
         peak = os.wait4(process.pid, 0)[2].ru_maxrss / 1024  # of this process alone
