@@ -36,7 +36,7 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
     adapted = checkpoint
     if options.dtype not in (None, checkpoint.dtype):
         adapted = adapted.cast(str(options.dtype))
-    if options.drop_tokenizer and (options.layout in PRESET_LAYOUTS or options.normalize != "keep"):
+    if options.drop_tokenizer and (options.to in PRESET_LAYOUTS or options.normalize != "keep"):
         adapted = without_other_tokenizer(adapted)
     if options.normalize != "keep":
         adapted = _with_normalization(adapted, options.normalize, source)
@@ -44,14 +44,14 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
         adapted = with_approximate_gelu(adapted)
     if options.layout == "keras":
         adapted = with_cut_out_pieces(adapted)
-    if options.drop_head and options.layout in PRESET_LAYOUTS:
+    if options.drop_head and options.to in PRESET_LAYOUTS:
         adapted = with_heads_of_keras(adapted)
     if options.labels is not None:
         adapted = with_labels(adapted, parse_labels(options.labels), source)
-    if options.no_duplicate_weights:
-        adapted = for_the_importer(adapted)
     if options.sentence_transformers is not None:
         adapted = encoder_of(adapted, source, options.drop_head)
+    if options.no_duplicate_weights:
+        adapted = for_the_importer(adapted)
     return adapted
 
 

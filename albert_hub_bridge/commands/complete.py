@@ -141,7 +141,10 @@ def complete(
         _write_card(checkpoint, pulled.folder / CARD, before.get(CARD, b""), staged, location)
         files = {file: staged / file for file in list_files(staged)}
         if taken := sorted(set(files) & set(present) - set(_CHANGED)):
-            raise TargetError(f"{source} has {', '.join(taken)} already, which would be replaced. Nothing was changed.")
+            raise TargetError(
+                f"{source} has {', '.join(taken)} already, which would be replaced. If a run that was "
+                "killed left it there, delete it. Nothing was changed."
+            )
         if not is_on_hub:
             refuse_links(pulled.folder, files)
         added = {

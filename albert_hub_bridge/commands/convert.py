@@ -237,7 +237,13 @@ def _report(
 ) -> Conversion:
     """Report the conversion of a checkpoint."""
     summary = replace(summarize(checkpoint), source=str(source))
-    notes = conversion_notes(checkpoint, converted, options.layout, options.sentence_transformers)
+    notes = conversion_notes(
+        checkpoint,
+        converted,
+        options.layout,
+        options.sentence_transformers,
+        for_keras_hub=options.to in PRESET_LAYOUTS,
+    )
     vocabulary = summarize_target(converted, options.layout)
     return Conversion(
         source=summary,

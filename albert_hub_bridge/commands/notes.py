@@ -20,9 +20,14 @@ from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 
 def conversion_notes(
-    source: Checkpoint, target: Checkpoint, to: LayoutName, sentence_transformers: Pooling | None = None
+    source: Checkpoint,
+    target: Checkpoint,
+    to: LayoutName,
+    sentence_transformers: Pooling | None = None,
+    *,
+    for_keras_hub: bool,
 ) -> list[str]:
-    """Return one note for each difference between what was read and what is written."""
+    """Return one note for each difference between what was read and what is written, also for KerasHub to read."""
     return [
         *_changed_dtype(source, target),
         *_approximate_gelu(source, target),
@@ -30,7 +35,7 @@ def conversion_notes(
         *_spiece_model(source),
         *_lost_tokenizer(source, target, to),
         *_sentence_modules(target, to, sentence_transformers),
-        *(_keras_notes(target) if to in PRESET_LAYOUTS else ()),
+        *(_keras_notes(source, target) if for_keras_hub else ()),
         *_unnamed_labels(target, to),
         *_unused_pooler(target, to),
         *_changed_epsilon(target, to),
@@ -44,7 +49,7 @@ def notes_in_memory(source: Checkpoint, target: Checkpoint, to: LayoutName) -> l
         *(source.notes if source.layout == "keras" else ()),
         *_lost_tensors(target),
         *_lost_tokenizer(source, target, to),
-        *(_keras_notes(target) if to == "keras" else ()),
+        *(_keras_notes(source, target) if to == "keras" else ()),
         *_lost_labels(target, to),
         *_other_epsilon(target, to),
     ]
@@ -182,7 +187,7 @@ def note_on_cut_out(characters: str) -> str:
     )
 
 
-def _keras_notes(target: Checkpoint) -> Iterator[str]:
+def _keras_notes(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
     if target.tokenizer is not None and target.tokenizer.truncate == "longest_first":
         yield (
             "If a pair of texts is too long, and an odd number of pieces fits, KerasHub (round_robin) keeps one piece "
@@ -190,7 +195,7 @@ def _keras_notes(target: Checkpoint) -> Iterator[str]:
         )
     if target.tokenizer is not None:
         yield from _sides(target.tokenizer)
-    if not target.has_pooler:
+    if not source.has_pooler:
         yield "KerasHub needs a pooler, and the source has none: pooled_output will be zeros."
     head = target.head
     if head is not None and head.problem_type not in (None, IMPLIED_PROBLEM_TYPES[head.activation]):

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from albert_hub_bridge.disk.atomic import replace_file
+from albert_hub_bridge.disk.atomic import new_file, replace_file
 from albert_hub_bridge.disk.checksums import sha256_of
+from albert_hub_bridge.disk.durable import folder_to_disk
 from albert_hub_bridge.errors import TargetError, write_error
 
 
@@ -49,7 +50,7 @@ def add_files(
     try:
         for name in sorted(files, key=lambda name: (name in before, name == last)):
             target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folders(folder, target.parent, undo)
             if name not in before:
                 _add_file(files[name], target, sums[name], undo)
                 continue
@@ -65,12 +66,23 @@ def add_files(
         raise
 
 
+def _make_folders(folder: Path, subfolder: Path, undo: ExitStack) -> None:
+    """Make a subfolder and those above it, and bring their names to the disk."""
+    if subfolder == folder or subfolder.is_dir():
+        return
+    _make_folders(folder, subfolder.parent, undo)
+    subfolder.mkdir()
+    undo.callback(subfolder.rmdir)
+    folder_to_disk(subfolder.parent)
+
+
 def _add_file(source: Path, target: Path, sha256: str, undo: ExitStack) -> None:
     """Copy a file to a new name, and compare what was read back."""
-    with source.open("rb") as given, target.open("xb") as taken:
-        undo.callback(target.unlink, missing_ok=True)
-        shutil.copyfileobj(given, taken)
-        taken.flush()
-        os.fsync(taken.fileno())
-    if sha256_of(target) != sha256:
-        raise OSError(0, "what was read back is different")
+    with new_file(target, overwrite=False) as staged:
+        with source.open("rb") as given, staged.open("xb") as taken:
+            shutil.copyfileobj(given, taken)
+            taken.flush()
+            os.fsync(taken.fileno())
+        if sha256_of(staged) != sha256:
+            raise OSError(0, "what was read back is different", str(staged))
+    undo.callback(target.unlink, missing_ok=True)

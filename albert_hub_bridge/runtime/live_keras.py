@@ -45,6 +45,7 @@ from albert_hub_bridge.model.architecture import Architecture
 
 # What Keras adds to a serialized object of a live model, and KerasHub leaves out of a preset.
 _NOT_SAVED = ("build_config", "compile_config")
+_ALIGNMENT = 64  # bytes, of arrays of JAX
 
 
 def is_keras_model(model: Any) -> bool:
@@ -288,5 +289,13 @@ def _value(checkpoint: Checkpoint, rule: WeightRule, *_: Any, **__: Any) -> Any:
     The other arguments are those of an initializer of Keras: a shape, a dtype and a layout.
     """
     array = rule.move(checkpoint.weights[rule.albert_hub].load(), "albert_hub", "keras", checkpoint.sizes)
-    # JAX takes the memory of an aligned array as its own, and its arrays must never change.
-    return as_tensor(array, share=True) if shares_tensors() else np.array(array, order="C")
+    return as_tensor(array, share=True) if shares_tensors() else _aligned_copy(array)
+
+
+def _aligned_copy(array: np.ndarray) -> np.ndarray:
+    """Return a copy that nobody else has. JAX takes the memory of an aligned array as its own, and copies others."""
+    memory = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy

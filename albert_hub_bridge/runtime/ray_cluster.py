@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,9 +58,10 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    where = address or os.environ.get("RAY_ADDRESS") or "a new cluster on this machine"
+    address = address or os.environ.get("RAY_ADDRESS") or "local"  # without any, Ray would look for a running one
+    where = "a new cluster on this machine" if address == "local" else address
     try:
-        _check_that_it_answers(where)
+        _check_that_it_answers(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
         raise AlbertHubBridgeError(
@@ -86,22 +88,51 @@ def number_of_actors(cluster: Cluster, cpus: int) -> int:
         cpus: The CPUs of an actor.
 
     Raises:
-        AlbertHubBridgeError: The cluster has too little room. Such actors would wait forever.
+        AlbertHubBridgeError: The cluster has too little room, or others use it. Such actors would wait forever.
     """
     import ray
 
-    there = ray.cluster_resources()
-    room = [there.get("CPU", 0) / cpus]
-    if cluster.gpus_per_actor:
-        room.append(there.get("GPU", 0) / cluster.gpus_per_actor)
-    fitting = int(min(room) + 1e-6)
+    there, fitting = ray.cluster_resources(), room(cluster, cpus)
     if fitting < (cluster.actors or 1):
         raise AlbertHubBridgeError(
             f"The cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, room for {fitting} actors "
             f"of {cpus} CPUs and {cluster.gpus_per_actor:g} GPUs. Expected room for {cluster.actors or 1}. Start more "
             "machines, or pass other --actors, --threads or --gpus-per-actor."
         )
-    return cluster.actors or fitting
+    wanted, free, waited = cluster.actors or fitting, 0, 0.0
+    while (free := _free_room(cluster, cpus)) < wanted and waited < _PATIENCE:  # what just ended is still counted
+        time.sleep(0.5)
+        waited += 0.5
+    if free < (cluster.actors or 1):
+        raise AlbertHubBridgeError(
+            f"Others use the cluster: it has room for {free} more actors of {cpus} CPUs and "
+            f"{cluster.gpus_per_actor:g} GPUs. Expected room for {cluster.actors or 1}. Wait until they end, or pass "
+            "other --actors, --threads or --gpus-per-actor."
+        )
+    return cluster.actors or min(free, fitting)
+
+
+def room(cluster: Cluster, cpus: int) -> int:
+    """Return for how many actors the machines of a cluster have room, each for whole actors, if nobody else uses it."""
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(_fitting(machine, cluster.gpus_per_actor, cpus) for machine in machines)
+
+
+def _free_room(cluster: Cluster, cpus: int) -> int:
+    import ray
+
+    return _fitting(ray.available_resources(), cluster.gpus_per_actor, cpus)
+
+
+def _fitting(resources: Mapping[str, float], gpus: float, cpus: int) -> int:
+    fitting = int(resources.get("CPU", 0) / cpus + 1e-6)
+    if not gpus:
+        return fitting
+    there = resources.get("GPU", 0)
+    on_gpus = int(there) * int(1 / gpus + 1e-6) if gpus < 1 else int(there / gpus + 1e-6)  # none is split over two
+    return min(fitting, on_gpus)
 
 
 def brief(text: str) -> str:

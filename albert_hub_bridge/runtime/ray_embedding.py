@@ -12,8 +12,8 @@ import importlib.util
 import os
 import platform
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -22,7 +22,7 @@ from typing import Any, get_args
 from albert_hub_bridge.choices import choose
 from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError
 from albert_hub_bridge.runtime.embedding import Device, Embedded, Embedder, EmbeddingSettings
-from albert_hub_bridge.runtime.ray_cluster import Cluster, brief, connected, number_of_actors
+from albert_hub_bridge.runtime.ray_cluster import Cluster, brief, connected, number_of_actors, room
 from albert_hub_bridge.runtime.tokens import Text
 
 
@@ -30,6 +30,7 @@ _AT_ONCE = 2  # chunks of an actor: it computes one, and tokenizes the next
 _WINDOW = 3  # chunks for each actor that are not returned yet: the others go on while the first is slow
 _RESTARTS = 10  # of each actor
 _RETRIES = 3  # of each chunk
+_PATIENCE = 60.0  # seconds without a result, until the machines of the cluster are counted again
 _AGAIN = "The parts that are written stay. Run the command again to continue."
 
 
@@ -54,7 +55,7 @@ class _Actor:
     """A model on some machine of the cluster. It runs a few calls at once."""
 
     def __init__(self, model: str, options: dict[str, Any]) -> None:
-        self._computing = Lock()
+        self._tokenizing, self._computing = Lock(), Lock()  # a tokenizer has settings that each call changes
         self._model: _Model | _Failure
         try:
             self._embedder = embedder = Embedder(model, **options)
@@ -68,12 +69,13 @@ class _Actor:
         """Return the name of the machine, and what the actor says of its model."""
         return platform.node(), self._model
 
-    def embed(self, texts: Sequence[Text], fingerprint: str) -> Embedded:
+    def embed(self, texts: Sequence[Text], expected: _Model) -> Embedded:
         """Return the vectors of a chunk. An actor that was started again may find another model, and refuses."""
-        if isinstance(self._model, _Failure) or self._model.fingerprint != fingerprint:
-            how = self._model.message if isinstance(self._model, _Failure) else "The model was changed during the run."
+        if self._model != expected:
+            how = self._model.message if isinstance(self._model, _Failure) else "It was changed during the run."
             raise SourceError(f"An actor on {platform.node()} has another model than the others. {how}")
-        tokens = self._embedder.tokenize(texts)
+        with self._tokenizing:
+            tokens = self._embedder.tokenize(texts)
         with self._computing:
             return self._embedder.compute(tokens)
 
@@ -87,22 +89,22 @@ class RayEmbedder:
         dimension: The size of a vector.
     """
 
-    def __init__(self, actors: Sequence[Any], model: _Model) -> None:
+    def __init__(self, actors: Sequence[Any], model: _Model, check_room: Callable[[], None]) -> None:
         self.settings, self.fingerprint, self.dimension = model.settings, model.fingerprint, model.dimension
-        self._actors = actors
+        self._actors, self._model, self._check_room = actors, model, check_room
 
     def encode_chunks(self, chunks: Iterable[Sequence[Text]]) -> Iterator[Embedded]:
         """Yield the vectors of chunks of texts, in their order. The vectors of each are those of `Embedder`.
 
         Args:
-            chunks: Chunks of texts or pairs. They are read as actors become free.
+            chunks: Chunks of texts or pairs. They are read as actors become free. If reading fails, the chunks before
+                are yielded first.
 
         Raises:
-            AlbertHubBridgeError: A chunk cannot be computed, or actors die again and again.
+            AlbertHubBridgeError: A chunk cannot be computed, actors die again and again, or machines left the cluster.
         """
-        import ray
-
         remaining: Iterator[Sequence[Text]] | None = iter(chunks)
+        unreadable: BaseException | None = None
         in_order: deque[Any] = deque()  # the results, computed or not
         actor_of: dict[Any, int] = {}  # of the results that are not computed yet
         while True:
@@ -111,17 +113,22 @@ class RayEmbedder:
                 actor = min(range(len(self._actors)), key=lambda number: load[number])
                 if load[actor] >= _AT_ONCE:
                     break
-                if (texts := next(remaining, None)) is None:
+                try:
+                    texts = next(remaining, None)
+                except Exception as error:
+                    texts, unreadable = None, error
+                if texts is None:
                     remaining = None
                     break
-                in_order.append(self._actors[actor].embed.remote(texts, self.fingerprint))
+                in_order.append(self._actors[actor].embed.remote(texts, self._model))
                 actor_of[in_order[-1]] = actor
+            if not in_order and unreadable is not None:
+                raise unreadable
             if not in_order:
                 return
-            if in_order[0] in actor_of:
-                ray.wait(list(actor_of), num_returns=1)
-            computed, _ = ray.wait(list(actor_of), num_returns=len(actor_of), timeout=0) if actor_of else ([], [])
-            for result in computed:
+            while in_order[0] in actor_of and not _computed(actor_of, 1, _PATIENCE):
+                self._check_room()  # an actor that finds no machine would wait for one forever
+            for result in _computed(actor_of, len(actor_of), 0):
                 del actor_of[result]
             if in_order[0] not in actor_of:
                 yield _value(in_order.popleft())
@@ -165,6 +172,13 @@ def ray_embedder(
 
         resources = {"num_cpus": threads, "num_gpus": cluster.gpus_per_actor}
         count = number_of_actors(cluster, threads)
+
+        def check_room() -> None:
+            if (fitting := room(cluster, threads)) < count:
+                raise AlbertHubBridgeError(
+                    f"Machines left the cluster: it has room for {fitting} of {count} actors. {_AGAIN}"
+                )
+
         make = ray.remote(_Actor).options(
             **resources, max_restarts=_RESTARTS, max_task_retries=_RETRIES, max_concurrency=_AT_ONCE
         )
@@ -172,23 +186,24 @@ def ray_embedder(
         name = os.path.abspath(os.path.expanduser(model)) if Path(model).expanduser().exists() else str(model)
         actors = [make.remote(name, options) for _ in range(count)]
         try:
-            yield RayEmbedder(actors, _common_model(actors, name))
+            yield RayEmbedder(actors, _common_model(actors, name), check_room)
         finally:
             for actor in actors:
-                ray.kill(actor)
+                with suppress(Exception):  # without a cluster there is nothing to end, and another error says so
+                    ray.kill(actor)
 
 
 def _common_model(actors: Sequence[Any], source: str) -> _Model:
     """Wait until all actors have loaded the model, and return what they say of it."""
-    loaded: dict[str, _Model] = {}
-    for machine, model in [_value(result) for result in [actor.model.remote() for actor in actors]]:
+    loaded: list[tuple[str, _Model]] = []
+    for machine, model in [_value(result, "") for result in [actor.model.remote() for actor in actors]]:
         if not isinstance(model, _Model):
             if model.is_wrong_option:
                 raise ValueError(model.message)
             raise SourceError(f"An actor on {machine} cannot load the model {source}: {model.message}")
-        loaded[machine] = model
-    first_machine, first = next(iter(loaded.items()))
-    for machine, model in loaded.items():
+        loaded.append((machine, model))
+    first_machine, first = loaded[0]
+    for machine, model in loaded:
         if model != first:
             raise SourceError(
                 f"{source} is not the same model on {machine} and on {first_machine}. Name a folder that all machines "
@@ -197,8 +212,16 @@ def _common_model(actors: Sequence[Any], source: str) -> _Model:
     return first
 
 
-def _value(result: Any) -> Any:
-    """Wait for the result of a call of an actor, and return it."""
+def _computed(results: Iterable[Any], count: int, timeout: float) -> Sequence[Any]:
+    """Return the results that are there, once there are so many of them, or after so many seconds."""
+    import ray
+
+    waiting = list(results)
+    return ray.wait(waiting, num_returns=count, timeout=timeout, fetch_local=False)[0] if waiting else []
+
+
+def _value(result: Any, advice: str = _AGAIN) -> Any:
+    """Wait for the result of a call of an actor, and return it. An error ends with some advice."""
     import ray
 
     try:
@@ -206,11 +229,11 @@ def _value(result: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if isinstance(cause, AlbertHubBridgeError):
-            raise AlbertHubBridgeError(f"{cause} {_AGAIN}") from error
+            raise AlbertHubBridgeError(f"{cause} {advice}".rstrip()) from error
         detail = brief(f"{type(cause).__name__}: {cause}")
-        raise AlbertHubBridgeError(f"An actor cannot compute a chunk: {detail}. {_AGAIN}") from error
-    except ray.exceptions.RayError as error:
+        raise AlbertHubBridgeError(f"An actor cannot compute a chunk: {detail}. {advice}".rstrip()) from error
+    except (ray.exceptions.RayError, ConnectionError) as error:
         raise AlbertHubBridgeError(
             "An actor ended, and starting it again did not help. Its machine may have too little memory, or lack this "
-            f"package. Ray says: {brief(str(error))}. {_AGAIN}"
+            f"package. Ray says: {brief(str(error))}. {advice}".rstrip()
         ) from error

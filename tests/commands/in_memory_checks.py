@@ -240,10 +240,10 @@ def memory_grows_by_one_copy_at_most() -> None:
     model = keras_model("encoder", arguments=SAMPLE_ARCHITECTURE.keras_arguments | large)
     size, shares = 4 * model.count_params(), keras.backend.backend() == "torch"
     assert size > 100e6
-    # On torch nothing is copied: 0.00 was measured in both directions. Elsewhere each weight is copied once, and JAX
-    # may copy what it gets once more for a moment: 0.7 to 1.0 to transformers, 0.97 to 1.19 to KerasHub. With a model
-    # of random weights that is filled later, as Keras loads a preset, it was up to 2.3 with both torch and JAX.
-    limit = 0.2 if shares else 1.3
+    # On torch nothing is copied: 0.00 was measured in both directions. Elsewhere each weight is copied once, and
+    # TensorFlow copies what it gets, one weight at a time: 0.7 to 1.0 to transformers, 0.97 to 1.07 to KerasHub. With a
+    # model of random weights that is filled later, as Keras loads a preset, it was up to 2.3 with both torch and JAX.
+    limit = 0.2 if shares else 1.2
     there, growth = _peak_growth(lambda: to_transformers(model)[0])
     assert growth < limit * size, f"{growth / size:.2f} copies to transformers"
     print(f"{growth / size:.2f} copies to transformers", end=", ")

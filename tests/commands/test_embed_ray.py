@@ -8,10 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,7 +24,7 @@ import torch
 
 from albert_hub_bridge import Embedder, embed
 from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError
-from albert_hub_bridge.runtime.ray_cluster import Cluster, connected
+from albert_hub_bridge.runtime.ray_cluster import Cluster, connected, room
 from albert_hub_bridge.runtime.ray_embedding import _Actor, _Failure, _Model, ray_embedder
 from conversion.sample import CORPUS
 from tests.docs.blocks import DOCS, ROOT, read_blocks
@@ -196,9 +200,78 @@ def test_an_actor_says_what_is_wrong(preset: Path) -> None:
     actor = _Actor(str(preset), {"device": "cpu"})
     _, model = actor.model()
     assert isinstance(model, _Model)
-    assert len(actor.embed(["a text"], model.fingerprint).vectors) == 1
-    with pytest.raises(SourceError, match=r"has another model than the others\. The model was changed during the run"):
-        actor.embed(["a text"], "that of another model")
+    assert len(actor.embed(["a text"], model).vectors) == 1
+    for other in (replace(model, fingerprint="0"), replace(model, settings=replace(model.settings, pooling="cls"))):
+        with pytest.raises(SourceError, match=r"has another model than the others\. It was changed during the run"):
+            actor.embed(["a text"], other)
+
+
+def test_an_actor_tokenizes_one_chunk_at_a_time(preset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer of transformers sets truncation on itself, and then tokenizes."""
+    actor = _Actor(str(preset), {"device": "cpu"})
+    _, model = actor.model()
+    tokenize, busy = actor._embedder.tokenize, Lock()
+
+    def slow(texts: Any) -> Any:
+        assert busy.acquire(blocking=False), "two at once"
+        time.sleep(0.05)
+        busy.release()
+        return tokenize(texts)
+
+    monkeypatch.setattr(actor._embedder, "tokenize", slow)
+    with ThreadPoolExecutor(2) as threads:
+        chunks = [threads.submit(actor.embed, ["a text"], model) for _ in range(4)]  # type: ignore[arg-type]
+        assert [len(chunk.result().vectors) for chunk in chunks] == [1] * 4
+
+
+def test_chunks_before_an_unreadable_one_are_returned(preset: Path, cluster: str) -> None:
+    def chunks() -> Iterator[list[str]]:
+        yield ["a"]
+        yield ["b", "c"]
+        raise SourceError("line 4 is broken")
+
+    found: list[int] = []
+    with ray_embedder(preset, Cluster(actors=1)) as embedder, pytest.raises(SourceError, match="line 4 is broken"):
+        found.extend(len(each.vectors) for each in embedder.encode_chunks(chunks()))
+    assert found == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("machines", "gpus", "cpus", "expected"),
+    [
+        ([{"CPU": 8}] * 4, 0, 16, 0),
+        ([{"CPU": 4}] * 3, 0, 3, 3),
+        ([{"CPU": 64, "GPU": 2}], 0.6, 1, 2),
+        ([{"CPU": 64, "GPU": 2}], 0.5, 1, 4),
+        ([{"CPU": 64, "GPU": 4}, {"CPU": 64}], 2, 1, 2),
+    ],
+)
+def test_room_is_counted_by_machine(
+    machines: list[dict[str, float]], gpus: float, cpus: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [{"Alive": True, "Resources": each} for each in machines] + [{"Alive": False, "Resources": {"CPU": 99}}]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    assert room(Cluster(gpus_per_actor=gpus), cpus) == expected
+
+
+def test_a_cluster_that_others_use_is_refused(preset: Path, cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("albert_hub_bridge.runtime.ray_cluster._PATIENCE", 0.0)
+    monkeypatch.setattr("ray.available_resources", lambda: {"CPU": 1.0})
+    with (
+        pytest.raises(AlbertHubBridgeError, match=r"Others use the cluster: it has room for 1 more actors of 1 CPUs"),
+        ray_embedder(preset, Cluster(actors=2)),
+    ):
+        pass
+
+
+def test_machines_that_leave_are_noticed(preset: Path, cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An actor that has no machine would wait for one forever."""
+    monkeypatch.setattr("albert_hub_bridge.runtime.ray_embedding._computed", lambda *_: [])
+    message = r"Machines left the cluster: it has room for 0 of 2 actors\. The parts"
+    with ray_embedder(preset, Cluster(actors=2)) as embedder:
+        monkeypatch.setattr("ray.nodes", lambda: [{"Alive": False, "Resources": {"CPU": 3}}])
+        with pytest.raises(AlbertHubBridgeError, match=message):
+            next(embedder.encode_chunks([["a"]]))
 
 
 def test_the_recipe_for_ray_data_gives_the_vectors_of_one_process(preset: Path, cluster: str, tmp_path: Path) -> None:

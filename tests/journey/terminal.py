@@ -17,7 +17,7 @@ def run_in_terminal(command: Sequence[str], width: int, **settings: object) -> t
     """Return the exit code of a command, and what it showed in a terminal of that width."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-    variables = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
+    variables = {key: value for key, value in _environment().items() if key not in ("COLUMNS", "NO_COLOR")}
     process = subprocess.Popen(
         command,
         stdin=theirs,
@@ -36,6 +36,11 @@ def run_in_terminal(command: Sequence[str], width: int, **settings: object) -> t
     return code, b"".join(parts).decode().replace("\r\n", "\n")
 
 
+def _environment() -> dict[str, str]:
+    """Return the variables of this process, but the one that JAX sets when another test imports it."""
+    return {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+
+
 def _read_all(terminal: int, parts: list[bytes]) -> None:
     try:
         while part := os.read(terminal, 65536):
@@ -46,7 +51,7 @@ def _read_all(terminal: int, parts: list[bytes]) -> None:
 
 def run_without_terminal(command: Sequence[str], variables: Mapping[str, str] | None = None) -> tuple[int, str, str]:
     """Return the exit code of a command, its output and its errors, with pipes."""
-    environment = {**os.environ, **(variables or {})}
+    environment = {**_environment(), **(variables or {})}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     return result.returncode, result.stdout, result.stderr
 

@@ -358,6 +358,25 @@ def test_weights_are_not_written_twice(folders: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "target").exists()
 
 
+def test_what_is_left_out_for_the_importer(vocabulary: bytes, folders: Path, tmp_path: Path) -> None:
+    """The options that refusals name help, and the notes for KerasHub are given."""
+    (tmp_path / "source").mkdir()
+    head = Head(kind="question_answering", num_labels=2)
+    whole = random_checkpoint(SAMPLE_ARCHITECTURE, vocabulary, head=head)
+    rules = [rule for rule in whole.encoder_rules if rule.albert_hub.startswith("pooled_dense")]
+    write_checkpoint(whole.without(rules, head, "for this test"), tmp_path / "source", "transformers")
+    options: dict[str, Any] = {"to": "universal", "no_duplicate_weights": True}
+    with pytest.raises(ConfigurationError, match="--drop-head"):
+        convert(tmp_path / "source", tmp_path / "target", **options)
+    report = convert(tmp_path / "source", tmp_path / "target", drop_head=True, **options)
+    assert report.head is None
+    assert any("pooled_output will be zeros" in note for note in report.notes)
+    with pytest.raises(ConfigurationError, match="--drop-tokenizer"):
+        convert(folders / "saved-source", tmp_path / "other", **options)
+    report = convert(folders / "saved-source", tmp_path / "other", drop_tokenizer=True, **options)
+    assert any("--drop-tokenizer" in note for note in report.notes)
+
+
 def _edit_json(name: str, edit: Callable[[dict[str, Any]], object]) -> Callable[[Path, Path], None]:
     def change(folder: Path, other: Path) -> None:
         content = json.loads((folder / name).read_text())
