@@ -1,7 +1,7 @@
 """Linear layers computed by oneDNN.
 
 torch computes a float32 linear layer with MKL. On AMD processors MKL does not use AVX-512. oneDNN comes with torch as
-well. It uses AVX-512 on all processors that have it, and it is as precise as MKL. On an AMD EPYC of 2024 it is 2.2
+well. It uses AVX-512 on all processors that have it, and it is as precise as MKL. On two AMD EPYCs it is 1.1 and 2.2
 times as fast (`python -m benchmarks.encoder`: "products"). It also applies GELU to the result at no extra cost.
 
 There are two paths. The plain path calls the modules. The fast path calls operators of oneDNN, which are private in
