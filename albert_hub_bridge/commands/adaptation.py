@@ -42,7 +42,7 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
         adapted = _with_normalization(adapted, options.normalize, source)
     if options.allow_approximate_gelu:
         adapted = with_approximate_gelu(adapted)
-    if options.layout == "keras":
+    if options.to == "keras":
         adapted = with_cut_out_pieces(adapted)
     if options.drop_head and options.to in PRESET_LAYOUTS:
         adapted = with_heads_of_keras(adapted)

@@ -99,10 +99,9 @@ def number_of_actors(cluster: Cluster, cpus: int) -> int:
             f"of {cpus} CPUs and {cluster.gpus_per_actor:g} GPUs. Expected room for {cluster.actors or 1}. Start more "
             "machines, or pass other --actors, --threads or --gpus-per-actor."
         )
-    wanted, free, waited = cluster.actors or fitting, 0, 0.0
-    while (free := _free_room(cluster, cpus)) < wanted and waited < _PATIENCE:  # what just ended is still counted
-        time.sleep(0.5)
-        waited += 0.5
+    deadline = time.monotonic() + _PATIENCE
+    while (free := _free_room(cluster, cpus)) < (cluster.actors or fitting) and time.monotonic() < deadline:
+        time.sleep(0.5)  # what just ended is still counted
     if free < (cluster.actors or 1):
         raise AlbertHubBridgeError(
             f"Others use the cluster: it has room for {free} more actors of {cpus} CPUs and "

@@ -122,9 +122,9 @@ class RayEmbedder:
                     break
                 in_order.append(self._actors[actor].embed.remote(texts, self._model))
                 actor_of[in_order[-1]] = actor
-            if not in_order and unreadable is not None:
-                raise unreadable
             if not in_order:
+                if unreadable is not None:
+                    raise unreadable
                 return
             while in_order[0] in actor_of and not _computed(actor_of, 1, _PATIENCE):
                 self._check_room()  # an actor that finds no machine would wait for one forever

@@ -130,6 +130,9 @@ def test_a_killed_actor_is_replaced(
     assert contents(tmp_path / "out") == local
     assert len(before) == 2
     assert seen - before  # the actor in the place of the killed one
+    deadline = time.monotonic() + 30  # Ray ends a process some time after it was told to
+    while actor_processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not actor_processes()
 
 
