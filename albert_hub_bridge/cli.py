@@ -447,6 +447,36 @@ def list_published(as_json: AsJson = False) -> None:
         console.print_published(PUBLISHED_PRESETS)
 
 
+@_command()
+def ui(
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of the page; the first free one from 7860 by default.", metavar="NUMBER", min=1, max=65535
+        ),
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    allow_local_folders: Annotated[
+        bool,
+        typer.Option(
+            "--allow-local-folders",
+            help="Let the page read folders of this machine, such as ./my-preset. Without it, it reads none.",
+        ),
+    ] = False,
+) -> None:
+    """Serve a page on this machine to choose, convert, look and publish. Ctrl-C ends it and removes its files."""
+    from albert_hub_bridge.ui.server import serve  # needs Gradio
+
+    with errors_as_messages():
+        serve(
+            host="127.0.0.1",
+            port=port,
+            open_browser=open_browser,
+            local_folders=allow_local_folders,
+            started=lambda address: console.out.print(f"The page is at {address} (Ctrl-C ends it)"),
+        )
+
+
 def main() -> None:
     """Run the command."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets its escape sequence

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import unified_diff
 from pathlib import Path
+from typing import Any
 
-from albert_hub_bridge.commands.record_files import render_record_files
+from albert_hub_bridge.commands.record_files import RecordFiles, render_record_files
 from albert_hub_bridge.commands.recording import required_record
+from albert_hub_bridge.disk.checksums import sha256_of
+from albert_hub_bridge.document import Block, Document, escape
 from albert_hub_bridge.errors import TargetError
-from albert_hub_bridge.hubs.huggingface import push_to_hugging_face
+from albert_hub_bridge.hubs.huggingface import compare_with_hugging_face, push_to_hugging_face
 from albert_hub_bridge.hubs.kaggle import push_to_kaggle
 from albert_hub_bridge.provenance.integrity import changed_files, describe_changes
 from albert_hub_bridge.provenance.record import CARD, ConversionRecord
@@ -118,8 +123,7 @@ def push_with(options: PushOptions, folder: str | Path, target: str, *, verify: 
     scheme, _, name = target.partition("://")
     rendered = render_record_files(path, record, target)  # the card shows how to load it from there
     rendered.check_card()
-    files: dict[str, Path | bytes] = {file: path / file for file in rendered.record.files_to_push}
-    files |= rendered.contents
+    files = _files_to_push(path, rendered)
     if scheme == "kaggle":
         license_id = record.metadata.license or (record.published or {}).get("license")
         license_name = "Apache 2.0" if license_id == "apache-2.0" else None  # Kaggle has names of its own
@@ -134,6 +138,73 @@ def push_with(options: PushOptions, folder: str | Path, target: str, *, verify: 
         revision=options.revision,
         create_pr=options.create_pr,
     )
+
+
+def _files_to_push(path: Path, rendered: RecordFiles) -> dict[str, Path | bytes]:
+    return {**{file: path / file for file in rendered.record.files_to_push}, **rendered.contents}
+
+
+@dataclass(frozen=True, slots=True)
+class PushPlan(Document):
+    """What `push` would do.
+
+    Args:
+        target: `hf://user/repo`.
+        user: Whose token it is.
+        exists: Whether the repository exists.
+        files: The outcome (`new`, `changed` or `unchanged`), the size and the SHA-256 of each file, by name.
+        card_diff: What becomes of the repository's card, as a unified diff.
+    """
+
+    target: str
+    user: str
+    exists: bool
+    files: Mapping[str, Mapping[str, Any]]
+    card_diff: str
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield what the report shows."""
+        yield f"[bold]{escape(self.target)}[/] {'exists' if self.exists else 'is made'}; pushed as {escape(self.user)}"
+        yield {escape(name): f"{file['outcome']}, {file['bytes']:,} bytes" for name, file in self.files.items()}
+        yield escape(self.card_diff)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as data for JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def plan_push(folder: str | Path, target: str, *, verify: bool = True) -> PushPlan:
+    """Return what `push` would do with a converted folder, and change nothing.
+
+    Args:
+        folder: As for `push`.
+        target: `hf://user/repo`.
+        verify: As for `push`.
+
+    Raises:
+        SourceError, ConfigurationError, TargetError: As `push`; or the target is on another hub.
+    """
+    if not target.startswith("hf://"):
+        raise TargetError(f"{target} should be hf://user/repo.")
+    PushOptions().check(target)
+    path = Path(folder)
+    record = check_before_push(path, verify=verify)
+    rendered = render_record_files(path, record, target)
+    rendered.check_card()
+    files = _files_to_push(path, rendered)
+    published = compare_with_hugging_face(files, target.partition("://")[2], CARD)
+    listed = {
+        name: {
+            "outcome": published.outcomes[name],
+            "bytes": len(content) if isinstance(content, bytes) else content.stat().st_size,
+            "sha256": sha256_of(content),
+        }
+        for name, content in sorted(files.items())
+    }
+    card = rendered.contents.get(CARD, b"").decode()
+    old = "/dev/null" if published.card is None else f"a/{CARD}"
+    diff = unified_diff((published.card or "").splitlines(), card.splitlines(), old, f"b/{CARD}", lineterm="")
+    return PushPlan(target, published.user, published.exists, listed, "\n".join(diff))
 
 
 def check_before_push(path: Path, *, verify: bool = True) -> ConversionRecord:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,38 @@ from albert_hub_bridge.text import first_few
 
 
 _MAX_NAMED = 3  # files in the title of a commit
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    token: str | bool | None = None  # None: that of the user's login
+    max_bytes: int | None = None
+
+
+_OF_LOGIN = _Access()
+_ACCESS: ContextVar[_Access] = ContextVar("access", default=_OF_LOGIN)
+
+
+@contextmanager
+def access_to_hugging_face(token: str | None, max_bytes: int | None = None) -> Iterator[None]:
+    """Use another token than that of the user's login, in this thread, until the end of the `with` block.
+
+    Args:
+        token: The token; None for none at all.
+        max_bytes: The largest number of bytes that a source may have on the Hub; any by default.
+    """
+    reset = _ACCESS.set(_Access(token or False, max_bytes))
+    try:
+        yield
+    finally:
+        _ACCESS.reset(reset)
+
+
+def _api() -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi(token=_ACCESS.get().token)
+
 
 # fmt: off
 _PUSH_ERRORS = ClientErrors(by_status={
@@ -74,14 +108,14 @@ def pull_from_hugging_face(name: str, needed: Callable[[Iterable[str]], list[str
     Raises:
         SourceError: The repository has no needed files, or it could not be downloaded.
     """
-    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     repo_id, _, revision = name.partition("@")
     handle = f"hf://{name}"
     with as_source_errors(handle, "Hugging Face", _pull_errors()):
         try:
-            info = HfApi().model_info(repo_id, revision=revision or None, files_metadata=True)
+            info = _api().model_info(repo_id, revision=revision or None, files_metadata=True)
         except OfflineModeIsEnabled:
             # snapshot_download would refuse a snapshot that has only the needed files.
             config = try_to_load_from_cache(repo_id, "config.json", revision=revision or None)
@@ -92,14 +126,26 @@ def pull_from_hugging_face(name: str, needed: Callable[[Iterable[str]], list[str
         names = needed(files)
         if not names:
             raise not_a_checkpoint(handle)
+        _check_size(handle, sum(files[name].size or 0 for name in names))
         new = [n for n in names if not isinstance(try_to_load_from_cache(repo_id, n, revision=info.sha), str)]
         # With the revision's name instead of the commit, so that the cache knows the name when offline.
-        folder = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=list(map(escape, names))))
+        patterns = list(map(escape, names))
+        folder = Path(
+            snapshot_download(repo_id, revision=revision or None, allow_patterns=patterns, token=_ACCESS.get().token)
+        )
         if folder.name != info.sha:
             raise SourceError(f"{handle} changed during the download. Run the command again.")
         for file in new:
             _check_content(folder / file, files[file], handle)
     return LocalSource(folder, handle, info.sha)
+
+
+def _check_size(handle: str, size: int) -> None:
+    max_bytes = _ACCESS.get().max_bytes
+    if max_bytes is not None and size > max_bytes:
+        raise SourceError(
+            f"{handle} has {size / 1e9:,.2f} GB to download, and at most {max_bytes / 1e9:,.2f} GB are downloaded here."
+        )
 
 
 def _check_content(file: Path, metadata: Any, handle: str) -> None:
@@ -133,10 +179,8 @@ def list_hugging_face(name: str, revision: str | None) -> list[str]:
     Raises:
         SourceError: The Hub could not be asked.
     """
-    from huggingface_hub import HfApi
-
     with as_source_errors(f"hf://{name}", "Hugging Face", _pull_errors()):
-        return sorted(file.rfilename for file in HfApi().model_info(name, revision=revision).siblings or ())
+        return sorted(file.rfilename for file in _api().model_info(name, revision=revision).siblings or ())
 
 
 def propose_to_hugging_face(
@@ -159,15 +203,15 @@ def propose_to_hugging_face(
     Raises:
         TargetError: The branch has another commit, or the Hub refused the request, or could not be reached.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd
 
     operations = [CommitOperationAdd(path_in_repo=file, path_or_fileobj=content) for file, content in files.items()]
     with _as_target_errors(f"hf://{name}"):
-        latest = HfApi().model_info(name, revision=revision).sha
+        latest = _api().model_info(name, revision=revision).sha
     if latest != parent:
         raise TargetError(f"hf://{name} was not changed: it received another commit meanwhile. Run the command again.")
     with _as_target_errors(f"hf://{name}"):
-        commit = HfApi().create_commit(
+        commit = _api().create_commit(
             name, operations, commit_message=message, revision=revision, create_pr=True, parent_commit=parent
         )
     return commit.pr_url or str(commit.commit_url)
@@ -183,10 +227,8 @@ def find_pull_request(name: str, title: str) -> str | None:
     Raises:
         TargetError: The Hub could not be asked.
     """
-    from huggingface_hub import HfApi
-
     with _as_target_errors(f"hf://{name}"):
-        found = HfApi().get_repo_discussions(name, discussion_type="pull_request", discussion_status="open")
+        found = _api().get_repo_discussions(name, discussion_type="pull_request", discussion_status="open")
         return next((str(each.url) for each in found if each.title == title), None)
 
 
@@ -236,9 +278,9 @@ def push_to_hugging_face(
     Raises:
         TargetError: The Hub refused the commit, or could not be reached.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd
 
-    api = HfApi()
+    api = _api()
     with _as_target_errors(f"hf://{name}"):
         api.create_repo(name, private=private, exist_ok=True)
         if revision is not None and not create_pr:
@@ -254,6 +296,56 @@ def push_to_hugging_face(
             parent_commit=info.sha,
         )
     return commit.pr_url or str(commit.commit_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a repository has of the files that are to be pushed.
+
+    Args:
+        user: Whose token it is.
+        exists: Whether the repository exists.
+        outcomes: Of each file: `new`, `changed` or `unchanged`.
+        card: The card that it has; None without one.
+    """
+
+    user: str
+    exists: bool
+    outcomes: Mapping[str, str]
+    card: str | None
+
+
+def compare_with_hugging_face(files: Mapping[str, Path | bytes], name: str, card: str) -> Published:
+    """Compare files with those of a repository, before they are pushed.
+
+    Args:
+        files: As for `push_to_hugging_face`.
+        name: `user/repo`.
+        card: The name of the card.
+
+    Raises:
+        TargetError: The Hub could not be asked, or does not know the token.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api = _api()
+    with _as_target_errors(f"hf://{name}"):
+        user = str(api.whoami()["name"])
+        try:
+            info = api.model_info(name, files_metadata=True)
+        except RepositoryNotFoundError:
+            return Published(user, False, dict.fromkeys(files, "new"), None)
+        present = {file.rfilename: file for file in info.siblings or ()}
+        before = None
+        if card in present:
+            file = hf_hub_download(name, card, revision=info.sha, token=_ACCESS.get().token)
+            before = Path(file).read_text(encoding="utf-8", errors="replace")
+    outcomes = {}
+    for file_name, content in files.items():
+        is_same = file_name in present and len(set(_checksums(present[file_name], content))) == 1
+        outcomes[file_name] = "unchanged" if is_same else "changed" if file_name in present else "new"
+    return Published(user, True, outcomes, before)
 
 
 def _title(files: Mapping[str, Path | bytes], present: Mapping[str, Any], source: str) -> str:

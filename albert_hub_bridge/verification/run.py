@@ -107,11 +107,11 @@ def verify(
     source_folder = pull(source).folder
     with (
         read_checkpoint(pull(target).folder, ReadOptions(allow_pickle=allow_pickle)) as target_read,
-        read_checkpoint(source_folder, _source_options(source_folder, target_read, allow_pickle)) as whole_source,
+        read_checkpoint(source_folder, source_options(source_folder, target_read, allow_pickle)) as whole_source,
     ):
         for checkpoint in (whole_source, target_read):
             checkpoint.check_values()
-        source_read, notes = _without_dropped(whole_source, target_read)
+        source_read, notes = without_dropped(whole_source, target_read)
         approximated = _has_approximate_gelu(source_read, target_read)
         if approximated:
             source_read = with_approximate_gelu(source_read)
@@ -126,7 +126,7 @@ def verify(
         progress("reference", 0, 1)
         reference = check_reference(source_read, target_read) if comparable else NOT_COMPARABLE
         progress("loading", 0, 1)
-        source_side, target_side = _open_sides(source_read, target_read)
+        source_side, target_side = open_sides(source_read, target_read)
     # Before the epsilon is changed: the ONNX files have the repository's own.
     on_onnx = check_onnx_files(target_side, flat, PROBE_FACTOR * tolerance)
     if approximated:
@@ -166,7 +166,7 @@ def verify(
     )
 
 
-def _source_options(source: Path, target: Checkpoint, allow_pickle: bool) -> ReadOptions:
+def source_options(source: Path, target: Checkpoint, allow_pickle: bool) -> ReadOptions:
     """Return how to read the source: as the conversion read it, which the target's conversion.json says."""
     record, head = read_record(target.folder), target.head.kind if target.head is not None else None
     if record is None:
@@ -177,7 +177,7 @@ def _source_options(source: Path, target: Checkpoint, allow_pickle: bool) -> Rea
     return ReadOptions(head is None, named, head, allow_pickle)
 
 
-def _without_dropped(source: Checkpoint, target: Checkpoint) -> tuple[Checkpoint, list[str]]:
+def without_dropped(source: Checkpoint, target: Checkpoint) -> tuple[Checkpoint, list[str]]:
     """Return the source without what its conversion dropped, and notes that name it.
 
     Tensors may have been left out when the source was read. The conversion.json of a preset lists what KerasHub does
@@ -243,7 +243,7 @@ def _shapes(checkpoint: Checkpoint) -> dict[str, Any]:
     return {name: value for name, value in checkpoint.architecture.keras_arguments.items() if name != "dropout"}
 
 
-def _open_sides(source: Checkpoint, target: Checkpoint) -> tuple[Side, Side]:
+def open_sides(source: Checkpoint, target: Checkpoint) -> tuple[Side, Side]:
     """Open both engines. If the target was rounded to another dtype, round the source's weights too."""
     rounded = target.dtype if target.dtype not in (source.dtype, "float32") else None
     return Side(source, registry.open_engine(source, rounded)), Side(target, registry.open_engine(target))
