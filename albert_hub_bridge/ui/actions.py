@@ -20,7 +20,7 @@ from albert_hub_bridge.ui import render
 from albert_hub_bridge.ui.addresses import name_of_source, parse_repository, parse_source
 from albert_hub_bridge.ui.html import join
 from albert_hub_bridge.ui.upload import name_of_upload
-from albert_hub_bridge.ui.visit import Visit, VisitError, Visits
+from albert_hub_bridge.ui.visit import Choices, Visit, VisitError, Visits
 
 
 Shown = tuple[Any, ...]  # HTML, data, and what some actions change besides
@@ -28,6 +28,7 @@ Parameters = ParamSpec("Parameters")
 
 AS_IN_SOURCE = "as in the source"
 LEAVE_OUT = "leave it out"
+_INSPECTION = ("pull", "read")  # the stages
 
 
 def _errors_as_messages(action: Callable[Parameters, Iterator[Shown]]) -> Callable[Parameters, Iterator[Shown]]:
@@ -60,35 +61,40 @@ class Actions:
 
     @_errors_as_messages
     def inspect(
-        self,
-        source: str,
-        upload: str | None,
-        head: str,
-        token: str,
-        request: gr.Request,
-        profile: gr.OAuthToken | None,
+        self, source: str, head: str, token: str, request: gr.Request, profile: gr.OAuthToken | None
     ) -> Iterator[Shown]:
-        """Inspect a source, before anything is converted. Yields the upload's field too, which becomes empty."""
+        """Inspect a source on a hub, before anything is converted. Without a text, the upload is inspected again."""
         visit = self._visits.of(str(request.session_hash))
-        yield render.waiting("Inspecting"), None, gr.skip()
         choices = visit.choices
-        if upload is not None:
-            choices.source, choices.target, choices.planned = None, None, None
-            job = {"job": "unpack", "archive": upload, "name": Path(upload).name}
-            try:
-                found = yield from _with_skip(self._work(visit, job, self._light, ("pull", "read")))
-            finally:
-                self._remove_upload(Path(upload))
-            choices.source, choices.is_upload, choices.name = found["folder"], True, name_of_upload(Path(upload).name)
-        elif source.strip() or not choices.is_upload:
+        if source.strip() or not choices.is_upload:
             address = parse_source(source, local_folders=self._local_folders)
-            choices.target, choices.planned, choices.is_upload = None, None, False
-            choices.source, choices.name = address, name_of_source(address)
-        head_kind, drop_head = _head(head)
-        given = {"source": choices.source, "head": head_kind, "drop_head": drop_head, "token": _token(token, profile)}
-        found = yield from _with_skip(self._work(visit, {"job": "inspect", **given}, self._light, ("pull", "read")))
+            visit.choices = Choices(source=address, name=name_of_source(address))
+        yield render.waiting("Inspecting"), None
+        yield from self._inspect(visit, head, _token(token, profile))
+
+    @_errors_as_messages
+    def inspect_upload(self, upload: str | None, head: str, request: gr.Request) -> Iterator[Shown]:
+        """Unpack and inspect an upload. Yields its field too, which becomes empty."""
+        visit = self._visits.of(str(request.session_hash))
+        if upload is None:
+            raise VisitError("Choose a zip archive to upload.")
+        visit.choices = Choices()
+        yield render.waiting("Unpacking"), None, gr.skip()
+        job = {"job": "unpack", "archive": upload, "name": Path(upload).name}
+        try:
+            found = yield from _with_skip(self._work(visit, job, self._light, _INSPECTION))
+        finally:
+            self._remove_upload(Path(upload))
+        visit.choices = Choices(source=found["folder"], name=name_of_upload(Path(upload).name), is_upload=True)
+        for shown in self._inspect(visit, head, None):
+            yield (*shown, None)
+
+    def _inspect(self, visit: Visit, head: str, token: str | None) -> Iterator[Shown]:
+        kind, drop_head = _head(head)
+        given = {"source": visit.choices.source, "head": kind, "drop_head": drop_head, "token": token}
+        found = yield from self._work(visit, {"job": "inspect", **given}, self._light, _INSPECTION)
         found["source"] = self._label(visit)
-        yield render.inspection(found), found, None
+        yield render.inspection(found), found
 
     @_errors_as_messages
     def convert(

@@ -16,7 +16,10 @@ _SOURCES = (
     re.compile(rf"kaggle://{_NAME}(/{_NAME}){{3}}(/\d+)?", re.ASCII),
     re.compile(rf"modelscope://{_REPOSITORY}", re.ASCII),
 )
-_PAGE = re.compile(r"https://(huggingface\.co|(?:www\.)?kaggle\.com/models)/(.+?)/?", re.ASCII)
+_PAGE = re.compile(
+    r"https://(huggingface\.co|www\.kaggle\.com/models|kaggle\.com/models)/(.+?)(?:/tree/main)?/?", re.ASCII
+)
+_SCHEMES = {"huggingface.co": "hf", "www.kaggle.com/models": "kaggle", "kaggle.com/models": "kaggle"}
 _MAX_LENGTH = 300
 
 
@@ -36,7 +39,8 @@ def parse_source(text: str, *, local_folders: bool = False) -> str:
         return text
     if text in PUBLISHED_PRESETS:
         return f"kaggle://{PUBLISHED_PRESETS[text].kaggle}"
-    address = _PAGE.sub(_as_address, text) if text.startswith("https://") else text
+    page = _PAGE.fullmatch(text)
+    address = text if page is None else f"{_SCHEMES[page[1]]}://{page[2]}"
     if re.fullmatch(rf"{_REPOSITORY}(@[\w./-]+)?", address, re.ASCII):
         address = f"hf://{address}"
     if len(address) <= _MAX_LENGTH and any(pattern.fullmatch(address) for pattern in _SOURCES):
@@ -46,10 +50,6 @@ def parse_source(text: str, *, local_folders: bool = False) -> str:
         f"on Kaggle, or one of {', '.join(PUBLISHED_PRESETS)}; or upload a zip."
         + did_you_mean(text, {name: name for name in PUBLISHED_PRESETS})
     )
-
-
-def _as_address(page: re.Match[str]) -> str:
-    return f"hf://{page[2]}" if page[1] == "huggingface.co" else f"kaggle://{page[2]}"
 
 
 def parse_repository(text: str) -> str:

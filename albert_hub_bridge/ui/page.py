@@ -101,15 +101,11 @@ class Page:
                 )
             inspect = gr.Button("Inspect", variant="primary", elem_id="inspect")
             shown, data = _output("inspection")
-        for triggers, name in (([inspect.click, source.submit], "inspect"), ([upload.upload], None)):
-            _listen(
-                triggers,
-                self._actions.inspect,
-                [source, upload, self._head, self._token],
-                [shown, data, upload],
-                name,
-                _LIGHT,
-            )
+        triggers = [inspect.click, source.submit]
+        inputs = [source, self._head, self._token]
+        _listen(triggers, self._actions.inspect, inputs, [shown, data], "inspect", _LIGHT)
+        outputs = [shown, data, upload]
+        _listen([upload.upload], self._actions.inspect_upload, [upload, self._head], outputs, "inspect_upload", _LIGHT)
 
     def _token_field(self) -> None:
         if self._with_login:
@@ -239,17 +235,16 @@ def _listen(
     action: Callable[..., Any],
     inputs: Sequence[Any],
     outputs: Sequence[Any],
-    name: str | None,
+    name: str,
     queue: tuple[str, int],
 ) -> None:
-    """Run an action on events, in one of the queues. Without a name it is no part of the API."""
+    """Run an action on events, in one of the queues. Programs find it in the API by its name."""
     gr.on(
         triggers,
         action,
         list(inputs),
         list(outputs),
         api_name=name,
-        api_visibility="public" if name else "private",
         show_progress="minimal",
         show_progress_on=outputs[0],
         trigger_mode="once",
