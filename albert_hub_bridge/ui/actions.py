@@ -79,7 +79,7 @@ class Actions:
         if upload is None:
             raise VisitError("Choose a zip archive to upload.")
         visit.choices = Choices()
-        yield render.waiting("Unpacking"), None, gr.skip()
+        yield render.waiting("Unpacking"), None, None
         job = {"job": "unpack", "archive": upload, "name": Path(upload).name}
         try:
             found = yield from _with_skip(self._work(visit, job, self._light, _INSPECTION))
@@ -87,7 +87,7 @@ class Actions:
             self._remove_upload(Path(upload))
         visit.choices = Choices(source=found["folder"], name=name_of_upload(Path(upload).name), is_upload=True)
         for shown in self._inspect(visit, head, None):
-            yield (*shown, None)
+            yield (*shown, gr.skip())
 
     def _inspect(self, visit: Visit, head: str, token: str | None) -> Iterator[Shown]:
         kind, drop_head = _head(head)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,10 +78,8 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 60.0
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A preset, a repository, and a zip of each."""
-    parent = tmp_path_factory.mktemp("models")
+def write_models(parent: Path) -> Path:
+    """Write a preset, a repository, and a zip of each."""
     write_sample_preset(parent / "preset")
     (parent / "preset" / "README.md").write_text(CARD)
     convert(parent / "preset", parent / "repository", to="transformers")
@@ -91,12 +90,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return parent
 
 
-@pytest.fixture(scope="session")
-def page(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
-    """The page, as the command starts it."""
-    if importlib.util.find_spec("keras_hub") is None:
-        pytest.skip("KerasHub is not installed")
-    home = tmp_path_factory.mktemp("page")
+@contextmanager
+def running_page(home: Path, models: Path) -> Iterator[RunningPage]:
+    """Start the page, as the command does."""
     root = home / "temporary"
     root.mkdir()
     with HubServer() as hub:
@@ -122,3 +118,16 @@ def page(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
         assert hub.token not in (home / "log").read_text()
         for request in hub.requests():
             assert OWNERS_TOKEN not in request.headers.get("authorization", ""), "a visitor used the owner's token"
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def page(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
+    if importlib.util.find_spec("keras_hub") is None:
+        pytest.skip("KerasHub is not installed")
+    with running_page(tmp_path_factory.mktemp("page"), models) as running:
+        yield running
