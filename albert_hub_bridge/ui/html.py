@@ -67,7 +67,7 @@ def _is_cell(cell: object) -> bool:
 
 def scrolling(content: Html) -> Html:
     """Return wide content that scrolls in its own box, by keyboard too, so that a phone shows the page as a whole."""
-    return tag("div", content, class_="ahb-scroll", tabindex="0", role="group", aria_label="table, scrolls sideways")
+    return tag("div", content, class_="ahb-scroll", tabindex="0", role="group", aria_label="scrolls sideways")
 
 
 def details(title: object, *children: object, is_open: bool = False) -> Html:

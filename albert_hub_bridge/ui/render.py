@@ -7,7 +7,7 @@ from typing import Any
 
 from albert_hub_bridge.layouts.layout import DESCRIPTIONS
 from albert_hub_bridge.text import first_few
-from albert_hub_bridge.ui.html import Html, badge, details, diff, facts, join, notes, table, tag, text
+from albert_hub_bridge.ui.html import Html, badge, details, diff, facts, join, notes, scrolling, table, tag, text
 
 
 Report = Mapping[str, Any]
@@ -177,7 +177,7 @@ def _layers(result: Report) -> Html:
     if result["picture"]:
         largest = max(value for value in differences if value is not None)
         alt = f"Curve of the largest relative difference after each layer run; the largest of all is {largest:.1e}."
-        picture = tag("img", alt=alt, src=f"data:image/png;base64,{result['picture']}", class_="ahb-picture")
+        picture = scrolling(tag("img", alt=alt, src=f"data:image/png;base64,{result['picture']}", class_="ahb-picture"))
     numbers = table("Largest relative difference after each layer run", ("layer run", "difference"), rows)
     return join([tag("h4", "Parity after each layer"), picture, details("The same as numbers", numbers)])
 
