@@ -463,17 +463,25 @@ def ui(
             help="Let the page read folders of this machine, such as ./my-preset. Without it, it reads none.",
         ),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Serve a page on this machine to choose, convert, look and publish. Ctrl-C ends it and removes its files."""
-    from albert_hub_bridge.ui.server import serve  # needs Gradio
+    from albert_hub_bridge.ui.server import serve  # only this command needs it
 
-    with errors_as_messages():
+    def started(address: str) -> None:
+        if as_json:
+            console.print_json({"url": address})
+            sys.stdout.flush()
+        else:
+            console.out.print(f"The page is at {address} (Ctrl-C ends it)")
+
+    with errors_as_messages(as_json):
         serve(
             host="127.0.0.1",
             port=port,
             open_browser=open_browser,
             local_folders=allow_local_folders,
-            started=lambda address: console.out.print(f"The page is at {address} (Ctrl-C ends it)"),
+            started=started,
         )
 
 
