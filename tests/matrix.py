@@ -27,6 +27,10 @@ PYTHONS = tuple(
 )
 ROWS = (*PYTHONS, "lowest", "newest")
 
+# uv takes the newest version of what is only needed by others. Newer ones of fsspec exclude the smallest datasets, and
+# with it the smallest pyarrow.
+_HELD_BACK = "fsspec<2025.11\n"
+
 _VERSIONS = """
 import importlib.metadata as metadata, platform
 names = ("torch", "transformers", "tokenizers", "keras-hub", "protobuf")
@@ -106,6 +110,8 @@ def install(row: str, python: str, folder: Path, uv: list[str] | None) -> None:
     if uv:
         subprocess.run([*uv, "venv", "--quiet", "--seed", "--allow-existing", "--python", python, folder], check=True)
         # Compiled by the first test that imports it, a library with an invalid escape would fail that test.
+        # On a busy machine, a file takes longer than uv waits.
+        os.environ.setdefault("UV_COMPILE_BYTECODE_TIMEOUT", "0")
         pip = [*uv, "pip", "install", "--compile-bytecode", "--python", there]
     else:
         subprocess.run([python, "-m", "venv", folder], check=True)
@@ -120,9 +126,9 @@ def pinned_versions(row: str, python: str, uv: list[str] | None) -> str:
         return ""
     if row != "lowest" or uv is None:
         return (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    lowest = ["--resolution", "lowest-direct", "--extra", "test", "--python", python]
+    lowest = ["--resolution", "lowest-direct", "--extra", "test", "--python", python, "--constraint", "-"]
     command = [*uv, "pip", "compile", "--quiet", "--no-header", *lowest, str(ROOT / "pyproject.toml")]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run(command, input=_HELD_BACK, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 if __name__ == "__main__":
