@@ -27,6 +27,7 @@ import functools
 import os
 import platform
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ from torch.nn.modules import module as nn_module
 from transformers.activations import GELUTanh
 from transformers.utils import logging
 from transformers.utils.import_utils import is_tracing
+
+from .packed_weights import packed_weight
 
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ logger = logging.get_logger(__name__)
 
 
 def fast_linear(
-    linear: nn.Module, states: Float[Tensor, "*batch in"], activation: nn.Module | None = None
+    linear: nn.Module, states: Float[Tensor, "*batch in"], activation: nn.Module | None = None, checked: bool = False
 ) -> Float[Tensor, "*batch out"]:
     """Return `activation(linear(states))`. Compute it with oneDNN where this is faster and gives the same result.
 
@@ -60,19 +63,23 @@ def fast_linear(
         linear: An `nn.Linear`, or a module that replaces one (PEFT and quantization do this).
         states: The input of the layer.
         activation: A module that is applied to the result. By default there is none.
+        checked: Whether `takes_fast_path` has returned True for this layer in this forward pass.
     """
-    if not _takes_fast_path(linear, states):
+    if not checked and not takes_fast_path(states, [linear]):
         outputs = linear(states)
         return outputs if activation is None else activation(outputs)
-    weight, bias = linear.weight, linear.bias
     if _is_plain(activation, GELUTanh):
-        return _onednn_linear(states, weight, bias, "gelu", "tanh")
-    outputs = _onednn_linear(states, weight, bias, "none", "")
+        return _run_linear(linear, states, "gelu", "tanh")
+    outputs = _run_linear(linear, states, "none", "")
     return outputs if activation is None else activation(outputs)
 
 
 def feed_forward(
-    first: nn.Module, activation: nn.Module, second: nn.Module, states: Float[Tensor, "*batch in"]
+    first: nn.Module,
+    activation: nn.Module,
+    second: nn.Module,
+    states: Float[Tensor, "*batch in"],
+    checked: bool = False,
 ) -> Float[Tensor, "*batch out"]:
     """Return `second(activation(first(states)))`. The fast path computes a part of the rows at a time.
 
@@ -84,26 +91,37 @@ def feed_forward(
         activation: A module that is applied to the result of the first layer.
         second: The second layer.
         states: The input of the first layer.
+        checked: Whether `takes_fast_path` has returned True for both layers in this forward pass.
     """
-    if _is_plain(activation, GELUTanh) and _takes_fast_path(first, states) and _takes_fast_path(second, states):
-        return _onednn_feed_forward(states, first.weight, first.bias, second.weight, second.bias)
-    return fast_linear(second, fast_linear(first, states, activation))
+    if _is_plain(activation, GELUTanh) and (checked or takes_fast_path(states, [first, second])):
+        return _run_feed_forward(first, second, states)
+    return fast_linear(second, fast_linear(first, states, activation, checked), None, checked)
 
 
 # When the fast path is taken.
 
 
-def _takes_fast_path(linear: Any, states: Tensor) -> bool:
-    """Return whether oneDNN computes this layer for these states."""
+def takes_fast_path(states: Tensor, linears: Sequence[Any]) -> bool:
+    """Return whether oneDNN computes these layers.
+
+    The answer holds for a forward pass. A model asks once for all its layers, because asking takes as long as a product
+    with a few rows.
+
+    Args:
+        states: The input of a layer, or states of the same dtype and device.
+        linears: The layers. They may have different shapes.
+    """
     return bool(
-        _is_plain(linear, nn.Linear)
-        and not torch.is_grad_enabled()
+        not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.enabled
         and type(states) is torch.Tensor
         and states.device.type == "cpu"
         and not _is_recorded(states)  # before shapes are compared, because a tracer warns of comparisons
-        and _are_plain_tensors(linear.weight, linear.bias, states)
+        and all(
+            _is_plain(linear, nn.Linear) and _are_plain_tensors(linear.weight, linear.bias, states)
+            for linear in linears
+        )
         and _passes_probe(states.dtype)
         and not _is_watched()  # after the probe, because it uses private names
     )
@@ -286,6 +304,19 @@ def _require(condition: bool, otherwise: str) -> None:
 # How oneDNN computes.
 
 
+def _run_linear(linear: Any, states: Tensor, activation: str, algorithm: str) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _onednn_linear(states, linear.weight, linear.bias, activation, algorithm)
+    return _compute(states, packed_weight(linear), linear.bias, activation, algorithm)
+
+
+def _run_feed_forward(first: Any, second: Any, states: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _onednn_feed_forward(states, first.weight, first.bias, second.weight, second.bias)
+    weights = packed_weight(first), first.bias, packed_weight(second), second.bias
+    return _compute_feed_forward(states, *weights, _parts(states, first.weight))
+
+
 _FEW_ROWS = 64  # with this many rows both orders of a product take the same time
 _PART = 2**21  # how many numbers of the first layer's result are a part: 8 MB in float32
 
@@ -305,6 +336,11 @@ def _compute(states: Tensor, weight: Tensor, bias: Tensor, activation: str, algo
     return outputs.reshape(*states.shape[:-1], len(weight))
 
 
+def _parts(states: Tensor, weight: Tensor) -> int:
+    """Return in how many parts the rows of a feed-forward block are computed."""
+    return 1 + states.shape[:-1].numel() * len(weight) // _PART
+
+
 def _compute_plainly(states: Tensor, weight: Tensor, bias: Tensor, activation: str, algorithm: str) -> Tensor:
     outputs = nn.functional.linear(states, weight, bias)
     return nn.functional.gelu(outputs, approximate=algorithm) if activation == "gelu" else outputs
@@ -318,7 +354,8 @@ def _compute_feed_forward(
     first, second = weight, second_weight
     if len(parts) > 2:  # oneDNN would copy the weights into another order for every part
         first, second = (
-            torch.ops.mkldnn._reorder_linear_weight.default(each, len(parts[0])) for each in (first, second)
+            each if each.is_mkldnn else torch.ops.mkldnn._reorder_linear_weight.default(each, len(parts[0]))
+            for each in (first, second)
         )
     outputs = [_compute(_compute(part, first, bias, "gelu", "tanh"), second, second_bias, "none", "") for part in parts]
     whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -356,8 +393,7 @@ def _onednn_feed_forward(
     if not _is_full_precision(states.dtype):
         between = _compute_plainly(states, weight, bias, "gelu", "tanh")
         return nn.functional.linear(between, second_weight, second_bias)
-    count = 1 + states.shape[:-1].numel() * len(weight) // _PART
-    return _compute_feed_forward(states, weight, bias, second_weight, second_bias, count)
+    return _compute_feed_forward(states, weight, bias, second_weight, second_bias, _parts(states, weight))
 
 
 @_onednn_feed_forward.register_fake

@@ -16,7 +16,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard
 
 import torch
 from torch import nn
@@ -35,13 +35,14 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
+from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_albert_hub import AlbertHubConfig
-from .fast_linear import fast_linear, feed_forward
+from .fast_linear import fast_linear, feed_forward, takes_fast_path
+from .packed_weights import pack
 from .packing import PackedRow
 
 
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
         from jaxtyping import Bool, Float, Int
     except ImportError:
         raise
+
+
+logger = logging.get_logger(__name__)
 
 
 def eager_attention_forward(
@@ -101,6 +105,7 @@ class AlbertHubAttention(nn.Module):
         attention_mask: Tensor | None = None,
         query_states: Float[Tensor, "batch queries hidden"] | None = None,
         lengths: list[int] | None = None,
+        checked: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Float[Tensor, "batch queries hidden"], Float[Tensor, "batch heads queries seq"] | None]:
         """Return the attention output. The eager backend also returns the probabilities.
@@ -111,11 +116,12 @@ class AlbertHubAttention(nn.Module):
             query_states: States for queries. `hidden_states` by default.
             lengths: Lengths of the sequences in a packed batch of one row. Each sequence attends to itself. A sequence
                 has one query, or as many as tokens.
+            checked: As in `fast_linear`, for all linear layers.
             **kwargs: Options of the attention backend.
         """
         query_states = hidden_states if query_states is None else query_states
         query, key, value = (
-            fast_linear(projection, states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            fast_linear(projection, states, checked=checked).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection, states in (
                 (self.query_dense, query_states),
                 (self.key_dense, hidden_states),
@@ -133,7 +139,7 @@ class AlbertHubAttention(nn.Module):
             sequences = zip(query.split(queries, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
             attended = torch.cat([attend(self, *sequence, None, **kwargs)[0] for sequence in sequences], dim=1)
             probabilities = None
-        return fast_linear(self.output_dense, attended.flatten(-2)), probabilities
+        return fast_linear(self.output_dense, attended.flatten(-2), checked=checked), probabilities
 
 
 class AlbertHubLayer(GradientCheckpointingLayer):
@@ -155,20 +161,28 @@ class AlbertHubLayer(GradientCheckpointingLayer):
         hidden_states: Float[Tensor, "batch seq hidden"],
         attention_mask: Tensor | None = None,
         query_positions: slice | Int[Tensor, " queries"] | None = None,
+        checked: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Float[Tensor, "batch queries hidden"]:
         """Apply attention, then the feed-forward block. Each ends with dropout, residual and layer norm.
 
-        `query_positions` are the positions to compute. All by default.
+        `query_positions` are the positions to compute. All by default. `checked` is as in `fast_linear`, for all linear
+        layers.
         """
         states = hidden_states if query_positions is None else hidden_states[:, query_positions]
-        attended, _ = self.self_attention_layer(hidden_states, attention_mask, states, **kwargs)
+        attended, _ = self.self_attention_layer(hidden_states, attention_mask, states, checked=checked, **kwargs)
         states = self.self_attention_layer_norm(states + self.self_attention_dropout(attended))
 
         output = feed_forward(
-            self.feedforward_intermediate_dense, self.activation, self.feedforward_output_dense, states
+            self.feedforward_intermediate_dense, self.activation, self.feedforward_output_dense, states, checked
         )
         return self.feedforward_layer_norm(states + self.feedforward_dropout(output))
+
+    def linear_layers(self) -> list[nn.Module]:
+        """Return the linear layers, in the order of the forward pass."""
+        attention = self.self_attention_layer
+        projections = [attention.query_dense, attention.key_dense, attention.value_dense, attention.output_dense]
+        return [*projections, self.feedforward_intermediate_dense, self.feedforward_output_dense]
 
 
 class AlbertHubPreTrainedModel(PreTrainedModel):
@@ -237,6 +251,33 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
             ImportError: albert-hub-bridge is not installed.
         """
         return _loading("from_keras").load_keras_model(cls, keras_model)
+
+    def optimize_for_inference(self) -> Self:
+        """Pack the weights of the encoder's linear layers, for inference on a CPU. The results stay, up to rounding.
+
+        oneDNN copies a weight into an order of its own in every call. Here it is copied once. This matters most for
+        small batches. The copies take as much memory as the weights. `state_dict` does not have them.
+
+        If a weight changes later, its copy is no longer used, except if torch does not count the change: one through
+        `Tensor.data`, or through memory that a NumPy array or a Keras model shares. Call this method again after those.
+        torch.compile does not use the copies.
+
+        Returns:
+            This model. It is unchanged if oneDNN does not compute its layers here, for example on a GPU. A warning
+            says so.
+        """
+        linears = [module for module in self.base_model.modules() if isinstance(module, nn.Linear)]
+        with torch.no_grad():
+            packable = [
+                linear
+                for linear in linears
+                if not linear.weight.is_inference() and takes_fast_path(linear.weight.detach(), [linear])
+            ]
+        for linear in packable:
+            pack(linear)
+        if not packable:
+            logger.warning("optimize_for_inference changes nothing here: oneDNN does not compute the linear layers.")
+        return self
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -363,6 +404,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             mask = self._attention_mask(embeddings, attention_mask, packed_positions)
         else:
             embeddings, kwargs["lengths"] = row.pack(embeddings), row.lengths
+        if self._layers_take_fast_path(embeddings):
+            kwargs["checked"] = True
         hidden_states = fast_linear(self.embeddings_projection, embeddings)
         repetitions = self.config.num_layers // self.config.num_groups
         *layers, last = (layer for group in self.transformer_layers for _ in range(repetitions) for layer in group)
@@ -441,6 +484,15 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             return layer(hidden_states, mask, None, **kwargs)[:, :1]
         mask = None if mask is None else mask[:, :, :1]
         return layer(hidden_states, mask, slice(0, 1), **kwargs)
+
+    def _layers_take_fast_path(self, states: Tensor) -> bool:
+        """Return whether oneDNN computes all linear layers. Without a check here, each layer checks itself."""
+        layers = [layer for group in self.transformer_layers for layer in group]
+        if not all(
+            type(layer) is AlbertHubLayer and type(layer.self_attention_layer) is AlbertHubAttention for layer in layers
+        ):
+            return False
+        return takes_fast_path(states, [linear for layer in layers for linear in layer.linear_layers()])
 
     def _layers_have_hooks(self) -> bool:
         """Return whether the layers or their submodules have hooks, which expect (batch, seq, width).

@@ -154,6 +154,8 @@ class Embedder:
         self._encoder = encoder.to(device, getattr(torch, self.settings.dtype))
         if compile:
             self._encoder = torch.compile(self._encoder, dynamic=True)
+        elif device == "cpu" and self.settings.dtype != "float16":  # oneDNN computes the other two
+            self._encoder.optimize_for_inference()
         if threads is not None:
             torch.set_num_threads(threads)
 

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import platform
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,13 +46,13 @@ def _without_gradients() -> Iterator[None]:
 def computed_by_onednn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Note what oneDNN is asked for."""
     asked: list[tuple[str, str]] = []
-    original = module._onednn_linear
+    original = module._run_linear
 
-    def noted(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *activation: str) -> torch.Tensor:
+    def noted(linear: nn.Linear, states: torch.Tensor, *activation: str) -> torch.Tensor:
         asked.append(activation)
-        return original(states, weight, bias, *activation)
+        return original(linear, states, *activation)
 
-    monkeypatch.setattr(module, "_onednn_linear", noted)
+    monkeypatch.setattr(module, "_run_linear", noted)
     return asked
 
 
@@ -268,11 +269,7 @@ def test_a_dtype_that_does_not_fit_is_refused_as_the_module_refuses_it() -> None
 
 @pytest.mark.parametrize("name", ["models.my model (1)", "models.модель", "models.a+b"])
 def test_a_repository_that_carries_it_may_have_any_name(name: str) -> None:
-    spec = importlib.util.spec_from_file_location(f"{name}.fast_linear", module.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    copy = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(copy)
+    copy = _copied(name)
     linear, states = _linear(), torch.randn(3, 24)
     torch.testing.assert_close(copy.fast_linear(linear, states), linear(states), atol=1e-6, rtol=0)
 
@@ -341,14 +338,17 @@ def _assert_plain_path(copy: Any = module, dtypes: list[torch.dtype] = DTYPES) -
             torch.testing.assert_close(found, second(expected), atol=0, rtol=0)
 
 
-def _copied() -> Any:
-    """Import the module once more, as a repository that carries it does."""
-    spec = importlib.util.spec_from_file_location("models.copied.fast_linear", module.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    copy = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(copy)
-    return copy
+def _copied(package: str = "models.copied") -> Any:
+    """Import the module and what it imports once more, as a repository that carries it does."""
+    parent = ModuleType(package)
+    parent.__path__ = [str(Path(module.__file__).parent)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, package, parent)
+        try:
+            return importlib.import_module(f"{package}.fast_linear")
+        finally:
+            for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+                del sys.modules[name]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -584,8 +584,8 @@ def test_a_variable_of_the_environment_switches_it_off(value: str | None) -> Non
     from albert_hub_bridge.model import fast_linear as module
 
     asked = []
-    original = module._onednn_linear
-    module._onednn_linear = lambda *arguments: asked.append(1) or original(*arguments)
+    original = module._run_linear
+    module._run_linear = lambda *arguments: asked.append(1) or original(*arguments)
     linear, states = torch.nn.Linear(24, 40), torch.randn(3, 24)
     with torch.no_grad():
         found, expected = module.fast_linear(linear, states), linear(states)
