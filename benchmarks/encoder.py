@@ -1,4 +1,4 @@
-"""Time the encoder next to its peers, in one run: `python -m benchmarks.encoder [--png encoder.png] [--device cuda]`.
+"""Time the encoder next to its peers, in one run: `python -m benchmarks.encoder [--json FILE] [--png FILE]`.
 
 Each engine is a separate process that loads the base model in its own format, from one checkpoint. The engines compute
 the same batches in turns, so that other load slows all of them. The lower quartile of the times counts. All outputs are
@@ -9,7 +9,8 @@ transformers' ALBERT runs with both activations: `gelu_new`, which the published
 ratio is that to transformers in the same dtype.
 
 "Products" are not engines but the reference for the rate: the linear layers of the model alone, in all their shapes, by
-torch (MKL), by oneDNN and by NumPy. "% of fastest" is the share of the fastest of them.
+torch (MKL), by oneDNN and by NumPy, and by the first two with weights that were packed before. "% of fastest" is the
+share of the fastest of them.
 
 `--device cuda` measures the engines that run on a GPU, in bfloat16, and their memory. For one core: `taskset -c 0`.
 """
@@ -17,6 +18,7 @@ torch (MKL), by oneDNN and by NumPy. "% of fastest" is the share of the fastest 
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
 import os
 import sys
@@ -36,6 +38,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.machine import describe_machine
+from benchmarks.results import add_outputs, bars, write_json
 
 
 LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY = 12, 768, 3072, 30000  # of the base model
@@ -59,6 +62,7 @@ def _torch_engine(
     dtype: str = "float32",
     attention: str = "sdpa",
     compiled: bool = False,
+    packed: bool = False,
     **call: Any,
 ) -> Run:
     """Make an engine of torch: transformers' model with an activation, or ours without one."""
@@ -74,6 +78,8 @@ def _torch_engine(
     else:
         model = AlbertHubModel.from_pretrained(folder / "albert_hub", **options)
     model = model.eval().to(device)
+    if packed:
+        model.optimize_for_inference()
     forward = torch.compile(model, dynamic=True) if compiled else model
 
     @torch.inference_mode()
@@ -87,21 +93,50 @@ def _torch_engine(
 SHAPES = [(HIDDEN, HIDDEN)] * 4 + [(HIDDEN, INTERMEDIATE), (INTERMEDIATE, HIDDEN)]  # of the linear layers of one run
 
 
-def _products(device: str, dtype: str, with_onednn: bool) -> Run:
+def _torch_product(layer: Any, _rows: int) -> Callable[[Any], Any]:
+    return layer
+
+
+def _onednn_product(layer: Any, _rows: int) -> Callable[[Any], Any]:
+    from albert_hub_bridge.model.fast_linear import fast_linear
+
+    return lambda states: fast_linear(layer, states)
+
+
+def _packed_onednn_product(layer: Any, _rows: int) -> Callable[[Any], Any]:
+    from albert_hub_bridge.model.packed_weights import pack
+
+    pack(layer)
+    return _onednn_product(layer, _rows)
+
+
+def _packed_mkl_product(layer: Any, rows: int) -> Callable[[Any], Any]:
     import torch
 
-    from albert_hub_bridge.model.fast_linear import fast_linear
+    packed = torch.ops.mkl._mkl_reorder_linear_weight(layer.weight.detach(), rows)  # for so many rows only
+    return lambda states: torch.ops.mkl._mkl_linear(
+        states.flatten(0, -2), packed, layer.weight, layer.bias, rows
+    ).unflatten(0, states.shape[:-1])
+
+
+def _products(device: str, dtype: str, make: Callable[[Any, int], Callable[[Any], Any]]) -> Run:
+    """Make an engine of the linear layers alone. `make` makes a product of a layer and the number of rows."""
+    import torch
 
     options: dict[str, Any] = {"device": device, "dtype": getattr(torch, dtype)}
     layers = [torch.nn.Linear(*shape, **options) for shape in SHAPES]
+
+    @functools.cache
+    def products(rows: int) -> list[Callable[[Any], Any]]:
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return [make(layer, rows) for layer in layers]
 
     @torch.inference_mode()
     def run(ids: np.ndarray, _mask: np.ndarray) -> None:
         states = {width: torch.ones(*ids.shape, width, **options) for width in (HIDDEN, INTERMEDIATE)}
         for _ in range(LAYERS):
-            for layer in layers:
-                given = states[layer.in_features]
-                outputs = fast_linear(layer, given) if with_onednn else layer(given)
+            for (width, _), product in zip(SHAPES, products(ids.size), strict=True):
+                outputs = product(states[width])
         outputs[0, 0, 0].item()  # waits for a GPU
 
     return run
@@ -178,8 +213,8 @@ def _ours(dtype: str = "float32", **options: Any) -> Engine:
     return Engine(lambda _folder, device: _torch_engine(None, device, dtype, **options), dtype=dtype)
 
 
-def _linear(dtype: str = "float32", with_onednn: bool = False) -> Engine:
-    return Engine(lambda _folder, device: _products(device, dtype, with_onednn), dtype=dtype)
+def _linear(make: Callable[[Any, int], Callable[[Any], Any]], dtype: str = "float32") -> Engine:
+    return Engine(lambda _folder, device: _products(device, dtype, make), dtype=dtype)
 
 
 def _keras(backend: str) -> Engine:
@@ -191,29 +226,34 @@ GELU_NEW, GELU_TANH = "transformers, gelu_new", "transformers, gelu_pytorch_tanh
 OURS, PRODUCTS = "ours", "products"
 # fmt: off
 CPU_ENGINES = {
-    "products, torch":                           _linear(),
-    "products, oneDNN":                          _linear(with_onednn=True),
+    "products, torch":                           _linear(_torch_product),
+    "products, MKL, packed":                     _linear(_packed_mkl_product),
+    "products, oneDNN":                          _linear(_onednn_product),
+    "products, oneDNN, packed":                  _linear(_packed_onednn_product),
     "products, NumPy":                           Engine(_numpy_products),
     GELU_NEW:                                    _stock("gelu_new"),
     GELU_TANH:                                   _stock("gelu_pytorch_tanh"),
     OURS:                                        _ours(),
-    'ours, "unmasked"':                          _ours(positions="unmasked"),
-    'ours, "first"':                             _ours(positions="first"),
+    "ours, packed":                              _ours(packed=True),
+    'ours, packed, "unmasked"':                  _ours(packed=True, positions="unmasked"),
+    'ours, packed, "first"':                     _ours(packed=True, positions="first"),
     "ours, compiled":                            _ours(compiled=True),
     "keras_hub on torch":                        _keras("torch"),
     "keras_hub on JAX":                          _keras("jax"),
     "keras_hub on TensorFlow":                   _keras("tensorflow"),
     "ONNX Runtime":                              Engine(_onnx_runtime),
     "OpenVINO":                                  Engine(_openvino),
-    "products, torch, bfloat16":                 _linear(BFLOAT16),
-    "products, oneDNN, bfloat16":                _linear(BFLOAT16, with_onednn=True),
+    "products, torch, bfloat16":                 _linear(_torch_product, BFLOAT16),
+    "products, oneDNN, bfloat16":                _linear(_onednn_product, BFLOAT16),
+    "products, oneDNN, packed, bfloat16":        _linear(_packed_onednn_product, BFLOAT16),
     f"{GELU_NEW}, bfloat16":                     _stock("gelu_new", BFLOAT16),
     f"{GELU_TANH}, bfloat16":                    _stock("gelu_pytorch_tanh", BFLOAT16),
     "ours, bfloat16":                            _ours(BFLOAT16),
-    "ours, bfloat16, compiled":                  _ours(BFLOAT16, compiled=True),
+    "ours, packed, bfloat16":                    _ours(BFLOAT16, packed=True),
+    "ours, compiled, bfloat16":                  _ours(BFLOAT16, compiled=True),
 }
 GPU_ENGINES = {
-    "products, torch, bfloat16":                 _linear(BFLOAT16),
+    "products, torch, bfloat16":                 _linear(_torch_product, BFLOAT16),
     f"{GELU_NEW}, bfloat16":                     _stock("gelu_new", BFLOAT16),
     f"{GELU_TANH}, bfloat16":                    _stock("gelu_pytorch_tanh", BFLOAT16),
     OURS:                                        _ours(BFLOAT16),
@@ -331,53 +371,64 @@ def stock(activation: str, dtype: str) -> str:
     return activation if dtype == "float32" else f"{activation}, {dtype}"
 
 
-def table_of(title: str, mask: np.ndarray, found: dict[str, Measurement], device: str) -> Table:
-    """Make the table of one batch."""
-    memory = ["peak MB"] if device != "cpu" else []
-    table = Table("engine", "ms", "x gelu_new", "x gelu_tanh", "GFLOP/s", "% of fastest", "difference", *memory)
-    table.title = title
+def rows_of(mask: np.ndarray, found: dict[str, Measurement], device: str) -> list[dict[str, Any]]:
+    """Return the rows of the table of one batch."""
     dtypes = {name: ENGINES[device][name].dtype for name in found}
     # The products compute the padding too; their rate is that of all the positions.
     everything = 2 * LAYERS * mask.size * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * INTERMEDIATE)
     rates = {
         name: (everything if name.startswith(PRODUCTS) else flops(mask)) / each.seconds for name, each in found.items()
     }
+    rows = []
     for name, measured in found.items():
         dtype, is_product = dtypes[name], name.startswith(PRODUCTS)
         fastest = max(rate for other, rate in rates.items() if other.startswith(PRODUCTS) and dtypes[other] == dtype)
-        ratios = [found[stock(activation, dtype)].seconds / measured.seconds for activation in (GELU_NEW, GELU_TANH)]
-        wrong = " (!)" if measured.difference > CLOSE[dtype] else ""
-        table.add_row(
-            name,
-            f"{1e3 * measured.seconds:,.1f}",
-            *("" if is_product else f"{ratio:.2f}" for ratio in ratios),
-            f"{rates[name] / 1e9:,.0f}",
-            f"{100 * rates[name] / fastest:,.0f}",
-            "" if is_product or name == OURS else f"{measured.difference:.0e}{wrong}",
-            *([f"{measured.memory / 1e6:,.0f}"] if memory else []),
+        gelu_new, gelu_tanh = (
+            None if is_product else found[stock(activation, dtype)].seconds / measured.seconds
+            for activation in (GELU_NEW, GELU_TANH)
         )
+        rows.append(
+            {
+                "engine": name,
+                "dtype": dtype,
+                "ms": 1e3 * measured.seconds,
+                "x gelu_new": gelu_new,
+                "x gelu_tanh": gelu_tanh,
+                "GFLOP/s": rates[name] / 1e9,
+                "% of fastest": 100 * rates[name] / fastest,
+                "difference": None if is_product or name == OURS else measured.difference,
+                "peak MB": measured.memory / 1e6 if device != "cpu" else None,
+            }
+        )
+    return rows
+
+
+FORMATS = {
+    "ms": "{:,.1f}", "x gelu_new": "{:.2f}", "x gelu_tanh": "{:.2f}", "GFLOP/s": "{:,.0f}", "% of fastest": "{:,.0f}",
+    "difference": "{:.0e}", "peak MB": "{:,.0f}",
+}  # fmt: skip
+
+
+def table_of(title: str, rows: list[dict[str, Any]]) -> Table:
+    """Return the table of one batch as it is printed. Columns without a value are left out."""
+    columns = [name for name in ("engine", *FORMATS) if any(row[name] is not None for row in rows)]
+    table = Table(*columns, title=title)
+    for row in rows:
+        cells = ["" if row[name] is None else FORMATS.get(name, "{}").format(row[name]) for name in columns]
+        if (row["difference"] or 0) > CLOSE[row["dtype"]]:
+            cells[columns.index("difference")] += " (!)"
+        table.add_row(*cells)
     return table
 
 
-def draw(path: Path, found: dict[str, dict[str, Measurement]]) -> None:
-    """Draw how much faster than transformers with gelu_new each engine is."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(found), figsize=(4 * len(found), 4.5), sharey=True, layout="constrained")
-    for axis, (title, measured) in zip(np.atleast_1d(axes), found.items(), strict=True):
-        names = [name for name in measured if not name.startswith(PRODUCTS)]
-        base = next(measured[name] for name in measured if name.startswith(GELU_NEW))
-        ratios = [base.seconds / measured[name].seconds for name in names]
-        colors = ["tab:orange" if name.startswith("ours") else "tab:gray" for name in names]
-        bars = axis.barh(names, ratios, color=colors)
-        axis.bar_label(bars, fmt="%.2f", padding=2)
-        axis.axvline(1, color="black", linewidth=0.8)
-        axis.set(title=title, xlabel=f"x {GELU_NEW}", xlim=(0, 1.2 * max(ratios)))
-    np.atleast_1d(axes)[0].invert_yaxis()
-    figure.savefig(path, dpi=120)
+def draw(path: Path, machine: str, tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Draw how much faster than transformers with gelu_pytorch_tanh each engine is, in float32 if there is any."""
+    dtype = "float32" if any(row["dtype"] == "float32" for rows in tables.values() for row in rows) else BFLOAT16
+    groups = {
+        title: {row["engine"]: row["x gelu_tanh"] for row in rows if row["x gelu_tanh"] and row["dtype"] == dtype}
+        for title, rows in tables.items()
+    }
+    bars(path, machine, groups, f"x {stock(GELU_TANH, dtype)}", reference=1)
 
 
 def make_checkpoints(folder: Path) -> None:
@@ -401,27 +452,33 @@ def main() -> None:
     parser.add_argument(
         "--engines", nargs="+", metavar="ENGINE", help="some of them; ours, transformers and the products always run"
     )
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 3, 4], help="some of the four (default all)")
     parser.add_argument("--seconds", type=float, default=8, help="of each engine on each batch, about (default 8)")
-    parser.add_argument("--png", type=Path, help="draw the ratios")
+    add_outputs(parser)
     options = parser.parse_args()
     console = Console(width=110)
-    console.print(describe_machine("torch", "transformers"), highlight=False)
+    machine = describe_machine("torch", "transformers")
+    console.print(machine, highlight=False)
     chosen = [
         name
         for name in ENGINES[options.device]
         if not options.engines or name in options.engines or name == OURS or name.startswith((PRODUCTS, "transformers"))
     ]
-    results: dict[str, dict[str, Measurement]] = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         make_checkpoints(Path(folder))
         with engines(chosen, options.device, Path(folder), console) as pipes:
-            for title, (ids, mask) in batches().items():
+            for number, (title, (ids, mask)) in enumerate(batches().items(), start=1):
+                if number not in options.batches:
+                    continue
                 # As many rounds as the slowest, KerasHub on torch, lets pass: about 60 GFLOP/s.
-                rounds = int(np.clip(options.seconds / (flops(mask) / 60e9), 4, 60))
-                results[title] = measure(pipes, (ids, mask), rounds)
-                console.print(table_of(title, mask, results[title], options.device))
+                rounds = int(np.clip(options.seconds / (flops(mask) / 60e9), 3, 60))
+                tables[title] = rows_of(mask, measure(pipes, (ids, mask), rounds), options.device)
+                console.print(table_of(title, tables[title]))
+    if options.json:
+        write_json(options.json, machine, tables)
     if options.png:
-        draw(options.png, results)
+        draw(options.png, machine, tables)
 
 
 if __name__ == "__main__":
