@@ -15,9 +15,12 @@ if _interrupts.is_command():
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from albert_hub_bridge import _registration as _registration
+from albert_hub_bridge._on_import import register_when_imported
 from albert_hub_bridge._requirements import explain_failed_import
 from albert_hub_bridge._version import __version__ as __version__
+
+
+register_when_imported()
 
 
 # Every public name, by the module that defines it.

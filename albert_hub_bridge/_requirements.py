@@ -6,8 +6,6 @@ for one, refuses sentencepiece's module with an error of its own.
 
 from __future__ import annotations
 
-from importlib import metadata
-
 
 def explain_failed_import() -> str | None:
     """Return a message that names the libraries of other versions, and the command that installs them.
@@ -15,6 +13,9 @@ def explain_failed_import() -> str | None:
     Returns:
         None if all versions are right, or if this package is not installed: then the error is another one.
     """
+    # Not at the top: every start of the command and every `import albert_hub_bridge` imports this module.
+    from importlib import metadata
+
     from packaging.requirements import Requirement
 
     try:
@@ -38,6 +39,8 @@ def explain_failed_import() -> str | None:
 
 
 def _installed_version(name: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

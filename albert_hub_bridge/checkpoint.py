@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from albert_hub_bridge.choices import SourceLayoutName
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import (
     DTYPES,
@@ -29,10 +30,7 @@ from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, Vocabulary, parse_vocabulary
 
 
-LayoutName = Literal["keras", "albert_hub", "transformers", "universal"]
-SourceLayoutName = Literal["keras", "albert_hub", "transformers", "universal", "google"]
-# Folders that KerasHub loads, with KerasHub's limits; and folders that transformers loads without this package.
-PRESET_LAYOUTS: tuple[SourceLayoutName, ...] = ("keras", "universal")
+# Folders that transformers loads without this package.
 TRANSFORMERS_LAYOUTS: tuple[SourceLayoutName, ...] = ("transformers", "universal")
 REPOSITORY_LAYOUTS: tuple[SourceLayoutName, ...] = ("albert_hub", *TRANSFORMERS_LAYOUTS)
 # Why a tensor was dropped.

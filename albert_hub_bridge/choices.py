@@ -1,13 +1,40 @@
-"""Choose one of several names: in any case, by another name of it, with a suggestion for a misspelled one."""
+"""Choose one of several names: in any case, by another name of it, with a suggestion for a misspelled one.
+
+The names that options take are here, because `--help` shows them and needs nothing else of the package.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 
 Choice = TypeVar("Choice")
+
+# The layouts that are written, and those that are read.
+LayoutName = Literal["keras", "albert_hub", "transformers", "universal"]
+SourceLayoutName = Literal["keras", "albert_hub", "transformers", "universal", "google"]
+AdapterLayout = Literal["keras", "albert_hub", "transformers"]  # KerasHub's and PEFT's adapters share no folder
+# Folders that KerasHub loads, with KerasHub's limits.
+PRESET_LAYOUTS: tuple[SourceLayoutName, ...] = ("keras", "universal")
+
+# Of `convert`.
+Normalize = Literal["keep", "none", "uncased"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Quantize = Literal["int8"]
+Pooling = Literal["mean", "cls"]  # of sentence-transformers: how the states of tokens become one vector
+
+# Of `embed`.
+PoolingMode = Literal["mean", "cls", "pooler", "none"]
+ComputeDtype = Literal["float32", "bfloat16", "float16"]
+OutputDtype = Literal["float32", "float16"]
+Device = Literal["auto", "cpu", "cuda"]
+Engine = Literal["local", "ray"]
+DEFAULT_PART_ROWS = 16_384
+
+# Of `verify`: `python -m benchmarks.rounding`, and docs/verification.md.
+DEFAULT_TOLERANCE = 2e-6
 
 # Other names of dtypes.
 DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

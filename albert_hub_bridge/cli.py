@@ -12,28 +12,17 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand
 
 from albert_hub_bridge import console, progress
 from albert_hub_bridge._version import __version__
-from albert_hub_bridge.commands import publish
-from albert_hub_bridge.commands.complete import complete as complete_source
-from albert_hub_bridge.commands.convert import convert_with
-from albert_hub_bridge.commands.embed import DEFAULT_PART_ROWS
-from albert_hub_bridge.commands.embed import embed as embed_corpus
-from albert_hub_bridge.commands.export_onnx import export_onnx as add_onnx
-from albert_hub_bridge.commands.inspect import inspect as inspect_source
+from albert_hub_bridge.choices import DEFAULT_PART_ROWS, DEFAULT_TOLERANCE, AdapterLayout
 from albert_hub_bridge.commands.options import ConvertOptions
-from albert_hub_bridge.commands.pipeline import convert_and_push
-from albert_hub_bridge.commands.publish import PushOptions
-from albert_hub_bridge.commands.recording import Recorded
-from albert_hub_bridge.commands.verify import check, verify_and_record
 from albert_hub_bridge.console import errors_as_messages
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
-from albert_hub_bridge.lora.report import AdapterLayout
 from albert_hub_bridge.parameters import (
     Actors,
     Address,
@@ -81,10 +70,13 @@ from albert_hub_bridge.parameters import (
     To,
     choice,
 )
-from albert_hub_bridge.provenance.integrity import FilesCheck
-from albert_hub_bridge.verification.report import Verification
-from albert_hub_bridge.verification.run import DEFAULT_TOLERANCE
 
+
+# Every command and every `--help` starts by importing this module. So a command imports what it needs when it runs.
+if TYPE_CHECKING:
+    from albert_hub_bridge.commands.recording import Recorded
+    from albert_hub_bridge.provenance.integrity import FilesCheck
+    from albert_hub_bridge.verification.report import Verification
 
 app = typer.Typer(
     help="Convert ALBERT between KerasHub presets and Hugging Face repositories, and verify that nothing changed.",
@@ -97,7 +89,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        console.out.print(__version__)
+        console.out().print(__version__)
         raise typer.Exit
 
 
@@ -137,7 +129,7 @@ def main_options(
     ] = False,
 ) -> None:
     """Take the options that belong to no command. Their callbacks do the work."""
-    console.out.quiet = False  # of a command before this one, in the same process
+    console.out().quiet = False  # of a command before this one, in the same process
 
 
 @_command()
@@ -171,6 +163,9 @@ def convert(
     quiet: Quiet = False,
 ) -> None:
     """Convert a preset or repository to another layout."""
+    from albert_hub_bridge.commands.convert import convert_with
+    from albert_hub_bridge.commands.publish import PushOptions
+
     progress_bar = partial(progress.progress_bar, hidden=as_json)
     with errors_as_messages(as_json, _interrupted(target)):
         options = ConvertOptions(
@@ -195,6 +190,8 @@ def convert(
         )
         push_options = PushOptions(private or None, revision, create_pr, message)
         if "://" in target:
+            from albert_hub_bridge.commands.pipeline import convert_and_push
+
             stages = progress.stages_of_verification
             url = convert_and_push(options, source, target, push_options, converting=progress_bar, verifying=stages)
             console.print_url(url, as_json)
@@ -218,6 +215,8 @@ def complete(
     as_json: AsJson = False,
 ) -> None:
     """Add to a preset or repository what the other library needs to load it. The Hub gets a pull request."""
+    from albert_hub_bridge.commands.complete import complete as complete_source
+
     with errors_as_messages(as_json, _interrupted(source)), progress.stages_of_verification() as stages:
         report = complete_source(source, dry_run=dry_run, message=message, allow_pickle=allow_pickle, progress=stages)
     console.print_report(report, as_json)
@@ -247,7 +246,6 @@ def convert_adapter(
     quiet: Quiet = False,
 ) -> None:
     """Convert a LoRA adapter between KerasHub and PEFT."""
-    # Every command starts by importing this module, and only this one needs the adapters' readers and writers.
     from albert_hub_bridge.lora.convert import convert_adapter as convert_lora
 
     with errors_as_messages(as_json):
@@ -291,6 +289,8 @@ def embed(
     quiet: Quiet = False,
 ) -> None:
     """Compute the vectors of many texts. An interrupted run continues when it is started again."""
+    from albert_hub_bridge.commands.embed import embed as embed_corpus
+
     interrupted = f"Interrupted. The parts that are written stay. To continue {target}, run the command again."
     with (
         errors_as_messages(as_json, interrupted),
@@ -337,6 +337,8 @@ def export_onnx(
     quiet: Quiet = False,
 ) -> None:
     """Add ONNX files to a repository, and compare them with it."""
+    from albert_hub_bridge.commands.export_onnx import export_onnx as add_onnx
+
     with errors_as_messages(as_json):
         report = add_onnx(folder, quantize=quantize, overwrite=overwrite)
     console.print_report(report, as_json)
@@ -351,6 +353,8 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Describe a preset or repository."""
+    from albert_hub_bridge.commands.inspect import inspect as inspect_source
+
     with errors_as_messages(as_json):
         report = inspect_source(source, drop_head=drop_head, head=head, allow_pickle=allow_pickle)
     console.print_report(report, as_json)
@@ -389,6 +393,8 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Verify that two folders contain the same model; or check one folder against its `conversion.json`."""
+    from albert_hub_bridge.commands.verify import check, verify_and_record
+
     report: FilesCheck | Verification
     recorded: Recorded = "no record"
     with errors_as_messages(as_json):
@@ -414,6 +420,8 @@ def verify(
 @_command()
 def card(folder: Folder, as_json: AsJson = False) -> None:
     """Render the model card of a converted folder again. What you wrote into it stays."""
+    from albert_hub_bridge.commands import publish
+
     with errors_as_messages(as_json):
         console.print_card(publish.card(folder), as_json)
 
@@ -433,8 +441,10 @@ def push(
     quiet: Quiet = False,
 ) -> None:
     """Push a converted folder to a hub, in one commit."""
+    from albert_hub_bridge.commands import publish
+
     with errors_as_messages(as_json, _interrupted(target)):
-        options = PushOptions(private or None, revision, create_pr, message)
+        options = publish.PushOptions(private or None, revision, create_pr, message)
         console.print_url(publish.push_with(options, folder, target, verify=not no_verify), as_json)
 
 

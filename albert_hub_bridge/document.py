@@ -6,11 +6,9 @@ which become two columns. Texts of files and users go through `escape`.
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from albert_hub_bridge.text import printable
 
@@ -43,6 +41,15 @@ class Document:
         """Yield what the report shows, from top to bottom."""
         raise NotImplementedError(type(self))
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as data for JSON."""
+        raise NotImplementedError(type(self))
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether something was not converted, or differs, so that `--quiet` prints the report too."""
+        return False
+
     def picture(self) -> tuple[bytes, str] | None:
         """Return a PNG that belongs to the report, and what it shows. None by default."""
         return None
@@ -61,6 +68,9 @@ class Document:
 
     def _repr_html_(self) -> str:
         """Return the report as HTML, which a notebook shows."""
+        import base64
+        import html
+
         parts = [_as_html(block) for block in self.blocks()]
         if (picture := self.picture()) is not None:
             png, shows = picture
@@ -83,6 +93,8 @@ def as_renderable(block: Block) -> RenderableType:
 
 
 def _as_html(block: Block) -> str:
+    import html
+
     if isinstance(block, str):
         return f'<div style="white-space: pre-wrap">{_line_as_html(block)}</div>'
     rows = [
@@ -94,6 +106,8 @@ def _as_html(block: Block) -> str:
 
 def _line_as_html(line: str) -> str:
     """Return markup as HTML. Everything that is not markup of ours is escaped."""
+    import html
+
     from rich.console import Console
     from rich.text import Text
 

@@ -8,19 +8,28 @@ from typing import Annotated, Any, get_args
 import typer
 
 from albert_hub_bridge import console
-from albert_hub_bridge.checkpoint import LayoutName
-from albert_hub_bridge.choices import DTYPE_NAMES, choose
-from albert_hub_bridge.commands.embed import Engine
-from albert_hub_bridge.commands.options import CHOICES, PARSERS, Dtype, Normalize, Quantize, parse_size
-from albert_hub_bridge.corpora.parts import OutputDtype
+from albert_hub_bridge.choices import (
+    DTYPE_NAMES,
+    ComputeDtype,
+    Device,
+    Dtype,
+    Engine,
+    LayoutName,
+    Normalize,
+    OutputDtype,
+    Pooling,
+    PoolingMode,
+    Quantize,
+    choose,
+)
+from albert_hub_bridge.commands.options import CHOICES, PARSERS, parse_size
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
-from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import HeadKind
-from albert_hub_bridge.runtime.embedding import ComputeDtype, Device, PoolingMode
 
 
 def _be_quiet(wanted: bool) -> None:
-    console.out.quiet = wanted
+    if wanted:
+        console.out().quiet = True
 
 
 _MAX_METAVAR = 36  # characters: --help does not break the line of an option

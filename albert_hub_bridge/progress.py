@@ -6,22 +6,16 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
-from albert_hub_bridge.commands.embedding_report import EmbeddingProgress
 from albert_hub_bridge.console import err, out
 from albert_hub_bridge.verification.progress import STAGES, Stage, StageProgress, ignore_progress
+
+
+if TYPE_CHECKING:  # rich.progress takes a while to import, and only a terminal shows its bars
+    from rich.progress import TaskID
+
+    from albert_hub_bridge.commands.embedding_report import EmbeddingProgress
 
 
 _STAGES: Mapping[Stage, str] = {
@@ -37,9 +31,13 @@ _STAGES: Mapping[Stage, str] = {
 @contextmanager
 def progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar, and yield a function that takes the bytes done and the bytes in all."""
+    if _is_hidden(hidden):
+        yield lambda _done, _total: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    disable = hidden or out.quiet or not err.is_terminal
-    with Progress(*columns, console=err, transient=True, disable=disable) as bar:
+    with Progress(*columns, console=err(), transient=True) as bar:
         task = bar.add_task("Converting", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -47,9 +45,13 @@ def progress_bar(hidden: bool) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def embedding_bar(hidden: bool) -> Iterator[Callable[[EmbeddingProgress], None]]:
     """Show how far `embed` is, and yield a function that takes that."""
+    if _is_hidden(hidden):
+        yield lambda _so_far: None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    disable = hidden or out.quiet or not err.is_terminal
-    with Progress(*columns, console=err, transient=True, disable=disable) as bar:
+    with Progress(*columns, console=err(), transient=True) as bar:
         task = bar.add_task("Loading the model", total=None)
 
         def show(so_far: EmbeddingProgress) -> None:
@@ -61,6 +63,10 @@ def embedding_bar(hidden: bool) -> Iterator[Callable[[EmbeddingProgress], None]]
         yield show
 
 
+def _is_hidden(hidden: bool) -> bool:
+    return hidden or out().quiet or not err().is_terminal
+
+
 @contextmanager
 def stages_of_verification() -> Iterator[StageProgress]:
     """Show the stages of a verification, and yield a function that takes them.
@@ -69,9 +75,9 @@ def stages_of_verification() -> Iterator[StageProgress]:
     other libraries log or warn of meanwhile is not shown: the report has what matters of it.
     """
     with _without_notices_of_libraries():
-        if out.quiet:
+        if out().quiet:
             yield ignore_progress
-        elif err.is_terminal:
+        elif err().is_terminal:
             with _bar_of_stages() as progress:
                 yield progress
         else:
@@ -80,8 +86,10 @@ def stages_of_verification() -> Iterator[StageProgress]:
 
 @contextmanager
 def _bar_of_stages() -> Iterator[StageProgress]:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(15), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err(), transient=True) as bar:
         shown: dict[Stage, TaskID] = {}
 
         def show(stage: Stage, done: int, total: int) -> None:
@@ -97,7 +105,7 @@ def _bar_of_stages() -> Iterator[StageProgress]:
 
 def _print_stage(stage: Stage, done: int, _total: int) -> None:
     if not done:
-        err.print(_stage_in_words(stage))
+        err().print(_stage_in_words(stage))
 
 
 def _stage_in_words(stage: Stage) -> str:

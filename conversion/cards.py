@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.choices import LayoutName
 from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.hubs.published import ABOUT_PUBLISHED
 from albert_hub_bridge.provenance.card_metadata import CardMetadata

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, get_args
 
 from albert_hub_bridge import convert
-from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.choices import LayoutName
 from albert_hub_bridge.errors import CheckpointError
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from albert_hub_bridge import convert, inspect
-from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.choices import LayoutName
 from albert_hub_bridge.commands import publish
 from albert_hub_bridge.commands.convert import resolve_target
 from albert_hub_bridge.commands.recording import record_verification

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import PRESET_LAYOUTS, Checkpoint
+from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.choices import PRESET_LAYOUTS
 from albert_hub_bridge.commands.labels import parse_labels, with_labels
 from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.errors import SourceError

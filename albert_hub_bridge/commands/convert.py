@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from albert_hub_bridge.checkpoint import PRESET_LAYOUTS, Checkpoint, LayoutName, Progress
+from albert_hub_bridge.checkpoint import Checkpoint, Progress
+from albert_hub_bridge.choices import PRESET_LAYOUTS, Dtype, LayoutName, Normalize, Pooling, Quantize
 from albert_hub_bridge.commands.adaptation import adapt
 from albert_hub_bridge.commands.id_comparison import IdComparison, compare_ids
 from albert_hub_bridge.commands.notes import conversion_notes, lost_keys
 from albert_hub_bridge.commands.onnx_files import OnnxExport, export_models
-from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize, Quantize
+from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.commands.record_files import read_card, write_new_record
 from albert_hub_bridge.commands.recording import Digests, make_record
 from albert_hub_bridge.commands.reports import Conversion
@@ -27,7 +28,6 @@ from albert_hub_bridge.formats.lazy_tensors import dtype_name
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.files import RECORD_FILES
 from albert_hub_bridge.layouts.keras.compatibility import with_pooler
-from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.layouts.registry import is_written_file, open_source, pull, read_checkpoint, write_checkpoint
 from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.provenance.card_metadata import (

@@ -8,25 +8,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from albert_hub_bridge._version import __version__
-from albert_hub_bridge.choices import choose
+from albert_hub_bridge.choices import DEFAULT_PART_ROWS, Engine, OutputDtype, choose
 from albert_hub_bridge.commands.embedding_report import Embedding, EmbeddingProgress
 from albert_hub_bridge.corpora.chunks import Chunk, chunks_of, unfinished
 from albert_hub_bridge.corpora.npy import is_written, write_npy
-from albert_hub_bridge.corpora.parts import Columns, OutputDtype, PartsFolder, open_parts
+from albert_hub_bridge.corpora.parts import Columns, PartsFolder, open_parts
 from albert_hub_bridge.corpora.reading import Corpus, Row
 from albert_hub_bridge.errors import SourceError, TargetError, TargetExistsError
 from albert_hub_bridge.runtime.embedding import Embedder
 from albert_hub_bridge.runtime.ray_cluster import Cluster
 from albert_hub_bridge.runtime.ray_embedding import RayEmbedder, ray_embedder
 from albert_hub_bridge.runtime.tokens import Text
-
-
-Engine = Literal["local", "ray"]
-
-DEFAULT_PART_ROWS = 16_384
 
 
 def embed(

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from albert_hub_bridge.corpora.parts import OutputDtype
+from albert_hub_bridge.choices import OutputDtype, PoolingMode
 from albert_hub_bridge.document import Block, Document, escape
-from albert_hub_bridge.runtime.embedding import PoolingMode
 
 
 _MAX_SHOWN = 10  # invalid rows in the report for people
@@ -71,6 +70,11 @@ class Embedding(Document):
             yield from (f"  {escape(problem)}" for problem in self.invalid[:_MAX_SHOWN])
             if len(self.invalid) > _MAX_SHOWN:
                 yield f"  and {len(self.invalid) - _MAX_SHOWN:,} more (--json lists them)"
+
+    @property
+    def needs_attention(self) -> bool:
+        """See `Document`."""
+        return bool(self.invalid)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for JSON."""

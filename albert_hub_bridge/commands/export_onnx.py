@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from albert_hub_bridge.checkpoint import REPOSITORY_LAYOUTS
+from albert_hub_bridge.choices import Quantize
 from albert_hub_bridge.commands.onnx_files import OnnxExport, export_models
-from albert_hub_bridge.commands.options import Quantize
 from albert_hub_bridge.commands.record_files import render_record_files
 from albert_hub_bridge.disk.atomic import replace_file
 from albert_hub_bridge.disk.checksums import sha256_of

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.choices import choose
+from albert_hub_bridge.choices import Dtype, Normalize, choose
 from albert_hub_bridge.commands.adaptation import adapt
 from albert_hub_bridge.commands.notes import notes_in_memory
-from albert_hub_bridge.commands.options import ConvertOptions, Dtype, Normalize
+from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.disk.atomic import new_folder
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.formats.lazy_tensors import dtype_name

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.mapping.heads import LABELED_HEADS
 from albert_hub_bridge.text import split_names
+
+
+if TYPE_CHECKING:
+    from albert_hub_bridge.checkpoint import Checkpoint
 
 
 MAX_BYTES = 1_000_000  # of a file of names

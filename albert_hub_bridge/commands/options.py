@@ -7,21 +7,25 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from albert_hub_bridge.checkpoint import PRESET_LAYOUTS, LayoutName
-from albert_hub_bridge.choices import DTYPE_NAMES, choose
+from albert_hub_bridge.choices import (
+    DTYPE_NAMES,
+    PRESET_LAYOUTS,
+    Dtype,
+    LayoutName,
+    Normalize,
+    Pooling,
+    Quantize,
+    choose,
+)
 from albert_hub_bridge.commands.labels import parse_labels
 from albert_hub_bridge.errors import TargetError
-from albert_hub_bridge.layouts.layout import Pooling, ReadOptions
+from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.provenance.card_metadata import parse_languages, parse_license
 from albert_hub_bridge.text import join_names
 
-
-Normalize = Literal["keep", "none", "uncased"]
-Dtype = Literal["float32", "bfloat16", "float16"]
-Quantize = Literal["int8"]
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "to": get_args(LayoutName),

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from albert_hub_bridge.checkpoint import DroppedTensor, LayoutName, SourceLayoutName
+from albert_hub_bridge.checkpoint import DroppedTensor
+from albert_hub_bridge.choices import LayoutName, Pooling, SourceLayoutName
 from albert_hub_bridge.commands.onnx_files import OnnxExport
 from albert_hub_bridge.document import Block, Document, escape
-from albert_hub_bridge.layouts.layout import DESCRIPTIONS, Pooling
-from albert_hub_bridge.layouts.losses import show_losses
+from albert_hub_bridge.layouts.layout import DESCRIPTIONS
+from albert_hub_bridge.layouts.losses import is_worth_a_look, show_losses
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.provenance.record import VocabularySummary
@@ -63,6 +64,11 @@ class Inspection(Document):
         yield f"[bold]{escape(self.source)}[/]: {DESCRIPTIONS[self.layout]}"
         yield facts
         yield from show_losses(self.dropped, self.ignored, self.notes)
+
+    @property
+    def needs_attention(self) -> bool:
+        """See `Document`."""
+        return is_worth_a_look(self.dropped, self.ignored, self.notes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for JSON."""
@@ -135,6 +141,11 @@ class Conversion(Document):
         if self.onnx is not None:
             yield from self.onnx.blocks()
         yield from show_losses(self.dropped, self.ignored, self.notes)
+
+    @property
+    def needs_attention(self) -> bool:
+        """See `Document`."""
+        return bool(self.changed_texts) or is_worth_a_look(self.dropped, self.ignored, self.notes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for JSON."""

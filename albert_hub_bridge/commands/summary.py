@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from albert_hub_bridge.checkpoint import Checkpoint, LayoutName, SourceLayoutName, TokenizerSpec
+from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
+from albert_hub_bridge.choices import LayoutName, SourceLayoutName
 from albert_hub_bridge.commands.reports import Inspection
 from albert_hub_bridge.mapping.number_commas import splits_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import AFTER, TextNormalization

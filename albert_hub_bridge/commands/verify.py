@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
+from albert_hub_bridge.choices import DEFAULT_TOLERANCE
 from albert_hub_bridge.commands.recording import Recorded, missing_record, record_verification, why_not_recorded
 from albert_hub_bridge.errors import AlbertHubBridgeError, SourceNotFoundError
 from albert_hub_bridge.hubs.source import pull_source
@@ -18,7 +19,6 @@ from albert_hub_bridge.verification import run
 from albert_hub_bridge.verification.front_door import Pair
 from albert_hub_bridge.verification.progress import StageProgress, ignore_progress
 from albert_hub_bridge.verification.report import Verification
-from albert_hub_bridge.verification.run import DEFAULT_TOLERANCE
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 
 

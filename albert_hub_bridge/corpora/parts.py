@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from albert_hub_bridge.choices import OutputDtype
 from albert_hub_bridge.corpora.chunks import Chunk, PartFacts
 from albert_hub_bridge.corpora.formats import Kind
 from albert_hub_bridge.corpora.reading import Row
@@ -26,7 +27,6 @@ from albert_hub_bridge.errors import TargetError, TargetExistsError, TargetNotFo
 from albert_hub_bridge.text import short_repr
 
 
-OutputDtype = Literal["float32", "float16"]
 Vectors = np.ndarray | Sequence[np.ndarray]  # one of each text, or an array of each text with one of each token
 
 MANIFEST = "_embedding.json"  # readers of Parquet folders skip names that begin with an underscore

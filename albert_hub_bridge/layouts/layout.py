@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayoutName
-from albert_hub_bridge.disk.source_folder import SourceFolder
-from albert_hub_bridge.layouts.configuration import Configuration
-from albert_hub_bridge.layouts.files import FileRow
+from albert_hub_bridge.choices import Pooling, SourceLayoutName
 from albert_hub_bridge.mapping.heads import HeadKind
 
 
-Pooling = Literal["mean", "cls"]  # of sentence-transformers: how the states of tokens become one vector
+if TYPE_CHECKING:
+    from albert_hub_bridge.checkpoint import Checkpoint, Progress
+    from albert_hub_bridge.disk.source_folder import SourceFolder
+    from albert_hub_bridge.layouts.configuration import Configuration
+    from albert_hub_bridge.layouts.files import FileRow
+
 
 # What a folder of a layout is, in a sentence.
 DESCRIPTIONS: Mapping[SourceLayoutName, str] = {

@@ -36,6 +36,11 @@ def lost_settings(ignored: Iterable[IgnoredKey]) -> list[str]:
     return list(dict.fromkeys(key.key for key in ignored if key.reason not in NO_LOSS))
 
 
+def is_worth_a_look(dropped: Iterable[DroppedTensor], ignored: Iterable[IgnoredKey], notes: Sequence[str]) -> bool:
+    """Return whether a user should know of something that was not converted, or of a note."""
+    return bool(lost_tensors(dropped) or lost_settings(ignored) or notes)
+
+
 def show_notes(notes: Iterable[str]) -> Iterator[Block]:
     """Yield a line for each note."""
     for note in notes:

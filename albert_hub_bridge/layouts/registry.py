@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import Checkpoint, Progress, SourceLayoutName, closed_on_failure
+from albert_hub_bridge.checkpoint import Checkpoint, Progress, closed_on_failure
+from albert_hub_bridge.choices import Pooling, SourceLayoutName
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.hubs.local_source import LocalSource
@@ -17,7 +18,7 @@ from albert_hub_bridge.layouts.google.release import RELEASE
 from albert_hub_bridge.layouts.hub.files import POOLING_FILES, TOKENIZER_FILES
 from albert_hub_bridge.layouts.hub.repository import ALBERT_HUB_REPOSITORY, TRANSFORMERS_REPOSITORY
 from albert_hub_bridge.layouts.keras.preset import PRESET
-from albert_hub_bridge.layouts.layout import DEFAULT_READING, Layout, Pooling, ReadOptions, WriteOptions
+from albert_hub_bridge.layouts.layout import DEFAULT_READING, Layout, ReadOptions, WriteOptions
 from albert_hub_bridge.layouts.universal.folder import UNIVERSAL
 from albert_hub_bridge.text import first_few, one_line
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from albert_hub_bridge.checkpoint import SourceLayoutName
-from albert_hub_bridge.choices import choose
+from albert_hub_bridge.choices import AdapterLayout, SourceLayoutName, choose
 from albert_hub_bridge.disk.atomic import check_target, check_target_file, new_file, new_folder
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError, SourceNotFoundError, TargetError
@@ -26,7 +25,7 @@ from albert_hub_bridge.lora.peft_folder import (
     read_peft_adapter,
     write_peft_adapter,
 )
-from albert_hub_bridge.lora.report import AdapterConversion, AdapterLayout
+from albert_hub_bridge.lora.report import AdapterConversion
 from albert_hub_bridge.mapping.weights import TorchDialect
 from albert_hub_bridge.model.architecture import Architecture
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from albert_hub_bridge.checkpoint import DroppedTensor
+from albert_hub_bridge.choices import AdapterLayout
 from albert_hub_bridge.document import Block, Document, escape
 from albert_hub_bridge.layouts.layout import DESCRIPTIONS
-from albert_hub_bridge.layouts.losses import show_losses
+from albert_hub_bridge.layouts.losses import is_worth_a_look, show_losses
 from albert_hub_bridge.mapping.configs import IgnoredKey
-
-
-AdapterLayout = Literal["keras", "albert_hub", "transformers"]  # KerasHub's and PEFT's adapters share no folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +44,11 @@ class AdapterConversion(Document):
         yield f"[bold]{escape(self.target)}[/]: a LoRA adapter for {DESCRIPTIONS[self.layout]}"
         yield f"{len(self.ranks)} layers, rank {' to '.join(map(str, dict.fromkeys((ranks[0], ranks[-1]))))}"
         yield from show_losses(self.dropped, self.ignored, self.notes)
+
+    @property
+    def needs_attention(self) -> bool:
+        """See `Document`."""
+        return is_worth_a_look(self.dropped, self.ignored, self.notes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""

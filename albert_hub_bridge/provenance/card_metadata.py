@@ -4,14 +4,12 @@ Source:
     https://huggingface.co/docs/hub/model-cards#model-card-metadata.
 """
 
-# No `from __future__ import annotations`: @strict checks values against annotations that are types, not strings.
+# No `from __future__ import annotations`: values are checked against annotations that are types, not strings.
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from huggingface_hub.dataclasses import strict
 
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.disk.source_folder import SourceFolder
@@ -24,12 +22,11 @@ _CARD = RECORD_FILES[1]
 _MAX_CARD_BYTES = 1_000_000
 _MAX_LENGTH, _MAX_VALUES = 200, 100  # of one value, and of a list
 
-_BLOCK = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+METADATA_BLOCK = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")  # an identifier of the Hub, such as apache-2.0
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|multilingual|code")  # ISO 639, such as en or pt-BR
 
 
-@strict
 @dataclass
 class CardMetadata:
     """Metadata of a model card.
@@ -88,7 +85,7 @@ def read_card_keys(source: SourceFolder) -> dict[str, Any] | None:
         text = read_bytes(source.folder / _CARD, _MAX_CARD_BYTES).decode("utf-8")
         if not text.lstrip().startswith("---"):
             return {}
-        block = _BLOCK.match(text)
+        block = METADATA_BLOCK.match(text)
         # BaseLoader makes texts, lists and dictionaries only: it is safe, and Norwegian ("no") does not become False.
         found = (yaml.load(block[1], Loader=yaml.BaseLoader) or {}) if block is not None else None  # noqa: S506
     except FileError as error:

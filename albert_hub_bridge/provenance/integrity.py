@@ -64,6 +64,11 @@ class FilesCheck(Document):
             changed = f"{len(self.changes)} files and {len(self.different_tensors)} tensors"
             yield f"[bold red]FAILED: {changed} were changed since the conversion.[/]"
 
+    @property
+    def needs_attention(self) -> bool:
+        """See `Document`."""
+        return not self.passed
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report as data for JSON."""
         return {"passed": self.passed, **asdict(self)}

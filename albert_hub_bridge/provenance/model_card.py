@@ -17,6 +17,7 @@ from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, count_by_reason, 
 from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.model.architecture import KERAS_FIELDS
+from albert_hub_bridge.provenance.card_metadata import METADATA_BLOCK
 from albert_hub_bridge.provenance.card_results import plain, rows_of_results
 from albert_hub_bridge.provenance.record import PICTURE, ConversionRecord, IgnoredKeyRecord
 from albert_hub_bridge.text import first_few, one_line
@@ -71,10 +72,14 @@ def render_card(record: ConversionRecord, location: str) -> str:
         location: Where users will load it from: `hf://user/repo`, `kaggle://user/model/framework/name`, or the name of
             the folder.
 
+    Raises:
+        ValueError: The metadata cannot be read back.
+
     Source:
-        https://huggingface.co/docs/hub/model-cards; the metadata is huggingface_hub's `ModelCardData`.
+        https://huggingface.co/docs/hub/model-cards; the metadata is that of huggingface_hub's `ModelCardData`, which
+        the tests compare. Its import takes longer than the conversion of a small model.
     """
-    from huggingface_hub.repocard import ModelCard  # it checks the metadata
+    import yaml
 
     scheme, _, name = location.rpartition("://")
     layout = record.target.layout
@@ -82,8 +87,8 @@ def render_card(record: ConversionRecord, location: str) -> str:
     head, vocabulary = HEADS[record.head_kind] if record.head_kind is not None else None, record.vocabulary
     metadata = _metadata(record, location)
     rendered = _template().render(
-        metadata.to_dict(),
-        card_data=metadata.to_yaml(),
+        metadata,
+        card_data=yaml.dump(metadata, allow_unicode=True, sort_keys=False).strip(),
         record=record,
         # Where it is, and how it is loaded from there.
         title=location.rpartition("/")[2],
@@ -116,7 +121,11 @@ def render_card(record: ConversionRecord, location: str) -> str:
         unneeded=_unneeded(record),
         ignored=_by_reason(record.ignored),
     )
-    return re.sub(r"\n{3,}", "\n\n", str(ModelCard(rendered))).rstrip() + "\n"
+    card = re.sub(r"\n{3,}", "\n\n", rendered).rstrip() + "\n"
+    block = METADATA_BLOCK.match(card)
+    if block is None or yaml.dump(yaml.safe_load(block[1])) != yaml.dump(metadata):  # NaN equals itself as text
+        raise ValueError("the metadata of the card cannot be read back")
+    return card
 
 
 @cache  # compiling it takes longer than all else of a card
@@ -151,26 +160,11 @@ def _unneeded(record: ConversionRecord) -> str:
     return plain(counts) if counts else ""
 
 
-def _metadata(record: ConversionRecord, location: str) -> Any:
-    """Return the metadata of a card."""
-    from huggingface_hub.repocard_data import EvalResult, ModelCardData
-
+def _metadata(record: ConversionRecord, location: str) -> dict[str, Any]:
+    """Return the metadata of a card, in the order and with the names of `ModelCardData`."""
     handle, pipeline = record.source.handle, _PIPELINES[record.head_kind]
     on_hub = handle.removeprefix("hf://").partition("@")[0] if handle.startswith("hf://") else None
     metadata, published = record.metadata, record.published or {}
-    differences = record.verification["max_abs_difference"] if record.verification is not None else {}
-    results = [
-        EvalResult(
-            task_type=pipeline,
-            dataset_type="albert-hub-bridge/sample-texts",
-            dataset_name="sample texts of albert-hub-bridge",
-            metric_type="max_abs_difference",
-            metric_name=f"largest absolute difference of {name} from the source",
-            metric_value=value,
-        )
-        for name, value in differences.items()
-        if value is not None
-    ]
     library, tags = "transformers", ["albert", "albert-hub-bridge", "pytorch"]
     if record.target.layout == "keras":
         library, tags = "keras-hub", ["albert", "albert-hub-bridge", "keras-hub"]
@@ -178,21 +172,42 @@ def _metadata(record: ConversionRecord, location: str) -> Any:
         tags = [*tags, "keras-hub"]
     if record.sentence_transformers is not None:  # the Hub finds such models by these words
         library, tags = "sentence-transformers", [*tags, "sentence-transformers", "feature-extraction"]
-    return ModelCardData(
-        license=metadata.license or published.get("license"),
-        license_name=metadata.license_name,
-        license_link=metadata.license_link,
-        language=_one_or_more(metadata.language) or published.get("language"),
-        datasets=_one_or_more(metadata.datasets),
-        base_model=on_hub or _one_or_more(metadata.base_model),
+    found = {
+        "base_model": on_hub or _one_or_more(metadata.base_model),
+        "datasets": _one_or_more(metadata.datasets),
+        "language": _one_or_more(metadata.language) or published.get("language"),
+        "library_name": library,
+        "license": metadata.license or published.get("license"),
+        "license_name": metadata.license_name,
+        "license_link": metadata.license_link,
+        "pipeline_tag": "sentence-similarity" if record.sentence_transformers is not None else pipeline,
+        "tags": tags,
         # The Hub has no relation for the same weights in another format, only for rounded weights.
-        base_model_relation="quantized" if on_hub and record.target.dtype != record.source.dtype else None,
-        library_name=library,
-        pipeline_tag="sentence-similarity" if record.sentence_transformers is not None else pipeline,
-        tags=tags,
-        model_name=location.rpartition("/")[2] if results else None,
-        eval_results=results or None,
-    )
+        "base_model_relation": "quantized" if on_hub and record.target.dtype != record.source.dtype else None,
+        "model-index": _model_index(record, location.rpartition("/")[2]),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _model_index(record: ConversionRecord, model_name: str) -> list[dict[str, Any]] | None:
+    """Return what a verification measured, as the Hub shows it; None before one."""
+    if record.verification is None:
+        return None
+    from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
+
+    results = [
+        EvalResult(
+            task_type=_PIPELINES[record.head_kind],
+            dataset_type="albert-hub-bridge/sample-texts",
+            dataset_name="sample texts of albert-hub-bridge",
+            metric_type="max_abs_difference",
+            metric_name=f"largest absolute difference of {name} from the source",
+            metric_value=value,
+        )
+        for name, value in record.verification["max_abs_difference"].items()
+        if value is not None
+    ]
+    return eval_results_to_model_index(model_name, results) if results else None
 
 
 def _one_or_more(values: list[str]) -> str | list[str] | None:

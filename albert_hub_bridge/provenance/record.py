@@ -1,26 +1,21 @@
 """`conversion.json`: how a folder was converted, as data. The model card is rendered from it."""
 
-# No `from __future__ import annotations`: @strict checks values against annotations that are types, not strings.
-# @strict does not check frozen dataclasses, because those bypass `__setattr__`. Records are changed by `replace`.
-# Its import takes about 25 ms, which `convert` needs for the card anyway.
+# No `from __future__ import annotations`: values are checked against annotations that are types, not strings.
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
-
-from albert_hub_bridge.checkpoint import LayoutName, SourceLayoutName
+from albert_hub_bridge.choices import LayoutName, Pooling, SourceLayoutName
 from albert_hub_bridge.disk.strict_json import json_bytes, read_json
 from albert_hub_bridge.errors import ConfigurationError, Problem
 from albert_hub_bridge.hubs.local_source import LocalSource
 from albert_hub_bridge.layouts.files import RECORD_FILES
-from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.mapping.onnx_names import Precision
 from albert_hub_bridge.provenance.card_metadata import CardMetadata
-from albert_hub_bridge.provenance.strict_reader import field_types, read_dataclass
+from albert_hub_bridge.provenance.strict_reader import check_dataclass, field_types, read_dataclass
 
 
 RECORD, CARD, PICTURE = RECORD_FILES
@@ -32,7 +27,6 @@ ONLY_PADDING = "rows with only padding tokens"
 CHECKS = ("configuration", "tensors", "reference", "engines", "texts")
 
 
-@strict
 @dataclass
 class FileDigest:
     """Size and SHA-256 (in hexadecimal) of a file."""
@@ -41,7 +35,6 @@ class FileDigest:
     sha256: str
 
 
-@strict
 @dataclass
 class SourceRecord:
     """The source of a conversion.
@@ -61,7 +54,6 @@ class SourceRecord:
     files: dict[str, FileDigest]
 
 
-@strict
 @dataclass
 class TargetRecord:
     """The target of a conversion.
@@ -79,7 +71,6 @@ class TargetRecord:
     tensors: dict[str, str]
 
 
-@strict
 @dataclass
 class VocabularySummary:
     """A vocabulary, and the normalization of a text.
@@ -108,7 +99,6 @@ class VocabularySummary:
     splits_numbers: bool | None = None
 
 
-@strict
 @dataclass
 class IgnoredKeyRecord:
     """A setting of the source that was not converted."""
@@ -118,7 +108,6 @@ class IgnoredKeyRecord:
     reason: str
 
 
-@strict
 @dataclass
 class DroppedTensorRecord:
     """A tensor of the source that was not converted."""
@@ -128,7 +117,6 @@ class DroppedTensorRecord:
     reason: str
 
 
-@strict
 @dataclass
 class GoldenNumbers:
     """Numbers that KerasHub publishes for a preset, and the result of comparing a conversion with them.
@@ -152,7 +140,6 @@ class GoldenNumbers:
     max_abs_difference: int | float | None
 
 
-@strict
 @dataclass
 class OnnxRecord:
     """An ONNX file of the target.
@@ -172,7 +159,6 @@ class OnnxRecord:
     outputs: list[str]
 
 
-@strict
 @dataclass
 class ConversionRecord:
     """The content of `conversion.json`. The same source, options and version give the same record.
@@ -251,11 +237,15 @@ class ConversionRecord:
         return [*self.target.files, RECORD, CARD, *([PICTURE] if self.picture is not None else [])]
 
     def to_bytes(self) -> bytes:
-        """Return the content of the file."""
+        """Return the content of the file.
+
+        Raises:
+            TypeError: A field has a value of another type, so that the file could not be read back.
+        """
+        check_dataclass(self)
         return json_bytes(json.loads(json.dumps(asdict(self), default=str)))
 
 
-@strict
 @dataclass
 class _Verification:
     """The keys of `verification` that the card and the picture need. It has more."""

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.choices import DTYPE_NAMES, choose
+from albert_hub_bridge.choices import DTYPE_NAMES, ComputeDtype, Device, PoolingMode, choose
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.layouts.hub.encoding_settings import encoding_settings
 from albert_hub_bridge.layouts.layout import ReadOptions
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-
-PoolingMode = Literal["mean", "cls", "pooler", "none"]
-ComputeDtype = Literal["float32", "bfloat16", "float16"]
-Device = Literal["auto", "cpu", "cuda"]
 
 _CHUNK_TEXTS = 4096  # among so many texts, many have the same length
 _AHEAD = 2  # chunks that wait for the model, tokenized

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.choices import LayoutName
 from albert_hub_bridge.disk.atomic import new_file, new_folder
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
 from albert_hub_bridge.layouts.keras.weights_file import KERAS_SUFFIX, read_weights_file, write_weights_file

@@ -19,9 +19,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, get_args
 
-from albert_hub_bridge.choices import choose
+from albert_hub_bridge.choices import Device, choose
 from albert_hub_bridge.errors import AlbertHubBridgeError, SourceError
-from albert_hub_bridge.runtime.embedding import Device, Embedded, Embedder, EmbeddingSettings
+from albert_hub_bridge.runtime.embedding import Embedded, Embedder, EmbeddingSettings
 from albert_hub_bridge.runtime.ray_cluster import Cluster, brief, connected, number_of_actors, room
 from albert_hub_bridge.runtime.tokens import Text
 

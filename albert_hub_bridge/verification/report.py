@@ -268,6 +268,11 @@ class Verification(Document):
         png = draw_parity(self.as_dict())
         return None if png is None else (png, "The largest difference after each layer")
 
+    @property
+    def needs_attention(self) -> bool:
+        """See `Document`."""
+        return not self.passed
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values. NaN and infinity become None."""
         kept = [

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.checkpoint import DROPPED_HEAD, DROPPED_UNKNOWN, PRESET_LAYOUTS, Checkpoint
+from albert_hub_bridge.checkpoint import DROPPED_HEAD, DROPPED_UNKNOWN, Checkpoint
+from albert_hub_bridge.choices import DEFAULT_TOLERANCE, PRESET_LAYOUTS
 from albert_hub_bridge.layouts.keras.compatibility import (
     APPROXIMATED,
     with_approximate_gelu,
@@ -48,7 +49,6 @@ from albert_hub_bridge.verification.tensors import check_tensors
 from albert_hub_bridge.verification.texts import check_texts, texts_and_pairs
 
 
-DEFAULT_TOLERANCE = 2e-6  # `python -m benchmarks.rounding`, and docs/verification.md
 PROBE_FACTOR = 5  # Rounding errors grow with length: probes of 512 random ids differ by more than texts.
 
 

@@ -9,7 +9,8 @@ from typing import Any, get_args
 import pytest
 
 from albert_hub_bridge import cli, convert
-from albert_hub_bridge.commands.options import ConvertOptions, Dtype
+from albert_hub_bridge.choices import Dtype
+from albert_hub_bridge.commands.options import ConvertOptions
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.formats.lazy_tensors import DTYPES
 

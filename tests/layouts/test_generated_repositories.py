@@ -21,7 +21,7 @@ import transformers
 from safetensors import safe_open
 
 from albert_hub_bridge import convert, verify
-from albert_hub_bridge.checkpoint import PRESET_LAYOUTS, LayoutName
+from albert_hub_bridge.choices import PRESET_LAYOUTS, LayoutName
 from albert_hub_bridge.commands.reports import Conversion
 from albert_hub_bridge.errors import CheckpointError
 from albert_hub_bridge.layouts.hub.files import TOKENIZER_FILES

@@ -15,7 +15,7 @@ import pytest
 import transformers
 
 from albert_hub_bridge import convert, verify
-from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.choices import LayoutName
 from albert_hub_bridge.errors import ConfigurationError
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from albert_hub_bridge.checkpoint import Checkpoint, SourceLayoutName, TokenizerFiles, TokenizerSpec
+from albert_hub_bridge.checkpoint import Checkpoint, TokenizerFiles, TokenizerSpec
+from albert_hub_bridge.choices import SourceLayoutName
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import VocabularyError

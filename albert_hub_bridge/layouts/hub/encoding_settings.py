@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from albert_hub_bridge.checkpoint import SentenceModules
+from albert_hub_bridge.choices import Pooling
 from albert_hub_bridge.layouts.hub.files import MODULES, POOLING, SENTENCE_TRANSFORMERS, TRANSFORMER
-from albert_hub_bridge.layouts.layout import Pooling
 
 
 @dataclass(frozen=True, slots=True)

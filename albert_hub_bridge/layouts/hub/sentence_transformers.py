@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from albert_hub_bridge.checkpoint import Checkpoint, SentenceModules
+from albert_hub_bridge.choices import Pooling
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import parse, write_json
@@ -29,7 +30,6 @@ from albert_hub_bridge.layouts.hub.files import (
     TRANSFORMER,
     WEIGHTS,
 )
-from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.text import first_few, one_line, short_repr
 
 

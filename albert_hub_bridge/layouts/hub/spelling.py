@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from albert_hub_bridge.checkpoint import SourceLayoutName
+from albert_hub_bridge.choices import SourceLayoutName
 from albert_hub_bridge.mapping.configs import ALBERT, ALBERT_HUB, Table
 from albert_hub_bridge.mapping.weights import ENCODERS, TorchDialect
 

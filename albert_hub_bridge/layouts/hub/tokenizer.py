@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from albert_hub_bridge.checkpoint import SourceLayoutName, TokenizerSpec
+from albert_hub_bridge.checkpoint import TokenizerSpec
+from albert_hub_bridge.choices import SourceLayoutName
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import write_json

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.checkpoint import SourceLayoutName, TokenizerFiles
+from albert_hub_bridge.checkpoint import TokenizerFiles
+from albert_hub_bridge.choices import SourceLayoutName
 from albert_hub_bridge.disk.durable import write_file
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import json_bytes, parse_object

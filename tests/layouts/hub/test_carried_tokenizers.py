@@ -17,7 +17,7 @@ import pytest
 from transformers import AlbertTokenizer, AutoTokenizer
 
 from albert_hub_bridge import convert, inspect, verify
-from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.choices import LayoutName
 from albert_hub_bridge.errors import CheckpointError, ConfigurationError, SourceError, VocabularyError
 from albert_hub_bridge.layouts.hub.files import TOKENIZER_FILES
 from albert_hub_bridge.layouts.hub.repository import write_repository

@@ -15,13 +15,12 @@ from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
 from albert_hub_bridge import card, convert, inspect
-from albert_hub_bridge.checkpoint import LayoutName
+from albert_hub_bridge.choices import LayoutName, Pooling
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, SourceError, TargetError
 from albert_hub_bridge.layouts.hub.files import POOLING_FILES
 from albert_hub_bridge.layouts.hub.repository import write_repository
 from albert_hub_bridge.layouts.hub.spelling import RepositoryLayout
-from albert_hub_bridge.layouts.layout import Pooling
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 from tests.conftest import TEXTS
