@@ -46,7 +46,9 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.convert
+	$(BIN)/python -m benchmarks.verify --shape base
 	$(BIN)/python -m benchmarks.tokenize
 	$(BIN)/python -m benchmarks.encoder
 

@@ -24,7 +24,7 @@ def main() -> None:
     _interrupts.raise_again()
     try:
         cli.main()
-    except ImportError:  # of a library that only some commands import
+    except Exception:  # a command imports its libraries when it runs
         _exit_if_versions_are_wrong()
         raise
 

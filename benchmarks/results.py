@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 
 Row = Mapping[str, Any]
 
@@ -65,7 +63,7 @@ def bars(
     most = max(len(each) for each in groups.values())
     size = 5 * len(groups), 1.2 + 0.35 * most
     figure, axes = pyplot.subplots(1, len(groups), figsize=size, layout="constrained", squeeze=False)
-    for axis, (title, lengths) in zip(np.ravel(axes), groups.items(), strict=True):
+    for axis, (title, lengths) in zip(axes.flat, groups.items(), strict=True):
         colors = [OURS if name.startswith("ours") else OTHERS for name in lengths]
         drawn = axis.barh(list(lengths), list(lengths.values()), color=colors)
         axis.bar_label(drawn, fmt=number, padding=2)

@@ -42,6 +42,16 @@ def test_import_is_light() -> None:
     assert not heavy & _imported_after("import albert_hub_bridge")
 
 
+def test_help_imports_no_library_that_only_commands_need() -> None:
+    heavy = {
+        *("asyncio", "google", "h5py", "httpx2", "huggingface_hub", "jinja2", "ml_dtypes", "numpy", "rich"),
+        *("sentencepiece", "tokenizers", "torch", "transformers", "wrapt", "yaml"),
+    }
+    loaded = _imported_after("from albert_hub_bridge.cli import app\napp(['--help'], standalone_mode=False)")
+    assert "typer" in loaded
+    assert not heavy & loaded
+
+
 def test_converting_needs_neither_torch_nor_transformers_nor_keras(tmp_path: Path) -> None:
     write_sample_preset(tmp_path / "sample")
     code = """
@@ -120,7 +130,7 @@ def test_a_library_of_another_version_is_named(tmp_path: Path) -> None:
         "albert-hub-bridge cannot be used with the libraries that are installed:\n"
         "  needed protobuf>=7.36.1, found 5.29.5\nRun: pip install 'protobuf>=7.36.1'\n"
     )
-    command = [sys.executable, "-m", "albert_hub_bridge", "--help"]
+    command = [sys.executable, "-m", "albert_hub_bridge", "inspect", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"Error: {message}")
     command = [sys.executable, "-c", "import albert_hub_bridge; albert_hub_bridge.convert"]
