@@ -7,6 +7,7 @@ minutes, and 8 GB of memory.
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.verification.progress import Stage
 from albert_hub_bridge.verification.run import verify
 from benchmarks.machine import describe_machine
+from benchmarks.results import Row, add_outputs, bars, write_json
 from benchmarks.rounding import SHAPES, Case, make
 
 
@@ -24,8 +26,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="xxlarge")
     parser.add_argument("--to", choices=("keras", "albert_hub", "transformers"), default="transformers")
+    add_outputs(parser)
     arguments = parser.parse_args()
-    print(describe_machine("torch", "transformers", "keras-hub"))
+    machine = describe_machine("torch", "transformers", "keras-hub")
+    print(machine)
+    rows: list[Row] = []
     began: dict[str, tuple[float, float]] = {}
 
     def note_begin(stage: Stage | None, _done: int = 0, _total: int = 0) -> None:
@@ -34,8 +39,9 @@ def main() -> None:
             return
         if began:  # the stage before has ended
             name, start = list(began.items())[-1]
-            seconds = f"{now[0] - start[0]:8.1f} s   {now[1] - start[1]:8.1f} s of all cores"
-            print(f"{name:12} {seconds}", flush=True)
+            seconds, cpu_seconds = now[0] - start[0], now[1] - start[1]
+            print(f"{name:12} {seconds:8.1f} s   {cpu_seconds:8.1f} s of all cores", flush=True)
+            rows.append({"stage": name, "seconds": seconds, "cpu_seconds": cpu_seconds})
         if stage is not None:
             began[stage] = now
 
@@ -46,7 +52,14 @@ def main() -> None:
         convert(source, target, to=arguments.to)
         report = verify(source, target, progress=note_begin)
     note_begin(None)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"peak memory  {peak / 1e6:8,.0f} MB, with the conversion")
     print("passed" if report.passed else f"failed: {report.failed_checks}")
+    title = f"verify, {arguments.shape} to {arguments.to}"
+    if arguments.json:
+        write_json(arguments.json, machine, {title: rows, "memory": [{"peak_bytes": peak}]})
+    if arguments.png:
+        bars(arguments.png, machine, {title: {row["stage"]: row["seconds"] for row in rows}}, "seconds")
 
 
 if __name__ == "__main__":
