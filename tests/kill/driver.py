@@ -27,6 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+import albert_hub_bridge.commands.convert
+import albert_hub_bridge.commands.verify  # noqa: F401
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.cli import app
 from albert_hub_bridge.disk.atomic import new_folder
