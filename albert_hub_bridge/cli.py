@@ -483,7 +483,7 @@ def ui(
             console.print_json({"url": address})
             sys.stdout.flush()
         else:
-            console.out.print(f"The page is at {address} (Ctrl-C ends it)")
+            console.out().print(f"The page is at {address} (Ctrl-C ends it)")
 
     with errors_as_messages(as_json):
         serve(

@@ -9,8 +9,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from albert_hub_bridge._version import __version__
-from albert_hub_bridge.checkpoint import LayoutName
-from albert_hub_bridge.commands.options import Dtype, Normalize
+from albert_hub_bridge.choices import Dtype, LayoutName, Normalize
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.ui.actions import AS_IN_SOURCE, LEAVE_OUT, Actions
