@@ -37,7 +37,7 @@ def test_published_preset_is_converted_pushed_and_verified(tmp_path: Path) -> No
     with HubServer() as hub:
         # The proxies, login and Kaggle cache of the user, but no settings of Hugging Face.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        own = ",".join(filter(None, ["127.0.0.1", os.environ.get("no_proxy")]))
+        own = ",".join(filter(None, ["127.0.0.1,127.0.0.2", os.environ.get("no_proxy")]))
         environment = {**inherited, **hub.environment(tmp_path), "no_proxy": own, "NO_PROXY": own}
         codes = run_client(
             """

@@ -54,7 +54,6 @@ class HubServer(LocalServer):
         ("HEAD", r"/(?P<repo_id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",    "resolve"),
         ("GET",  r"/(?P<repo_id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",    "resolve"),
         ("PUT",  r"/storage/(?P<repo_id>.+)/(?P<oid>[0-9a-f]{64})",                        "upload"),
-        ("HEAD", r"/storage/(?P<repo_id>.+)/(?P<oid>[0-9a-f]{64})",                        "download"),
         ("GET",  r"/storage/(?P<repo_id>.+)/(?P<oid>[0-9a-f]{64})",                        "download"),
     )
     # fmt: on

@@ -1,7 +1,7 @@
 """The base class of the local servers: an HTTP server with a log of all requests, and faults on demand.
 
 Hubs store large files on a different host than their API, and clients must not send a token there. So each server
-listens on two ports: `url` is the API, and `storage_url` is the storage.
+listens on two addresses: `url` is the API, and `storage_url` is the storage.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FOREIGN = re.compile(r"^(HF_|HUGGING|TRANSFORMERS_|KAGGLE|MODELSCOPE_|COLAB_|XD
 def client_environment(home: Path, *servers: LocalServer) -> dict[str, str]:
     """Return the environment of a client process that uses only these servers, with its caches in `home`."""
     inherited = {name: value for name, value in os.environ.items() if not _FOREIGN.search(name)}
-    ours = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "no_proxy": "127.0.0.1"}
+    ours = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "no_proxy": "127.0.0.1,127.0.0.2"}
     # Requests to other hosts go to a server as the proxy. It refuses them, and logs them as CONNECT.
     ours |= {"http_proxy": servers[0].url, "https_proxy": servers[0].url}
     for server in servers:
@@ -157,7 +157,7 @@ def ranged_response(request: Request, content: bytes, headers: Mapping[str, str]
 
 
 class LocalServer:
-    """A server on 127.0.0.1, in threads of this process, until the end of the `with` block."""
+    """A server in threads of this process, until the end of the `with` block; its storage is on 127.0.0.2."""
 
     # (method, pattern of the whole quoted path, name of the handler), first match wins. Named groups become arguments.
     routes: ClassVar[tuple[tuple[str, str, str], ...]] = ()
@@ -170,7 +170,8 @@ class LocalServer:
 
     def __enter__(self) -> Self:
         self._listeners = [_Listener(self, storage) for storage in (False, True)]
-        self.url, self.storage_url = (f"http://127.0.0.1:{listener.server_port}" for listener in self._listeners)
+        addresses = (listener.server_address for listener in self._listeners)
+        self.url, self.storage_url = (f"http://{address[0]}:{address[1]}" for address in addresses)
         for listener in self._listeners:
             threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
         return self
@@ -298,7 +299,8 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = False  # closing waits for all threads
 
     def __init__(self, owner: LocalServer, storage: bool) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        # As on the Hub, another host has the files: huggingface_hub 1 follows redirects that stay on a host.
+        super().__init__(("127.0.0.2" if storage else "127.0.0.1", 0), _Handler)
         self.owner, self.storage = owner, storage
         self.connections: set[socket.socket] = set()
 
