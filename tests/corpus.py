@@ -86,6 +86,29 @@ def white(count: int) -> list[str]:
     ]
 
 
+# First and last letters of blocks of Unicode.
+SCRIPTS = {
+    "Latin": (0xC0, 0x17F), "Greek": (0x391, 0x3C9), "Cyrillic": (0x410, 0x44F), "Hebrew": (0x5D0, 0x5EA),
+    "Arabic": (0x621, 0x64A), "Devanagari": (0x904, 0x939), "Thai": (0xE01, 0xE2E), "Hangul": (0xAC00, 0xD7A3),
+    "kana": (0x3041, 0x30F6), "Han": (0x4E00, 0x9FA5), "full width": (0xFF01, 0xFF5E),
+}  # fmt: skip
+
+
+def scripts(count: int) -> list[str]:
+    """Return lines of words of eleven scripts among English words, numbers and quotes."""
+    draw = random.Random(4)
+    words = ["the", "The", "river,", "3.14", "1,984", "(a)", "“q”", "''q``", "İstanbul", "ΟΔΟΣ", "Straße", "e\u0301"]
+
+    def word() -> str:
+        first, last = draw.choice(list(SCRIPTS.values()))
+        return "".join(chr(draw.randint(first, last)) for _ in range(draw.randint(1, 6)))
+
+    return [
+        (" " * draw.randint(1, 2)).join(word() if draw.random() < 0.6 else draw.choice(words) for _ in range(6))
+        for _ in range(count)
+    ]
+
+
 LONG = ["a" * 5000, "é" * 3000, " " * 1000, "日" * 2000, "ab " * 2000, ""]
 
 
