@@ -18,6 +18,7 @@ from albert_hub_bridge.errors import AlbertHubBridgeError
 from albert_hub_bridge.text import split_names
 from albert_hub_bridge.ui import render
 from albert_hub_bridge.ui.addresses import name_of_source, parse_repository, parse_source
+from albert_hub_bridge.ui.advice import LEAVE_OUT
 from albert_hub_bridge.ui.html import join
 from albert_hub_bridge.ui.upload import name_of_upload
 from albert_hub_bridge.ui.visit import Choices, Visit, VisitError, Visits
@@ -27,7 +28,6 @@ Shown = tuple[Any, ...]  # HTML, data, and what some actions change besides
 Parameters = ParamSpec("Parameters")
 
 AS_IN_SOURCE = "as in the source"
-LEAVE_OUT = "leave it out"
 _INSPECTION = ("pull", "read")  # the stages
 
 

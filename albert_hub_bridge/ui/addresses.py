@@ -47,7 +47,7 @@ def parse_source(text: str, *, local_folders: bool = False) -> str:
         return address
     raise SourceError(
         "Type user/repo or hf://user/repo for a repository on Hugging Face, kaggle://org/model/keras/name for a preset "
-        f"on Kaggle, or one of {', '.join(PUBLISHED_PRESETS)}; or upload a zip."
+        f"on Kaggle, modelscope://user/repo, or one of {', '.join(PUBLISHED_PRESETS)}; or upload a zip."
         + did_you_mean(text, {name: name for name in PUBLISHED_PRESETS})
     )
 

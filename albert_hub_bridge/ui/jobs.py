@@ -34,6 +34,7 @@ from albert_hub_bridge.hubs.huggingface import access_to_hugging_face, list_hugg
 from albert_hub_bridge.layouts.losses import lost_tensors
 from albert_hub_bridge.layouts.registry import needed_files, pull
 from albert_hub_bridge.mapping.configs import NO_LOSS
+from albert_hub_bridge.ui.advice import for_visitors
 from albert_hub_bridge.ui.limits import Limits
 from albert_hub_bridge.ui.upload import name_of_upload, unpack
 from albert_hub_bridge.verification.progress import STAGES as STAGES_OF_VERIFICATION
@@ -200,7 +201,8 @@ def run(jobs: Jobs, line: str, folder: Path, limits: Limits) -> dict[str, Any]:
     except Exception as error:  # a fault of this package: the page says so, and its log says where
         places = "".join(traceback.format_tb(error.__traceback__))  # without values
         return {"error": f"This page failed ({type(error).__name__}). Please report it.", "unexpected": places}
-    return {"error": without_folder(message if token is None else message.replace(token, "***"), folder)}
+    message = message if token is None else message.replace(token, "***")
+    return {"error": for_visitors(without_folder(message, folder))}
 
 
 def main() -> None:

@@ -12,7 +12,18 @@ from albert_hub_bridge._version import __version__
 from albert_hub_bridge.choices import Dtype, LayoutName, Normalize
 from albert_hub_bridge.hubs.published import PUBLISHED_PRESETS
 from albert_hub_bridge.mapping.heads import HeadKind
-from albert_hub_bridge.ui.actions import AS_IN_SOURCE, LEAVE_OUT, Actions
+from albert_hub_bridge.ui.actions import AS_IN_SOURCE, Actions
+from albert_hub_bridge.ui.advice import (
+    APPROXIMATE_GELU,
+    DROP_TOKENIZER,
+    HEAD,
+    LABELS,
+    LEAVE_OUT,
+    MORE_OPTIONS,
+    NORMALIZATION,
+    PRIVATE_OPTIONS,
+    UNVERIFIED,
+)
 from albert_hub_bridge.ui.limits import Limits
 from albert_hub_bridge.verification.side_by_side import MAX_TEXTS
 
@@ -98,12 +109,12 @@ class Page:
             upload = gr.File(
                 label="or a zip of the folder", file_types=[".zip"], type="filepath", height=140, elem_id="upload"
             )
-            with gr.Accordion("Options for private or unusual models", open=False):
+            with gr.Accordion(PRIVATE_OPTIONS, open=False):
                 self._token_field()
                 self._head = gr.Dropdown(
                     [AS_IN_SOURCE, *get_args(HeadKind), LEAVE_OUT],
                     value=AS_IN_SOURCE,
-                    label="Head",
+                    label=HEAD,
                     info="The head of a source that does not say which it has; or leave it out.",
                     elem_id="head",
                 )
@@ -144,19 +155,19 @@ class Page:
                 normalize = gr.Dropdown(
                     [(_NORMALIZATIONS[name], name) for name in get_args(Normalize)],
                     value="keep",
-                    label="Text normalization",
+                    label=NORMALIZATION,
                     elem_id="normalize",
                 )
-            with gr.Accordion("More options", open=False):
+            with gr.Accordion(MORE_OPTIONS, open=False):
                 labels = gr.Textbox(
                     value="",
-                    label="Labels of a classifier",
+                    label=LABELS,
                     placeholder="negative,positive",
                     max_lines=1,
                     elem_id="labels",
                 )
-                drop_tokenizer = gr.Checkbox(label="Leave out what is no SentencePiece vocabulary of the tokenizer")
-                gelu = gr.Checkbox(label="keras: compute gelu by its tanh approximation, and report the difference")
+                drop_tokenizer = gr.Checkbox(label=DROP_TOKENIZER)
+                gelu = gr.Checkbox(label=APPROXIMATE_GELU)
             with gr.Row():
                 convert = gr.Button("Convert", variant="primary", elem_id="convert")
                 stop = gr.Button("Stop", elem_id="stop")
@@ -200,7 +211,7 @@ class Page:
         with gr.Row():
             private = gr.Checkbox(label="Private, if it is made now", elem_id="private")
             create_pr = gr.Checkbox(label="As a pull request", elem_id="create-pr")
-            unverified = gr.Checkbox(label="Although a check failed", elem_id="unverified")
+            unverified = gr.Checkbox(label=UNVERIFIED, elem_id="unverified")
         with gr.Row():
             plan = gr.Button("Dry run", variant="primary", elem_id="plan-push")
             push = gr.Button("Push", elem_id="push-now")

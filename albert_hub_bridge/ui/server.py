@@ -53,6 +53,8 @@ def serve(
     served = root / "served"
     os.environ["GRADIO_TEMP_DIR"] = str(served)  # uploads; Gradio serves all files in it
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # Clients give up after 20 s of silence, which ends the visit. With Gradio's 15 s, a pause of 5 s was enough.
+    os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "5")
     from albert_hub_bridge.ui.actions import Actions
     from albert_hub_bridge.ui.page import Page, css, theme
     from albert_hub_bridge.ui.visit import Visits

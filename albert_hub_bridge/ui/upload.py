@@ -90,8 +90,8 @@ def _problem(entry: zipfile.ZipInfo, limits: Limits) -> str | None:
             entry.compress_type not in _METHODS,
         f"is compressed more than {limits.ratio} times, as no weights are":
             entry.file_size > max(limits.ratio * entry.compress_size, _BLOCK),
-        "is a pickle, which can hold code. Save the model as safetensors, or leave the file out. On your own machine, "
-        "convert --allow-pickle reads its tensors":
+        "is a pickle, which can hold code, and this page reads none. Save the model as safetensors, or leave the file "
+        "out. On your own machine, albert-hub-bridge convert reads its tensors with allow_pickle":
             path.suffix.lower() in _PICKLES,
     }
     # fmt: on

@@ -53,7 +53,7 @@ def open_page(browser: Any, url: str, *, width: int = 1100, height: int = 900, s
         viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
     )
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(60_000)
     abroad: list[str] = []
     errors: list[str] = []
 

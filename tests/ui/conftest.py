@@ -1,4 +1,4 @@
-"""A page in a process of its own, with a Hub on 127.0.0.1. Nobody may use its owner's token, which it has too."""
+"""A page in a process of its own, with hubs on 127.0.0.1. Nobody may use its owner's token, which it has too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ import pytest
 from albert_hub_bridge import convert
 from conversion.sample import write_sample_preset
 from tests.servers.hub_server import HubServer
+from tests.servers.kaggle_server import KaggleServer
 from tests.servers.local_server import client_environment
+from tests.servers.modelscope_server import ModelScopeServer
 
 
 CARD = "---\nlicense: apache-2.0\n---\n\n# A model\n\nBy its owner.\n"
@@ -95,11 +97,14 @@ def running_page(home: Path, models: Path) -> Iterator[RunningPage]:
     """Start the page, as the command does."""
     root = home / "temporary"
     root.mkdir()
-    with HubServer() as hub:
+    with HubServer() as hub, KaggleServer() as kaggle, ModelScopeServer() as modelscope:
+        kaggle.add_model("user/albert/keras/tiny", files_of(models / "preset"))
+        modelscope.add_model("user/albert", files_of(models / "repository"))
         hub.add_repo("user/preset", {**files_of(models / "preset"), "train.py": "import os", "notes.txt": "a note"})
         hub.add_repo("user/private", files_of(models / "repository"), private=True)
-        environment = client_environment(home, hub) | {"HF_HUB_OFFLINE": "0", "TMPDIR": str(root)}
+        environment = client_environment(home, hub, kaggle, modelscope) | {"HF_HUB_OFFLINE": "0", "TMPDIR": str(root)}
         environment |= {"HF_TOKEN": OWNERS_TOKEN, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+        environment |= {"GRADIO_HEARTBEAT_INTERVAL": "1"}  # a client that closes waits for the next one
         command = [sys.executable, "-m", "albert_hub_bridge", "ui", "--no-open"]
         with (home / "log").open("w") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=home)
@@ -114,10 +119,12 @@ def running_page(home: Path, models: Path) -> Iterator[RunningPage]:
             process.terminate()
             process.wait(30)
         assert not list(root.iterdir()), "the page leaves its folders behind"
-        assert not hub.requests("CONNECT"), "the page wanted to leave the machine"
+        for server in (hub, kaggle):
+            assert not server.requests("CONNECT"), "the page wanted to leave the machine"
         assert hub.token not in (home / "log").read_text()
         for request in hub.requests():
             assert OWNERS_TOKEN not in request.headers.get("authorization", ""), "a visitor used the owner's token"
+        assert not [each for each in kaggle.requests() if each.authorized], "a visitor used the owner's login at Kaggle"
 
 
 @pytest.fixture(scope="session")

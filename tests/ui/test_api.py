@@ -44,7 +44,7 @@ def ask(connected: Any) -> Ask:
     """Return the data that an action gives."""
 
     def predict(name: str, **arguments: Any) -> Any:
-        shown, data, *others = connected.predict(api_name=f"/{name}", **arguments)
+        shown, data, *others = connected.submit(api_name=f"/{name}", **arguments).result(timeout=120)
         assert ("error" in data) == ('role="alert"' in shown)
         return (data, *others) if others else data
 
@@ -165,6 +165,23 @@ def test_what_is_refused_says_why(page: RunningPage, ask: Ask, models: Path, tmp
     assert str(page.root) not in message
     assert "Convert a source first" in ask("look", texts="a")["error"]
     assert not list(page.root.glob("albert-hub-bridge-ui-*/served/[!v]*/*")), "uploads stay"
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "layout"),
+    [
+        ("kagglehub", "kaggle://user/albert/keras/tiny", "keras"),
+        ("modelscope", "modelscope://user/albert", "transformers"),
+    ],
+)
+def test_other_hubs(ask: Ask, package: str, source: str, layout: str) -> None:
+    """They are asked without any login: the owner's is not the visitor's."""
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    found = ask("inspect", source=source)
+    assert "error" not in found, found
+    assert (found["source"], found["layout"]) == (source, layout)
+    assert found["architecture"]["hidden_dim"] == 32
+    assert "does not exist" in ask("inspect", source=source.replace("albert", "missing"))["error"]
 
 
 def test_two_visitors_at_once(page: RunningPage, tmp_path: Path) -> None:
