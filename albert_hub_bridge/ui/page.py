@@ -150,12 +150,17 @@ class Page:
             )
             with gr.Row():
                 dtype = gr.Dropdown(
-                    [AS_IN_SOURCE, *get_args(Dtype)], value=AS_IN_SOURCE, label="Dtype of the weights", elem_id="dtype"
+                    [AS_IN_SOURCE, *get_args(Dtype)],
+                    value=AS_IN_SOURCE,
+                    label="Dtype of the weights",
+                    min_width=240,
+                    elem_id="dtype",
                 )
                 normalize = gr.Dropdown(
                     [(_NORMALIZATIONS[name], name) for name in get_args(Normalize)],
                     value="keep",
                     label=NORMALIZATION,
+                    min_width=240,
                     elem_id="normalize",
                 )
             with gr.Accordion(MORE_OPTIONS, open=False):
