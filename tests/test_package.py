@@ -152,6 +152,7 @@ def test_wheel_contains_the_package_only(tmp_path: Path) -> None:
         *sources,
         "albert_hub_bridge/py.typed",
         "albert_hub_bridge/provenance/templates/model_card.md",
+        "albert_hub_bridge/ui/page.css",
     }
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.11" in metadata
