@@ -357,7 +357,7 @@ def test_what_libraries_print_is_not_in_the_report(
         print("a message of Ray")
         return embed(*arguments, **options)
 
-    monkeypatch.setattr("albert_hub_bridge.cli.embed_corpus", noisy)
+    monkeypatch.setattr("albert_hub_bridge.commands.embed.embed", noisy)
     run = CliRunner().invoke(app, ["embed", str(preset), str(corpus), str(tmp_path / "out"), "--json"])
     assert json.loads(run.stdout)["rows"] == 60
     assert run.stderr == "a message of Ray\n"

@@ -46,8 +46,12 @@ def main() -> None:
 
 
 def _import_everything() -> None:
+    # The command line imports what a command needs when it runs.
+    commands = ("convert", "inspect", "verify", "publish", "complete", "embed")
     for name in ("keras_hub", "peft", "sentence_transformers", "albert_hub_bridge.cli"):
         importlib.import_module(name)
+    for name in commands:
+        importlib.import_module(f"albert_hub_bridge.commands.{name}")
 
 
 def _run_page(page: Path) -> list[dict[str, Any]]:
