@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from albert_hub_bridge import verify
 from tests.ui import browser as browsing
 from tests.ui.conftest import CARD, RunningPage, wait_until
+from tests.ui.test_upload import add_link, claim_three_gigabytes
 
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
@@ -115,17 +116,20 @@ def _push(tab: Any) -> None:
 
 def test_hostile_uploads(page: RunningPage, browser: Any, tmp_path: Path) -> None:
     """tests/ui/test_upload.py has more of them."""
-    hostile = {
-        "slip": ("../../evil.txt", b"x", "leads out of the folder"),
-        "bomb": ("model.safetensors", b"\0" * 50_000_000, "compressed more than 200 times"),
-        "pickle": ("pytorch_model.bin", b"\x80\x02.", "is a pickle"),
+    hostile: dict[str, tuple[Callable[[zipfile.ZipFile], object], str]] = {
+        "slip": (lambda archive: archive.writestr("../../evil.txt", b"x"), "leads out of the folder"),
+        "bomb": (lambda archive: archive.writestr("a", b"\0" * 50_000_000), "compressed more than 200 times"),
+        "link": (add_link, "is a link"),
+        "pickle": (lambda archive: archive.writestr("pytorch_model.bin", b"\x80\x02."), "is a pickle"),
     }
+    for name, (add, _) in hostile.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            add(archive)
+    (tmp_path / "claim.zip").write_bytes(claim_three_gigabytes())
+    messages = {name: message for name, (_, message) in hostile.items()} | {"claim": "unpacks to 3.00 GB"}
     with browsing.open_page(browser, page.url) as tab:
-        for name, (entry, content, message) in hostile.items():
-            file = tmp_path / f"{name}.zip"
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(entry, content)
-            tab.locator("#upload input[type=file]").set_input_files(file)
+        for name, message in messages.items():
+            tab.locator("#upload input[type=file]").set_input_files(tmp_path / f"{name}.zip")
             tab.locator("#inspection .ahb-error").get_by_text(message).wait_for()
         tab.locator("#upload input[type=file]").set_input_files(page.models / "my-repository.zip")
         tab.get_by_role("heading", name="my-repository (uploaded)").wait_for()

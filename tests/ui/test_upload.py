@@ -20,7 +20,7 @@ LIMITS = Limits(unpacked_bytes=4_000_000, entries=20)
 Archive = Callable[[zipfile.ZipFile], object]
 
 
-def _link(archive: zipfile.ZipFile) -> None:
+def add_link(archive: zipfile.ZipFile) -> None:
     entry = zipfile.ZipInfo("config.json")
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
     archive.writestr(entry, "/etc/passwd")
@@ -52,7 +52,7 @@ REFUSED: dict[str, tuple[Archive, str]] = {
     "control":        (lambda a: a.writestr("con\x1bfig.json", "{}"),             "no plain name"),
     "long name":      (lambda a: a.writestr("a" * 300, "{}"),                     "no plain name"),
     "nested":         (lambda a: a.writestr("a/" * 20 + "config.json", "{}"),     "nested too deeply"),
-    "link":           (_link,                                                     "is a link"),
+    "link":           (add_link,                                                   "is a link"),
     "device":         (_device,                                                   "is a link or a device"),
     "twice":          (_twice,                                                    "twice"),
     "file as folder": (_file_and_folder,                                          "both a file and a folder|is no zip"),
@@ -92,9 +92,13 @@ def _archive(content: bytes, method: int = zipfile.ZIP_STORED) -> bytes:
     return file.getvalue()
 
 
+def claim_three_gigabytes() -> bytes:
+    """Return an archive with 5 bytes that says that it has 3 GB."""
+    return _patched(_archive(b"small"), b"PK\1\2", 24, "<I", 3_000_000_000)
+
+
 def test_claim_of_three_gigabytes_is_refused_at_once(tmp_path: Path) -> None:
-    content = _patched(_archive(b"small"), b"PK\1\2", 24, "<I", 3_000_000_000)
-    (tmp_path / "upload.zip").write_bytes(content)
+    (tmp_path / "upload.zip").write_bytes(claim_three_gigabytes())
     (tmp_path / "folder").mkdir()
     with pytest.raises(SourceError, match=r"unpacks to 3\.00 GB"):
         unpack(tmp_path / "upload.zip", tmp_path / "folder", Limits())
