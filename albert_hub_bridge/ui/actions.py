@@ -116,7 +116,7 @@ class Actions:
         if choices.source is None:
             raise VisitError("Choose a source first: type an address or upload a zip, and inspect it.")
         yield render.waiting("Waiting for the process"), None
-        choices.target, choices.planned, choices.passed = None, None, False
+        choices.target, choices.planned = None, None
         head_kind, drop_head = _head(head)
         options = {
             "to": layout,
@@ -134,7 +134,7 @@ class Actions:
         result["conversion"]["source"]["source"] = self._label(visit)
         result["conversion"]["target"] = target.name
         result["verification"] |= {"source": self._label(visit), "target": target.name}
-        choices.target, choices.passed = target, bool(result["verification"]["passed"])
+        choices.target = target
         data = {name: value for name, value in result.items() if name != "picture"}
         yield render.conversion(result), data
 

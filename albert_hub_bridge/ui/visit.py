@@ -32,7 +32,6 @@ class Choices:
         name: The name of the model.
         is_upload: Whether the source was uploaded.
         target: The converted folder; None before a conversion.
-        passed: Whether its verification passed.
         planned: What the last dry run was for: that alone can be done.
     """
 
@@ -40,7 +39,6 @@ class Choices:
     name: str = "model"
     is_upload: bool = False
     target: Path | None = None
-    passed: bool = False
     planned: tuple[object, ...] | None = None
 
 
