@@ -190,7 +190,10 @@ class Scenario:
 
 
 def sources(work: Path) -> Iterator[Path]:
-    """Write two presets with other weights."""
+    """Write two repositories with other weights.
+
+    Not presets: HDF5 is parsed in a process of its own, and each conversion would wait for its start.
+    """
     architecture = replace(
         SAMPLE_ARCHITECTURE, vocabulary_size=60, max_sequence_length=8, num_groups=1, num_inner_repetitions=1
     )
@@ -198,7 +201,7 @@ def sources(work: Path) -> Iterator[Path]:
     for seed in (1, 2):
         folder = work / f"source-{seed}"
         with new_folder(folder, False, is_written_file) as draft:
-            write_checkpoint(random_checkpoint(architecture, vocabulary, seed=seed), draft, "keras")
+            write_checkpoint(random_checkpoint(architecture, vocabulary, seed=seed), draft, "albert_hub")
         yield folder
 
 

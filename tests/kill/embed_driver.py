@@ -30,15 +30,15 @@ def main() -> None:
     for name in ("pyarrow.parquet", "transformers", "albert_hub_bridge.model.modeling_albert_hub"):
         importlib.import_module(name)
     driver = Driver(Shim(file), Path(work))
-    preset = next(iter(sources(driver.work)))
+    source = next(iter(sources(driver.work)))
     corpus = driver.work / "corpus.txt"
     corpus.write_text("".join(f"{'a bridge joins two banks '[: 3 + n % 20]}\n" for n in range(ROWS)))
     gc.freeze()
     for suffix in ("", ".npy"):
         driver.target = driver.place / f"vectors{suffix}"
         options = ["--part-rows", str(PART_ROWS), "--device", "cpu", "--threads", "1"]
-        kill_and_continue(driver, ["embed", str(preset), str(corpus), str(driver.target), *options])
-        race(driver, ["embed", str(preset), str(corpus), str(driver.target), *options])
+        kill_and_continue(driver, ["embed", str(source), str(corpus), str(driver.target), *options])
+        race(driver, ["embed", str(source), str(corpus), str(driver.target), *options])
     json.dump({"tried": driver.tried, "broken": driver.broken}, sys.stdout)
 
 
