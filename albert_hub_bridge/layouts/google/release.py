@@ -71,7 +71,8 @@ _NAMES = (
     (r"/(kernel|gamma)$", "/weight"),
     (r"/beta$", "/bias"),
 )
-_TRAINING = re.compile(r"(^(global_step|beta[12]_power)$)|(/(adam|lamb)_[mv](_\d+)?$)|(/Adam(_1)?$)")
+_COMPILED_NAMES = [(re.compile(pattern), replacement) for pattern, replacement in _NAMES]
+_TRAINING = re.compile(r"global_step|beta[12]_power|(?s:.*)/((adam|lamb)_[mv](_\d+)?|Adam(_1)?)")
 # Google's squad_utils.py (v2): the answer's start, its end given the start, and whether there is one.
 _OTHER_HEAD = re.compile(r"(start_logits|end_logits|answer_class)\.")
 _FINE_TUNED = re.compile(r"(classifier|qa_outputs)\.|" + _OTHER_HEAD.pattern)
@@ -157,12 +158,12 @@ def _read_variables(file: Path) -> tuple[dict[str, LazyTensor], list[DroppedTens
     if _OBJECT_GRAPH in variables:
         raise object_based(file)
     for name, tensor in variables.items():
-        if _TRAINING.search(name):
+        if _TRAINING.fullmatch(name):
             dropped.append(DroppedTensor(name, tensor.shape, OPTIMIZER))
             continue
         current = name
-        for pattern, replacement in _NAMES:
-            current = re.sub(pattern, replacement, current)
+        for pattern, replacement in _COMPILED_NAMES:
+            current = pattern.sub(replacement, current)
         current = current.replace("/", ".")
         if current in found:
             twice.append(Problem("twice", name, f"expected one variable that is {current}, found another before"))
