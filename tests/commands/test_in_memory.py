@@ -7,8 +7,6 @@ import importlib.util
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,14 +27,12 @@ from albert_hub_bridge import (
 )
 from albert_hub_bridge._registration import _add_exporters
 from albert_hub_bridge.errors import ConfigurationError, SourceError, TargetError, VocabularyError, WeightsError
+from tests.forked import CLIENTS, run_forked
 
 
 keras_hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
 
 from tests.commands import in_memory_checks as checks  # noqa: E402 (it imports Keras)
-
-
-ROOT = Path(__file__).parents[2]
 
 
 _RUN = """
@@ -59,9 +55,8 @@ def test_every_check(backend: str, order: tuple[str, str]) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     environment = os.environ | {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    command = [sys.executable, "-W", "ignore", "-c", _RUN.format(*order)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    done = run_forked(_RUN.format(*order), environment=environment, libraries=CLIENTS)
+    assert done.code == 0, done.stdout + done.stderr[-4000:]
     passed = [line.split()[-1] for line in done.stdout.splitlines() if "passed" in line]
     assert passed == [each.__name__ for each in checks.CHECKS]
 

@@ -7,8 +7,6 @@ the name of a published preset, which must never be taken for it.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import transformers
 
 from albert_hub_bridge.model.architecture import Architecture
 from conversion.sample import SAMPLE_ARCHITECTURE
+from tests.forked import run_module
 from tests.servers.hub_server import HubServer
 from tests.servers.local_server import client_environment, run_client
 
@@ -37,9 +36,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _run(*arguments: str, environment: dict[str, str] | None = None) -> str:
-    command = [sys.executable, "-m", "albert_hub_bridge", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_module("albert_hub_bridge", arguments, environment)
+    assert done.code == 0, done.stdout + done.stderr
     return done.stdout
 
 

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +26,7 @@ from conversion.recipes import Entry, convert_entry, golden_difference, read_ent
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, write_sample_preset
 from tests.conftest import KerasPreset
 from tests.docs.tables import generated_part
+from tests.forked import CLIENTS, Ended, run_forked, run_module
 from tests.servers.hub_server import HubServer
 from tests.servers.hub_store import card_problems
 from tests.servers.kaggle_server import KaggleServer
@@ -155,17 +153,16 @@ def test_recipe_checks_all_targets_before_it_pulls(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("module", ["keras_to_hf", "hf_to_keras", "verify_parity"])
 def test_recipe_runs_as_a_module(module: str, tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", f"conversion.{module}", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    def run(*arguments: str) -> Ended:
+        return run_module(f"conversion.{module}", arguments, cwd=ROOT)
 
     assert "checkpoints.toml" in run("--help").stdout
     name = "albert-base-v2" if module == "hf_to_keras" else "albert_base_en_uncased"
     target = [] if module != "verify_parity" else [str(tmp_path)]
     result = run(name, str(tmp_path / "nowhere"), *target)
-    assert result.returncode == 2
+    assert result.code == 2
     assert "does not exist" in result.stderr
-    assert run("no-such-entry", str(tmp_path), *target).returncode == 2
+    assert run("no-such-entry", str(tmp_path), *target).code == 2
 
 
 def test_recipe_converts_the_base_architecture(tmp_path: Path) -> None:
@@ -173,11 +170,9 @@ def test_recipe_converts_the_base_architecture(tmp_path: Path) -> None:
     name = "albert_base_en_uncased"
     with new_folder(tmp_path / "source", False, is_written_file) as draft:
         write_checkpoint(random_checkpoint(read_entries("keras")[name].architecture, std=0.02), draft, "keras")
-    command = [sys.executable, "-W", "ignore", "-m", "conversion.keras_to_hf", name, str(tmp_path / "source")]
-    result = subprocess.run(
-        [*command, "--output", str(tmp_path)], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert result.returncode == 1, result.stderr  # random weights are not the published ones, and the recipe says so
+    arguments = [name, str(tmp_path / "source"), "--output", str(tmp_path)]
+    result = run_module("conversion.keras_to_hf", arguments, cwd=ROOT)
+    assert result.code == 1, result.stderr  # random weights are not the published ones, and the recipe says so
     assert "golden numbers of KerasHub" in result.stdout
     for part in ("configuration", "tensors", "reference", "engines"):
         assert f"  {part} passed: " in result.stdout
@@ -263,25 +258,18 @@ def test_recipe_pulls_converts_verifies_and_pushes(hub: HubServer, keras_preset:
 
 
 def test_recipe_without_network_prints_one_error(hub: HubServer, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "conversion.hf_to_keras", "all", "--output", str(tmp_path)]
     environment = client_environment(tmp_path / "home", hub)
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-    assert (result.returncode, result.stdout) == (2, "")
+    result = run_module("conversion.hf_to_keras", ["all", "--output", str(tmp_path)], environment, ROOT)
+    assert (result.code, result.stdout) == (2, "")
     assert "Error: hf://albert/albert-base-v2 could not be downloaded from Hugging Face." in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_demo_finds_all_weights_identical(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "from conversion.demo import main; main()"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert result.returncode == 0, result.stderr
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from conversion.demo import main; main()"
+    result = run_forked(code, str(ROOT), cwd=tmp_path, libraries=CLIENTS)
+    assert result.code == 0, result.stderr
     assert "73 of 73 weights are identical, bit for bit." in result.stdout
     assert "AlbertHubModel, 43,264 parameters" in result.stdout
     assert "PASSED: source and target match." in result.stdout

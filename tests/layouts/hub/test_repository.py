@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,6 +30,7 @@ from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, parse_vocabulary
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
 from tests.conftest import TEXTS, KerasPreset, albert_arguments
+from tests.forked import CLIENTS, run_forked
 
 
 def _albert_config(**changes: Any) -> AlbertConfig:
@@ -95,7 +94,8 @@ numpy.savez(
     segment_ids=packed["token_type_ids"],
 )
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script, repr(TEXTS)], cwd=tmp_path, check=True)
+    done = run_forked(script, repr(TEXTS), cwd=tmp_path, libraries=CLIENTS)
+    assert done.code == 0, done.stderr
     found = np.load(tmp_path / "outputs.npz")
     assert str(found["kind"]) == "transformers.models.albert.modeling_albert"
     assert str(found["activation"]) == "gelu_pytorch_tanh"

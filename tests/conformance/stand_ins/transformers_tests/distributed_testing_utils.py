@@ -11,6 +11,19 @@ import torch
 from torch import distributed, multiprocessing
 
 
+# Each process is a fork of one that has imported the slow libraries.
+multiprocessing.set_forkserver_preload(
+    [
+        *("torch.distributed.tensor", "torch.distributed.fsdp", "torch._dynamo", "transformers.testing_utils"),
+        *(
+            "transformers.trainer",
+            "transformers.models.auto.modeling_auto",
+            "transformers.models.albert.modeling_albert",
+        ),
+    ]
+)
+
+
 def run_distributed(world_size: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return what makes of `function(rank, *args)` a function of `args` that runs it in `world_size` processes."""
 
@@ -37,7 +50,7 @@ def _in_group(rank: int, world_size: int, port: int, function: Callable[..., Non
 
 
 def _start_rank_processes(function: Callable[..., None], args: tuple[Any, ...], nprocs: int) -> None:
-    multiprocessing.spawn(_prepared, (function, args), nprocs)
+    multiprocessing.start_processes(_prepared, (function, args), nprocs, start_method="forkserver")
 
 
 def _prepared(rank: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
