@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 from tests.conftest import converted
+from tests.forked import run_module
 from tests.servers.hub_server import HubServer
 from tests.servers.kaggle_server import KaggleServer
 from tests.servers.local_server import client_environment, run_client
@@ -194,8 +193,8 @@ def test_push_and_card_print_json(preset: Path, hub: HubServer, environment: dic
     folder = converted(preset, tmp_path / "albert")
     result = runner.invoke(app, ["card", str(folder), "--json"])
     assert json.loads(result.stdout) == {"card": str(folder / "README.md")}
-    command = [sys.executable, "-m", "albert_hub_bridge", "push", str(folder), "hf://user/albert", "--json"]
-    pushed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    pushed = run_module("albert_hub_bridge", ["push", str(folder), "hf://user/albert", "--json"], environment)
+    assert pushed.code == 0, pushed.stderr
     assert json.loads(pushed.stdout)["url"].startswith(f"{hub.url}/user/albert/commit/")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from albert_hub_bridge.layouts.registry import is_written_file, read_checkpoint,
 from albert_hub_bridge.mapping.weights import parameter_count
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.provenance.record import GoldenNumbers, read_record
+from albert_hub_bridge.verification.engines.albert_hub import epsilon_effect
 from conversion import recipes
 from conversion.cards import CARDS, planned_cards, planned_record
 from conversion.coverage import coverage_as_markdown
@@ -38,6 +40,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_coverage_page_is_what_converts(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints: dict[tuple[Any, ...], Checkpoint] = {}
+    effects: dict[tuple[Any, ...], float] = {}
 
     def read_once(source: SourceFolder, *options: Any) -> nullcontext[Checkpoint]:
         """Read each source once, not for each layout again: pickles take seconds."""
@@ -45,7 +48,15 @@ def test_coverage_page_is_what_converts(monkeypatch: pytest.MonkeyPatch) -> None
             checkpoints[source.folder, *options] = resources.enter_context(read_checkpoint(source, *options))
         return nullcontext(checkpoints[source.folder, *options])
 
+    def effect_once(checkpoint: Checkpoint, epsilon: float, texts: Sequence[str]) -> float:
+        """Compute once for each source what another epsilon changes, and each activation that it may get."""
+        key = (checkpoint.folder, checkpoint.architecture, epsilon, *texts)
+        if key not in effects:
+            effects[key] = epsilon_effect(checkpoint, epsilon, texts)
+        return effects[key]
+
     monkeypatch.setattr("albert_hub_bridge.commands.convert.read_checkpoint", read_once)
+    monkeypatch.setattr("albert_hub_bridge.verification.engines.albert_hub.epsilon_effect", effect_once)
     with ExitStack() as resources:
         assert coverage_as_markdown() == generated_part("coverage")
 
