@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -16,6 +17,7 @@ from albert_hub_bridge.choices import SourceLayoutName
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import (
     DTYPES,
+    Int8Weight,
     LazyTensor,
     SourceTensor,
     are_finite,
@@ -25,7 +27,15 @@ from albert_hub_bridge.formats.lazy_tensors import (
 from albert_hub_bridge.mapping.axes import axis_sizes
 from albert_hub_bridge.mapping.configs import IgnoredKey
 from albert_hub_bridge.mapping.heads import Head
-from albert_hub_bridge.mapping.weights import POOLER, Dialect, WeightRule, head_rules, weight_rules
+from albert_hub_bridge.mapping.weights import (
+    POOLER,
+    Dialect,
+    WeightRule,
+    head_rules,
+    scale_of,
+    weight_rules,
+    with_scales,
+)
 from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, Vocabulary, parse_vocabulary
 
@@ -154,7 +164,7 @@ class Checkpoint:
         architecture: The encoder, under KerasHub's names.
         weights: The weights by the names of `AlbertHubModel` and the heads, in torch's layout. The pooler may be
             absent.
-        dtype: The dtype of all weights: a key of `DTYPES`.
+        dtype: The dtype of all weights: a key of `DTYPES`; or `int8`, as `in_int8` returns it.
         head: What is on the encoder; None if there is nothing.
         tokenizer: How texts become ids; None if the source has no SentencePiece vocabulary.
         tokenizer_files: The files of the tokenizer, if it was read from a repository.
@@ -163,7 +173,8 @@ class Checkpoint:
         ignored: Configuration keys that were found and are not converted.
         notes: Notes for the report.
         weights_file: The file of the weights, or the index of its shards.
-        quantized: Whether the source computes with integers. The weights are their values.
+        int8: The weights that the source has in int8, by the same names. `weights` has their values. Empty if the
+            source is not quantized.
     """
 
     layout: SourceLayoutName
@@ -179,7 +190,7 @@ class Checkpoint:
     ignored: Sequence[IgnoredKey] = ()
     notes: Sequence[str] = ()
     weights_file: Path | None = None
-    quantized: bool = False
+    int8: Mapping[str, Int8Weight] = field(default_factory=dict)
     resources: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     @property
@@ -195,12 +206,20 @@ class Checkpoint:
     @property
     def encoder_rules(self) -> tuple[WeightRule, ...]:
         """The row of every weight of the encoder in the table, in the order of the forward pass."""
-        return weight_rules(self.architecture, self.has_pooler)
+        return self._with_scales(weight_rules(self.architecture, self.has_pooler))
 
     @property
     def head_rules(self) -> tuple[WeightRule, ...]:
         """The row of every weight of the head in the table."""
-        return head_rules(self.head.kind) if self.head is not None else ()
+        return self._with_scales(head_rules(self.head.kind)) if self.head is not None else ()
+
+    def _with_scales(self, rules: tuple[WeightRule, ...]) -> tuple[WeightRule, ...]:
+        return with_scales(rules, self.int8) if self.dtype == "int8" else rules
+
+    @property
+    def source_dtype(self) -> str:
+        """The dtype of the weights in the files of the source."""
+        return "int8" if self.int8 else self.dtype
 
     @property
     def head_epsilon(self) -> float | None:
@@ -212,6 +231,12 @@ class Checkpoint:
     def sizes(self) -> dict[str, int]:
         """The size of every axis of the weights."""
         return axis_sizes(self.architecture, self.head.num_labels if self.head is not None else 2)
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights. Scales are none."""
+        scales = {scale_of(name) for name in self.int8}
+        return sum(prod(weight.shape) for name, weight in self.weights.items() if name not in scales)
 
     @property
     def nbytes(self) -> int:
@@ -230,6 +255,30 @@ class Checkpoint:
         """
         if wrong := [weight for weight in self.weights.values() if not are_finite(weight.load())]:
             raise not_finite(wrong)
+
+    def in_int8(self) -> Checkpoint:
+        """Return a quantized checkpoint with the weights that its source has: integers, and their scales.
+
+        The name of the scales is that of the weight with `_scale`. Weights that the source has as floats are float32.
+        """
+        weights: dict[str, LazyTensor] = {}
+        for name, weight in self.weights.items():
+            quantized = self.int8.get(name)
+            weights[name] = weight if quantized is None else quantized.values
+            if quantized is not None:
+                weights[scale_of(name)] = self._checked_scales(name, quantized.scales)
+        return replace(self, weights=weights, dtype="int8")
+
+    def _checked_scales(self, name: str, scales: LazyTensor) -> LazyTensor:
+        def load() -> np.ndarray:
+            values = scales.load()
+            count, index = count_and_first(~(values > 0))
+            if count:
+                detail = f"expected positive scales, found {count} others, the first {values[index]} at {index}"
+                raise WeightsError(self.folder, "weights", [Problem("wrong scale", name, detail)])
+            return values
+
+        return LazyTensor(scales.shape, scales.dtype, load)
 
     def cast(self, dtype: str) -> Checkpoint:
         """Return the checkpoint in another dtype. Weights are rounded to the nearest value when they are read.
@@ -341,6 +390,34 @@ def match_weights(
         only_unknown = all(problem.kind == "unexpected" for problem in problems)
         raise WeightsError(file, "weights", problems, _UNKNOWN_ADVICE if only_unknown else "")
     return weights
+
+
+def match_int8(
+    file: Path,
+    found: Mapping[str, Int8Weight],
+    expected: Mapping[str, WeightRule],
+    sizes: Mapping[str, int],
+    dialect: Dialect,
+) -> dict[str, Int8Weight]:
+    """Match the int8 weights of a file with the table. `match_weights` has matched their values.
+
+    Args:
+        file: As for `match_weights`, like all arguments but one.
+        found: Every int8 weight of the file, by its name in the file. Its values have the file's layout.
+        expected: The row of every expected tensor, by its name in the file.
+        sizes: The size of every axis.
+        dialect: The dialect of the file.
+
+    Returns:
+        The int8 weights by albert_hub names, in torch's layout.
+    """
+    return {
+        rule.albert_hub: Int8Weight(
+            _in_torch_layout(SourceTensor(file, name, dialect, found[name].values), rule, sizes), found[name].scales
+        )
+        for name, rule in expected.items()
+        if name in found
+    }
 
 
 def leave_out(

@@ -21,7 +21,7 @@ PRESET_LAYOUTS: tuple[SourceLayoutName, ...] = ("keras", "universal")
 
 # Of `convert`.
 Normalize = Literal["keep", "none", "uncased"]
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 Quantize = Literal["int8"]
 Pooling = Literal["mean", "cls"]  # of sentence-transformers: how the states of tokens become one vector
 

@@ -140,7 +140,8 @@ DtypeOption = Annotated[
     Dtype | None,
     choice(
         CHOICES["dtype"],
-        help="Dtype of the target's weights, or fp32, bf16, fp16; that of the source by default.",
+        help="Dtype of the target's weights, or fp32, bf16, fp16; that of the source by default, and float32 for one "
+        "in int8. int8: keep the int8 weights of the source, in the albert_hub layout.",
         show_default=False,
     ),
 ]

@@ -35,7 +35,9 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
         ConfigurationError: KerasHub's importer would not read all of it, without weights of its own.
     """
     adapted = checkpoint
-    if options.dtype not in (None, checkpoint.dtype):
+    if options.dtype == "int8":
+        adapted = _in_int8(adapted, source)
+    elif options.dtype not in (None, checkpoint.dtype):
         adapted = adapted.cast(str(options.dtype))
     if options.drop_tokenizer and (options.to in PRESET_LAYOUTS or options.normalize != "keep"):
         adapted = without_other_tokenizer(adapted)
@@ -54,6 +56,15 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
     if options.no_duplicate_weights:
         adapted = for_the_importer(adapted)
     return adapted
+
+
+def _in_int8(checkpoint: Checkpoint, source: str | Path) -> Checkpoint:
+    if not checkpoint.int8:
+        raise SourceError(
+            f"{source} has no int8 weights: they are {checkpoint.dtype}. --dtype int8 (dtype='int8') keeps those of a "
+            "preset that KerasHub quantized. Quantize the model there first: model.quantize('int8')."
+        )
+    return checkpoint.in_int8()
 
 
 def _with_normalization(checkpoint: Checkpoint, name: str, source: str | Path) -> Checkpoint:

@@ -85,8 +85,9 @@ def convert(
         normalize: What happens to a text before the vocabulary's own normalization. `keep`: the same as in the source.
             `none`: nothing. `uncased`: lower-case, strip accents and replace old quotes, as transformers and Google's
             release do. These also split numbers from the comma after them (`1984,`), so `uncased` does it too.
-        dtype: Of the target's weights, rounded to the nearest value; that of the source by default. `torch.bfloat16`
-            is `"bfloat16"`.
+        dtype: Of the target's weights, rounded to the nearest value; that of the source by default, and float32 for a
+            source in int8. `torch.bfloat16` is `"bfloat16"`. `int8` keeps the int8 weights of the source, in the
+            albert_hub layout.
         max_shard_size: Largest size of the values in one file of weights, in bytes or as `"200MB"`; one file by
             default.
         include_code: Whether a repository in the albert_hub layout contains the Python files of its classes, for

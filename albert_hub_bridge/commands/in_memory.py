@@ -6,10 +6,10 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.choices import Dtype, Normalize, choose
+from albert_hub_bridge.choices import DTYPE_NAMES, ComputeDtype, Normalize, choose
 from albert_hub_bridge.commands.adaptation import adapt
 from albert_hub_bridge.commands.notes import notes_in_memory
 from albert_hub_bridge.commands.options import ConvertOptions
@@ -33,7 +33,7 @@ def to_transformers(
     *,
     preprocessor: Any = None,
     normalize: Normalize = "keep",
-    dtype: Dtype | torch.dtype | None = None,
+    dtype: ComputeDtype | torch.dtype | None = None,
     labels: str | Path | Sequence[str] | None = None,
     drop_head: bool = False,
     drop_unknown: Sequence[str] = (),
@@ -66,7 +66,7 @@ def to_transformers(
     """
     layout = choose("layout", layout, tuple(SPELLINGS))
     options = ConvertOptions(
-        layout, normalize, dtype_name(dtype), drop_head=drop_head, drop_unknown=drop_unknown, labels=labels
+        layout, normalize, _float(dtype), drop_head=drop_head, drop_unknown=drop_unknown, labels=labels
     )
     own = _own_backbone(keras_model, preprocessor=preprocessor, drop_unknown=drop_unknown)
     checkpoint = own or live_keras.read_keras_model(keras_model, options.reading, preprocessor)
@@ -84,7 +84,7 @@ def to_keras(
     tokenizer: Any = None,
     *,
     normalize: Normalize = "keep",
-    dtype: Dtype | torch.dtype | None = None,
+    dtype: ComputeDtype | torch.dtype | None = None,
     drop_head: bool = False,
     drop_tokenizer: bool = False,
     drop_unknown: Sequence[str] = (),
@@ -119,7 +119,7 @@ def to_keras(
     options = ConvertOptions(
         "keras",
         normalize,
-        dtype_name(dtype),
+        _float(dtype),
         drop_head=drop_head,
         drop_tokenizer=drop_tokenizer,
         drop_unknown=drop_unknown,
@@ -134,6 +134,11 @@ def to_keras(
         notes.append("A backbone of KerasHub has no preprocessor: to_keras_preprocessor(model, tokenizer) makes it.")
     _warn(notes)
     return result
+
+
+def _float(dtype: ComputeDtype | torch.dtype | None) -> ComputeDtype | None:
+    """Return the name of a dtype of floats. A live model has no int8 weights that could be kept."""
+    return choose("dtype", dtype_name(dtype), (None, *get_args(ComputeDtype)), DTYPE_NAMES)
 
 
 def to_keras_preprocessor(model: Any, tokenizer: Any, *, normalize: Normalize = "keep") -> Any:

@@ -30,6 +30,7 @@ def conversion_notes(
     """Return one note for each difference between what was read and what is written, also for KerasHub to read."""
     return [
         *_changed_dtype(source, target),
+        *_dequantized(source, target),
         *_approximate_gelu(source, target),
         *_number_commas(source, target),
         *_spiece_model(source),
@@ -47,6 +48,7 @@ def notes_in_memory(source: Checkpoint, target: Checkpoint, to: LayoutName) -> l
     """Return one note for each thing that a live model computes or has otherwise than the one that it was made from."""
     return [
         *(source.notes if source.layout == "keras" else ()),
+        *_dequantized(source, target),
         *_lost_tensors(target),
         *_lost_tokenizer(source, target, to),
         *(_keras_notes(source, target) if to == "keras" else ()),
@@ -100,9 +102,18 @@ def _kept_keys(target: Checkpoint, to: LayoutName) -> Iterator[str]:
 
 
 def _changed_dtype(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
-    if source.dtype != target.dtype:
+    if target.dtype not in (source.dtype, "int8"):
         exact = source.dtype != "float32" and target.dtype == "float32"
         yield f"The weights were converted from {source.dtype} to {target.dtype}{'' if exact else ', and rounded'}."
+
+
+def _dequantized(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
+    if source.int8 and target.dtype != "int8":
+        yield (
+            "The int8 weights were dequantized to float32. The target does not round the inputs of its layers, so its "
+            "outputs differ from those of the source. convert --to albert_hub --dtype int8 keeps the int8 weights, "
+            "and computes what the source does."
+        )
 
 
 def _approximate_gelu(source: Checkpoint, target: Checkpoint) -> Iterator[str]:

@@ -128,6 +128,16 @@ class ConvertOptions:
             problems.append(
                 "sentence-transformers loads no KerasHub presets. Convert to transformers or albert_hub instead."
             )
+        if self.dtype == "int8" and self.to != "albert_hub":
+            problems.append(
+                f"Only the albert_hub layout has int8 weights, and the target's layout is {self.to}. Leave out "
+                "--dtype int8 (dtype='int8') to dequantize them, or convert to albert_hub."
+            )
+        if self.dtype == "int8" and self.onnx:
+            problems.append(
+                "ONNX files are not exported of int8 weights. Leave out --dtype int8 (dtype='int8'): --quantize int8 "
+                "adds an ONNX file of int8 weights to a repository of float32."
+            )
         if self.quantize is not None and not self.onnx:
             problems.append("Only ONNX files are quantized. Pass --onnx (onnx=True) too.")
         if self.onnx and self.to == "keras":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,7 +92,7 @@ def make_record(
         head=report.head,
         head_kind=head.kind if head is not None else None,
         has_pooler=converted.has_pooler,
-        parameters=sum(prod(weight.shape) for weight in converted.weights.values()),
+        parameters=converted.parameters,
         vocabulary=summarize_target(converted, report.layout),
         tokenizer=report.tokenizer,
         dropped_tokenizer=report.dropped_tokenizer,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
 from albert_hub_bridge.choices import LayoutName, SourceLayoutName
 from albert_hub_bridge.commands.reports import Inspection
@@ -59,6 +57,11 @@ def summarize(checkpoint: Checkpoint) -> Inspection:
         notes.append(f"It is a model for sentence-transformers ({checkpoint.modules.description}).")
     if (files := checkpoint.tokenizer_files) is not None and files.beyond_sentencepiece:
         notes.append(f"The tokenizer is more than a SentencePiece model: {files.beyond_sentencepiece}.")
+    if checkpoint.int8:
+        notes.append(
+            f"Its weights are quantized to int8 ({len(checkpoint.int8)} of {len(checkpoint.weights)} tensors). Each of "
+            "these layers also rounds its inputs to int8 when it runs."
+        )
     positions = checkpoint.architecture.max_sequence_length
     if tokenizer is not None and (tokenizer.sequence_length or 0) > positions:
         notes.append(
@@ -68,10 +71,10 @@ def summarize(checkpoint: Checkpoint) -> Inspection:
         source=str(checkpoint.folder),
         layout=checkpoint.layout,
         architecture=checkpoint.architecture,
-        parameters=sum(prod(weight.shape) for weight in checkpoint.weights.values()),
+        parameters=checkpoint.parameters,
         tensors=len(checkpoint.weights),
-        bytes=checkpoint.nbytes,
-        dtype=checkpoint.dtype,
+        bytes=checkpoint.in_int8().nbytes if checkpoint.int8 else checkpoint.nbytes,
+        dtype=checkpoint.source_dtype,
         head=checkpoint.head.description if checkpoint.head is not None else None,
         vocabulary=summarize_vocabulary(tokenizer, checkpoint.layout) if tokenizer is not None else None,
         dropped=tuple(checkpoint.dropped),

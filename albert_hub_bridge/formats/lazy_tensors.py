@@ -24,7 +24,7 @@ DTYPES: dict[str, np.dtype] = {
     "float16": np.dtype("float16"),
 }
 # Keras also stores integers: quantized kernels, and the rank of adapters.
-STORED_DTYPES = DTYPES | {name: np.dtype(name) for name in ("int8", "int16", "int32", "int64")}
+STORED_DTYPES: dict[str, np.dtype] = DTYPES | {name: np.dtype(name) for name in ("int8", "int16", "int32", "int64")}
 
 
 def dtype_name(dtype: Any) -> Any:
@@ -41,7 +41,7 @@ class LazyTensor:
 
     Args:
         shape: Shape of the values.
-        dtype: A key of `DTYPES`, or the file's own name of another dtype.
+        dtype: A key of `STORED_DTYPES`, or the file's own name of another dtype.
         load: Returns the values, finite or not.
         source_tensor: The tensor of a source file that the weight table converted to this one.
     """
@@ -54,7 +54,7 @@ class LazyTensor:
     @property
     def nbytes(self) -> int:
         """Size of the values in bytes."""
-        return prod(self.shape) * DTYPES[self.dtype].itemsize
+        return prod(self.shape) * STORED_DTYPES[self.dtype].itemsize
 
     def read(self) -> np.ndarray:
         """Return the values.
@@ -66,6 +66,20 @@ class LazyTensor:
         if not are_finite(values):
             raise not_finite([self])
         return values
+
+
+class Int8Weight(NamedTuple):
+    """A weight in int8, as KerasHub quantizes it: each value is an integer divided by the scale of its row.
+
+    A row is an output of a linear layer, or an id of an embedding.
+
+    Args:
+        values: (rows, columns), int8.
+        scales: (rows,), float32.
+    """
+
+    values: LazyTensor
+    scales: LazyTensor
 
 
 class SourceTensor(NamedTuple):

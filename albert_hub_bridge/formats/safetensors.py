@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from albert_hub_bridge.disk.regular_files import check_beginning, open_regular
 from albert_hub_bridge.disk.strict_json import parse_object
 from albert_hub_bridge.errors import Problem, WeightsError
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor, TensorLocation, check_runs, tensors_at
+from albert_hub_bridge.formats.lazy_tensors import STORED_DTYPES, LazyTensor, TensorLocation, check_runs, tensors_at
 
 
-_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8"}
 _DTYPES = {short: name for name, short in _NAMES.items()}
 _MAX_HEADER_BYTES = 16 << 20  # of a model of ten thousand layers
 
@@ -68,26 +68,26 @@ def _locate(name: str, row: Any, start: int) -> tuple[TensorLocation, int]:
         raise ValueError(f"{name} of shape {shape} at {offsets}: not all of them are sizes")
     if not isinstance(dtype, str) or len(offsets) != 2 or len(shape) > 8 or offsets[0] > offsets[1]:
         raise ValueError(f"{name} of {dtype}, shape {shape} at {offsets}")
-    name_of_numpy = _DTYPES.get(dtype, dtype)
-    if name_of_numpy in DTYPES and prod(shape) * DTYPES[name_of_numpy].itemsize != offsets[1] - offsets[0]:
-        raise ValueError(f"{name} of {dtype} and shape {shape} in {offsets[1] - offsets[0]:,} bytes")
+    name_of_numpy, nbytes = _DTYPES.get(dtype, dtype), offsets[1] - offsets[0]
+    if name_of_numpy in STORED_DTYPES and prod(shape) * STORED_DTYPES[name_of_numpy].itemsize != nbytes:
+        raise ValueError(f"{name} of {dtype} and shape {shape} in {nbytes:,} bytes")
     return TensorLocation(name_of_numpy, tuple(shape), start + offsets[0]), start + offsets[1]
 
 
-def plan_header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> tuple[bytes, dict[str, int]]:
+def plan_header(tensors: Mapping[str, tuple[tuple[int, ...], str]]) -> tuple[bytes, dict[str, int]]:
     """Plan a file of tensors.
 
     Args:
-        shapes: Shapes of the tensors by name, in the order of the file.
-        dtype: Of all tensors, a key of `DTYPES`.
+        tensors: Shape and dtype of the tensors by name, in the order of the file. Larger dtypes come first, so that all
+            values are aligned.
 
     Returns:
         The bytes of the file before the values, and the offset of each tensor's values in the file.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     starts, end = {}, 0
-    for name, shape in shapes.items():
-        starts[name], end = end, end + prod(shape) * DTYPES[dtype].itemsize
+    for name, (shape, dtype) in tensors.items():
+        starts[name], end = end, end + prod(shape) * STORED_DTYPES[dtype].itemsize
         header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [starts[name], end]}
     content = json.dumps(header, separators=(",", ":")).encode()
     content += b" " * (-len(content) % 8)  # the values begin aligned

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import FileIO
-from math import prod
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +28,7 @@ from albert_hub_bridge.checkpoint import Checkpoint, Progress
 from albert_hub_bridge.disk.durable import add_filename, read_back_error, to_disk, write_all
 from albert_hub_bridge.errors import TargetError
 from albert_hub_bridge.formats.blocks import ContiguousCopier, row_blocks
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, not_finite
+from albert_hub_bridge.formats.lazy_tensors import STORED_DTYPES, not_finite
 from albert_hub_bridge.formats.parallel_writer import ParallelWriter
 from albert_hub_bridge.mapping.weights import Dialect, WeightRule
 
@@ -89,8 +88,9 @@ def write_weights(
 
 def _values(checkpoint: Checkpoint, rule: WeightRule, dialect: Dialect) -> np.ndarray:
     array = checkpoint.read(rule, dialect)
-    if array.dtype != DTYPES[checkpoint.dtype]:  # it would overwrite the next tensor
-        raise ValueError(f"{rule.albert_hub} should be {checkpoint.dtype}, and is {array.dtype}.")
+    planned = checkpoint.weights[rule.albert_hub].dtype
+    if array.dtype != STORED_DTYPES[planned]:  # it would overwrite the next tensor
+        raise ValueError(f"{rule.albert_hub} should be {planned}, and is {array.dtype}.")
     return array
 
 
@@ -148,11 +148,10 @@ def split_into_shards(
     """
     if max_bytes is None:
         return [list(rules)]
-    itemsize, sizes = DTYPES[checkpoint.dtype].itemsize, checkpoint.sizes
     shards: list[list[WeightRule]] = [[]]
     filled = 0
     for rule in rules:
-        nbytes = prod(rule.shape("albert_hub", sizes)) * itemsize
+        nbytes = checkpoint.weights[rule.albert_hub].nbytes
         if nbytes > max_bytes:
             raise TargetError(
                 f"A shard may have {max_bytes:,} bytes, and {rule.albert_hub} alone has {nbytes:,}. "

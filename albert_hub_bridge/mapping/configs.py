@@ -254,6 +254,7 @@ ALBERT_HUB: Table = {
     "classifier_dropout":           Renamed("classifier_dropout", 0.1, RATE_OR_NONE),
     "masked_lm_layer_norm_epsilon": Renamed("masked_lm_layer_norm_epsilon", 1e-5, EPSILON),
     **_TRANSFORMERS,
+    "quantization_config":          Ignored(_TENSORS),
 }
 
 # task.json of a preset, by the class of the task.

@@ -7,14 +7,14 @@ directions, parameter counts and the table in `docs/reference/weights.md` are de
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
 import numpy as np
 
-from albert_hub_bridge.mapping.axes import axis_sizes, rearrange, shape_of
+from albert_hub_bridge.mapping.axes import axis_sizes, parse, rearrange, shape_of
 from albert_hub_bridge.mapping.heads import HeadKind
 from albert_hub_bridge.model.architecture import Architecture
 
@@ -132,6 +132,27 @@ def weight_rules(architecture: Architecture, pooler: bool = True) -> tuple[Weigh
 def head_rules(kind: HeadKind) -> tuple[WeightRule, ...]:
     """Return the rows of all parameters of a head."""
     return _HEADS[kind]
+
+
+def scale_of(name: str) -> str:
+    """Return the albert_hub name of the scales of an int8 weight."""
+    return f"{name}_scale"
+
+
+def with_scales(rules: tuple[WeightRule, ...], int8: Collection[str]) -> tuple[WeightRule, ...]:
+    """Return rows with one more after each int8 weight: its scales, one for each row of the weight in torch's layout.
+
+    Args:
+        rules: Rows of the table.
+        int8: The albert_hub names of the int8 weights.
+    """
+    return tuple(each for rule in rules for each in ((rule, _scales(rule)) if rule.albert_hub in int8 else (rule,)))
+
+
+def _scales(rule: WeightRule) -> WeightRule:
+    """Return the row of the scales of a weight. Only the albert_hub layout has them."""
+    rows = f"({' '.join(parse(rule.torch_axes)[0])})"
+    return WeightRule("", scale_of(rule.albert_hub), "", rows, rows)
 
 
 POOLER = frozenset(rule.albert_hub for rule in POOLER_RULES)

@@ -42,6 +42,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_albert_hub import AlbertHubConfig
 from .fast_linear import fast_linear, feed_forward, takes_fast_path
+from .int8 import KerasInt8Quantizer  # noqa: F401 (its module registers int8 layers in transformers)
 from .packed_weights import pack
 from .packing import PackedRow
 

@@ -27,7 +27,7 @@ def sha256_of_tensor(name: str, dtype: str, values: np.ndarray) -> str:
 
     Args:
         name: The name, such as `token_embedding.weight`.
-        dtype: `float32`, `bfloat16` or `float16`.
+        dtype: `float32`, `bfloat16`, `float16` or `int8`.
         values: The values in the albert_hub layout, of any strides.
     """
     digest = hashlib.sha256(f"{name}\n{dtype}\n{' '.join(map(str, values.shape))}\n".encode())
@@ -66,6 +66,4 @@ def tensor_list(checkpoint: Checkpoint) -> dict[str, str]:
     They do not depend on the layout, the shards or the format of the files. Two folders have the same weights if their
     records have the same list. See `sha256_of_tensor`.
     """
-    return {
-        name: sha256_of_tensor(name, checkpoint.dtype, weight.load()) for name, weight in checkpoint.weights.items()
-    }
+    return {name: sha256_of_tensor(name, weight.dtype, weight.load()) for name, weight in checkpoint.weights.items()}

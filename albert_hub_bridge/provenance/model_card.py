@@ -172,6 +172,7 @@ def _metadata(record: ConversionRecord, location: str) -> dict[str, Any]:
         tags = [*tags, "keras-hub"]
     if record.sentence_transformers is not None:  # the Hub finds such models by these words
         library, tags = "sentence-transformers", [*tags, "sentence-transformers", "feature-extraction"]
+    is_rounded = record.source.dtype not in (record.target.dtype, "int8")
     found = {
         "base_model": on_hub or _one_or_more(metadata.base_model),
         "datasets": _one_or_more(metadata.datasets),
@@ -183,7 +184,7 @@ def _metadata(record: ConversionRecord, location: str) -> dict[str, Any]:
         "pipeline_tag": "sentence-similarity" if record.sentence_transformers is not None else pipeline,
         "tags": tags,
         # The Hub has no relation for the same weights in another format, only for rounded weights.
-        "base_model_relation": "quantized" if on_hub and record.target.dtype != record.source.dtype else None,
+        "base_model_relation": "quantized" if on_hub and is_rounded else None,
         "model-index": _model_index(record, location.rpartition("/")[2]),
     }
     return {name: value for name, value in found.items() if value is not None}

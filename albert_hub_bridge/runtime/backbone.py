@@ -224,7 +224,7 @@ class AlbertBackbone(Backbone):
         """
         checkpoint = read_keras_model(keras_model, ReadOptions(drop_head=True))
         config = getattr(keras_model, "backbone", keras_model).get_config()
-        if checkpoint.quantized:
+        if checkpoint.int8:
             config["dtype"] = checkpoint.dtype
         backbone = cls(**{**config, **overrides})
         if changed := _changed_shapes(checkpoint.architecture, backbone.architecture):

@@ -31,7 +31,7 @@ def compare_answers(source: Side, target: Side, texts: Sequence[str], length: in
         texts: Texts that have the same ids on both sides. The first ones that fit are used.
         length: The largest number of tokens of a text, with special tokens.
     """
-    if not all(side.checkpoint.layout in ("albert_hub", "transformers") for side in (source, target)):
+    if not all(hasattr(side.engine, "answers") for side in (source, target)):
         return []
     rows = zip(texts, source.engine.tokenize(texts) or [], strict=False)
     fitting = [text for text, ids in rows if 0 < len(ids) <= length - 4 and not _has_special_token(text)][:TEXTS]

@@ -122,11 +122,14 @@ def verify(
             allowed.append(LABELS)
             notes.append(renamed)
         settings = check_settings(source_read, target_read, allowed)
-        tensors = check_tensors(source_read, target_read, progress)
         progress("reference", 0, 1)
         reference = check_reference(source_read, target_read) if comparable else NOT_COMPARABLE
+        sides = source_read, target_read
+        if source_read.int8 and target_read.int8:
+            sides = source_read.in_int8(), target_read.in_int8()
+        tensors = check_tensors(*sides, progress)
         progress("loading", 0, 1)
-        source_side, target_side = open_sides(source_read, target_read)
+        source_side, target_side = open_sides(*sides)
     # Before the epsilon is changed: the ONNX files have the repository's own.
     on_onnx = check_onnx_files(target_side, flat, PROBE_FACTOR * tolerance)
     if approximated:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+from albert_hub_bridge.formats.lazy_tensors import STORED_DTYPES, LazyTensor
 from albert_hub_bridge.mapping.weights import POOLER, WeightRule
 from albert_hub_bridge.verification.progress import StageProgress, ignore_progress, with_progress
 from albert_hub_bridge.verification.report import TensorsCheck
@@ -71,7 +71,7 @@ def _is_zero(weight: LazyTensor | None) -> bool:
 def _cast(source: Checkpoint, target: Checkpoint) -> str:
     """Describe how the source's values are changed before the comparison; empty if they are not."""
     casts = []
-    if source.quantized:
+    if source.int8 and source.dtype != "int8":
         casts.append("int8 divided by its scales")
     if source.dtype != target.dtype:
         exact = source.dtype != "float32" and target.dtype == "float32"
@@ -88,7 +88,7 @@ def _difference(rule: WeightRule, sizes: Mapping[str, int], source: LazyTensor, 
     if expected.shape != found.shape:
         return f"{expected.shape} in the source, {found.shape} in the target"
     count, first = 0, ""
-    for start, expected_block, found_block in _blocks(expected, found, DTYPES[target.dtype]):
+    for start, expected_block, found_block in _blocks(expected, found, STORED_DTYPES[target.dtype]):
         bits = f"u{found_block.itemsize}"  # as integers, NaN equals NaN, and -0.0 differs from 0.0
         unequal = expected_block.view(bits) != found_block.view(bits)
         if unequal.any() and not count:

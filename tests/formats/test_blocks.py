@@ -66,7 +66,7 @@ def test_parallel_writer_raises_errors_of_its_threads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_plan_header_plans_what_the_library_reads(dtype: str, tmp_path: Path) -> None:
     shapes = {"a": (2, 3), "ünicode": (5,), "scalar-like": (1, 1)}
-    header, offsets = plan_header(shapes, dtype)
+    header, offsets = plan_header({name: (shape, dtype) for name, shape in shapes.items()})
     (tmp_path / "file").write_bytes(header)
     random = np.random.default_rng(0)
     arrays = {name: random.standard_normal(shape).astype(DTYPES[dtype]) for name, shape in shapes.items()}

@@ -11,14 +11,16 @@ from albert_hub_bridge.checkpoint import (
     DroppedTensor,
     check_layers,
     leave_out,
+    match_int8,
     match_weights,
 )
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import ConfigurationError, WeightsError
-from albert_hub_bridge.formats.lazy_tensors import LazyTensor, TiedPair, check_tied
+from albert_hub_bridge.formats.lazy_tensors import Int8Weight, LazyTensor, TiedPair, check_tied
 from albert_hub_bridge.layouts.configuration import Configuration
 from albert_hub_bridge.layouts.hub.files import CONFIG
 from albert_hub_bridge.layouts.hub.head import find_head, head_tensors, read_head
+from albert_hub_bridge.layouts.hub.int8 import dequantize
 from albert_hub_bridge.layouts.hub.legacy_names import rename_legacy_tensors
 from albert_hub_bridge.layouts.hub.spelling import Spelling
 from albert_hub_bridge.layouts.hub.tied_tensors import check_decoder, drop_copies
@@ -36,11 +38,13 @@ class MatchedTensors:
         weights: The weights by albert_hub names, in torch's layout.
         head: The head; None if there is none, or if it is dropped.
         dropped: The tensors that are neither.
+        int8: The weights that are in int8, by the same names.
     """
 
     weights: Mapping[str, LazyTensor]
     head: Head | None
     dropped: Sequence[DroppedTensor]
+    int8: Mapping[str, Int8Weight]
 
 
 def match_tensors(
@@ -71,6 +75,9 @@ def match_tensors(
     renamed_twice: list[TiedPair] = []
     if spelling.dialect == "albert":
         tensors, unused, renamed_twice = rename_legacy_tensors(file, tensors, is_oldest)
+    int8: dict[str, Int8Weight] = {}
+    if spelling.dialect == "albert_hub":
+        tensors, int8 = dequantize(file, tensors)
     check_layers(file, architecture, len(tensors))
     prefix = spelling.prefix if any(name.startswith(spelling.prefix) for name in tensors) else ""
     tensors, copies, tied = drop_copies(tensors, spelling, prefix)
@@ -94,7 +101,9 @@ def match_tensors(
         tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
         weights = _match(configuration, None, spelling, prefix, file, tensors)
         check_tied(file, renamed_twice)
-    return MatchedTensors(weights, head, dropped)
+    rules = _expected_rules(configuration, head, set(tensors), spelling, prefix)
+    sizes = axis_sizes(configuration.architecture, head.num_labels if head is not None else 2)
+    return MatchedTensors(weights, head, dropped, match_int8(file, int8, rules, sizes, spelling.dialect))
 
 
 def _read_head(

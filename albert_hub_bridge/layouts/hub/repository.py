@@ -25,6 +25,7 @@ from albert_hub_bridge.layouts.files import FileRow
 from albert_hub_bridge.layouts.hub.any_tokenizer import read_tokenizer, write_tokenizer
 from albert_hub_bridge.layouts.hub.files import CONFIG, FILES
 from albert_hub_bridge.layouts.hub.head import head_fields, named_head
+from albert_hub_bridge.layouts.hub.int8 import QUANTIZATION_CONFIG, check_quantization_config, quantization_config_of
 from albert_hub_bridge.layouts.hub.matching import match_tensors
 from albert_hub_bridge.layouts.hub.remote_code import TOKENIZER_AUTO_MAP, code_files, model_auto_map
 from albert_hub_bridge.layouts.hub.sentence_transformers import (
@@ -108,6 +109,8 @@ def read_opened_repository(
     """
     spelling, keys = SPELLINGS[layout], source.json(CONFIG)
     found = match_tensors(source, options, spelling, configuration, file, tensors)
+    if layout == "albert_hub":
+        check_quantization_config(source.path(CONFIG), keys.get(QUANTIZATION_CONFIG), found.int8)
     tokenizer, files, ignored, notes = read_tokenizer(source, layout, configuration.architecture)
     if not set(found.weights) >= POOLER:
         notes.append("The source has no pooler.")
@@ -127,6 +130,7 @@ def read_opened_repository(
         notes=notes,
         modules=read_modules(source),
         weights_file=file,
+        int8=found.int8,
     )
 
 
@@ -197,7 +201,11 @@ def repository_config(checkpoint: Checkpoint, layout: RepositoryLayout) -> dict[
             fields["classifier_dropout"] = architecture.dropout
     config = kept_keys(checkpoint.ignored, spelling.table)
     config |= {"architectures": [class_name], "model_type": spelling.model_type}
-    config |= write_keys(spelling.table, fields) | {"dtype": checkpoint.dtype}
+    config |= write_keys(spelling.table, fields)
+    if checkpoint.dtype == "int8":
+        config |= {"dtype": "float32", QUANTIZATION_CONFIG: quantization_config_of(checkpoint.int8)}
+    else:
+        config["dtype"] = checkpoint.dtype
     if "id2label" in config:
         config["label2id"] = {label: int(index) for index, label in config["id2label"].items()}
     if checkpoint.tokenizer_files is not None and checkpoint.tokenizer_files.fit(layout):

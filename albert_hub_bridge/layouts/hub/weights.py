@@ -13,7 +13,7 @@ from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import Problem, WeightsError
 from albert_hub_bridge.formats.flax import read_flax
 from albert_hub_bridge.formats.hdf5 import read_datasets
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+from albert_hub_bridge.formats.lazy_tensors import STORED_DTYPES, LazyTensor
 from albert_hub_bridge.formats.pytorch import read_pytorch, refuse_pickle
 from albert_hub_bridge.formats.safetensors import plan_header, read_safetensors
 from albert_hub_bridge.layouts.files import FileRow
@@ -121,7 +121,7 @@ def plan_weights(
         prefix: What the names of the encoder begin with.
         max_shard_bytes: The largest size of the values in one file, in bytes; None for one file.
     """
-    dialect, itemsize = spelling.dialect, DTYPES[checkpoint.dtype].itemsize
+    dialect, weights = spelling.dialect, checkpoint.weights
     names: dict[WeightRule, tuple[str, ...]]
     names = {rule: (prefix + rule.name(dialect),) for rule in checkpoint.encoder_rules}
     names |= {rule: _names_in_head(rule, spelling) for rule in checkpoint.head_rules}
@@ -131,12 +131,17 @@ def plan_weights(
     total_size = 0
     for number, rules in enumerate(shards, start=1):
         file = folder / (WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors")
-        shapes = {name: rule.shape(dialect, checkpoint.sizes) for rule in rules for name in names[rule]}
-        header, offsets = plan_header(shapes, checkpoint.dtype)
-        size = sum(prod(shape) for shape in shapes.values()) * itemsize
-        values = [(rule, offsets[name]) for rule in rules for name in names[rule]]
+        by_size = sorted(rules, key=lambda rule: weights[rule.albert_hub].dtype == "int8")  # which needs no alignment
+        tensors = {
+            name: (rule.shape(dialect, checkpoint.sizes), weights[rule.albert_hub].dtype)
+            for rule in by_size
+            for name in names[rule]
+        }
+        header, offsets = plan_header(tensors)
+        size = sum(prod(shape) * STORED_DTYPES[dtype].itemsize for shape, dtype in tensors.values())
+        values = [(rule, offsets[name]) for rule in by_size for name in names[rule]]
         plans.append(WeightFilePlan(file, len(header) + size, {0: header}, values))
-        weight_map |= dict.fromkeys(shapes, file.name)
+        weight_map |= dict.fromkeys(tensors, file.name)
         total_size += size
     if len(shards) > 1:
         content = {"metadata": {"total_size": total_size}, "weight_map": weight_map}

@@ -13,11 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from albert_hub_bridge.checkpoint import Checkpoint, Progress, check_layers, closed_on_failure, leave_out, match_weights
+from albert_hub_bridge.checkpoint import (
+    Checkpoint,
+    Progress,
+    check_layers,
+    closed_on_failure,
+    leave_out,
+    match_int8,
+    match_weights,
+)
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import ConfigurationError, Problem, SourceError, WeightsError
-from albert_hub_bridge.formats.lazy_tensors import LazyTensor, check_tied
+from albert_hub_bridge.formats.lazy_tensors import Int8Weight, LazyTensor, check_tied
 from albert_hub_bridge.layouts.configuration import Configuration, read_configuration
 from albert_hub_bridge.layouts.keras.compatibility import (
     advice_on_unsupported,
@@ -90,9 +98,9 @@ def read_opened_preset(
     if options.drop_unknown:
         tensors = _without_unknown(files.file, tensors, options.drop_unknown, architecture)
     head = task.head if task is not None else None
-    weights, dtype, is_quantized = _match_tensors(files.file, tensors, architecture, head)
-    check_quantized(source.path(CONFIG), _backbone(source).get("dtype"), is_quantized)
-    notes += _computation_notes(_backbone(source).get("dtype"), dtype, is_quantized)
+    weights, dtype, int8 = _match_tensors(files.file, tensors, architecture, head)
+    check_quantized(source.path(CONFIG), _backbone(source).get("dtype"), bool(int8))
+    notes += _computation_notes(_backbone(source).get("dtype"), dtype)
     return Checkpoint(
         layout="keras",
         folder=source.folder,
@@ -105,7 +113,7 @@ def read_opened_preset(
         ignored=[*configuration.ignored, *ignored],
         notes=[*notes, *tensors.notes],
         weights_file=files.file,
-        quantized=is_quantized,
+        int8=int8,
     )
 
 
@@ -159,20 +167,21 @@ def _without_unknown(file: Path, tensors: TaskTensors, names: Sequence[str], arc
 
 def _match_tensors(
     file: Path, tensors: TaskTensors, architecture: Architecture, head: Head | None
-) -> tuple[dict[str, LazyTensor], str, bool]:
+) -> tuple[dict[str, LazyTensor], str, dict[str, Int8Weight]]:
     """Match the datasets of encoder and head with the table.
 
     Returns:
-        The weights by albert_hub names, their dtype, and whether they were quantized.
+        The weights by albert_hub names, their dtype, and those that are quantized.
     """
-    encoder, is_quantized = dequantize(file, tensors.encoder)
+    encoder, quantized = dequantize(file, tensors.encoder)
     check_layers(file, architecture, len(encoder))
     expected = {rule.keras: rule for rule in weight_rules(architecture)}
     weights = match_weights(file, encoder, expected, axis_sizes(architecture), "keras")
+    int8 = match_int8(file, quantized, expected, axis_sizes(architecture), "keras")
     check_tied(tensors.head_file, tensors.copies)
     dtype = next(iter(weights.values())).dtype
     if head is not None or tensors.head:
-        found, _ = dequantize(tensors.head_file, tensors.head)
+        found, quantized = dequantize(tensors.head_file, tensors.head)
         expected = {rule.keras: rule for rule in (head_rules(head.kind) if head is not None else ())}
         sizes = axis_sizes(architecture, head.num_labels if head is not None else 2)
         head_weights = match_weights(tensors.head_file, found, expected, sizes, "keras")
@@ -180,21 +189,17 @@ def _match_tensors(
             problems = [Problem("wrong dtype", name, f"expected {dtype}, as the encoder has") for name in wrong]
             raise WeightsError(tensors.head_file, "weights", problems)
         weights |= head_weights
-    return weights, dtype, is_quantized
+        int8 |= match_int8(tensors.head_file, quantized, expected, sizes, "keras")
+    return weights, dtype, int8
 
 
-def _computation_notes(dtype_policy: Any, dtype: str, is_quantized: bool) -> list[str]:
+def _computation_notes(dtype_policy: Any, dtype: str) -> list[str]:
     """Return notes on a preset that Keras computes in another dtype than that of the weights."""
     notes = []
     if (name := policy_name(dtype_policy)).startswith("mixed_"):
         half = name.removeprefix("mixed_")
         notes.append(
             f"The preset's policy {name} computes in {half}; the target computes in {dtype}, its weights' own."
-        )
-    if is_quantized:
-        notes.append(
-            "The preset is quantized to int8. Its weights are dequantized to float32, as Keras computes them; Keras "
-            "also rounds what goes into each layer when it runs, which no other library does."
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""Quantized presets: int8 weights are dequantized to float32, as Keras computes with them."""
+"""Quantized presets: int8 weights, and the float32 values that they stand for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, LazyTensor
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, Int8Weight, LazyTensor
 from albert_hub_bridge.text import short_repr
 
 
@@ -77,7 +77,7 @@ def policy_name(policy: Any) -> str:
     return policy if isinstance(policy, str) else ""
 
 
-def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], bool]:
+def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, Int8Weight]]:
     """Turn int8 kernels and embeddings into float32, as Keras does: the value divided by its scale.
 
     Keras stores the scale after the layer's other variables: as `vars/1` of an embedding, and as `vars/2` of a dense
@@ -89,8 +89,8 @@ def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str,
         tensors: Every dataset, by name.
 
     Returns:
-        The tensors without the scales, and whether any was quantized. If so, biases and layer norms in half precision
-        become float32 too, which is exact, because a checkpoint has one dtype.
+        The tensors without the scales; and those that were quantized, with their scales. If there are any, biases and
+        layer norms in half precision become float32 too, which is exact, because a checkpoint has one dtype.
 
     Raises:
         WeightsError: A scale is missing or does not fit.
@@ -99,6 +99,7 @@ def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str,
         keras/src/layers/core/{dense,einsum_dense,embedding}.py, `_int8_call`.
     """
     result, problems = dict(tensors), []
+    int8: dict[str, Int8Weight] = {}
     for name, quantized in tensors.items():
         if quantized.dtype != "int8" or not name.endswith("/vars/0"):
             continue
@@ -112,12 +113,17 @@ def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str,
             problems.append(Problem("wrong scale", name, detail))
             continue
         result[name] = LazyTensor(quantized.shape, "float32", partial(_divide, quantized, scale, shape))
+        int8[name] = Int8Weight(quantized, LazyTensor((prod(scale.shape),), "float32", partial(_flat, scale)))
     if problems:
         raise WeightsError(file, "weights", problems)
-    if len(result) == len(tensors):
-        return result, False
+    if not int8:
+        return result, {}
     halves = {name: tensor for name, tensor in result.items() if tensor.dtype in ("bfloat16", "float16")}
-    return result | {name: _as_float32(tensor) for name, tensor in halves.items()}, True
+    return result | {name: _as_float32(tensor) for name, tensor in halves.items()}, int8
+
+
+def _flat(scale: LazyTensor) -> np.ndarray:
+    return scale.load().astype(np.float32).reshape(-1)
 
 
 def _as_float32(tensor: LazyTensor) -> LazyTensor:

@@ -71,8 +71,8 @@ def _check(checkpoint: Checkpoint, source: SourceFolder) -> None:
             "other library's files can be added to. Convert it: albert-hub-bridge convert SOURCE TARGET --to universal"
         )
     config = source.json(CONFIG)
-    if layout == "keras" and (config.get("class_name") != "AlbertBackbone" or checkpoint.quantized):
-        found = "int8 weights" if checkpoint.quantized else f"{config.get('class_name')} in {CONFIG}"
+    if layout == "keras" and (config.get("class_name") != "AlbertBackbone" or checkpoint.int8):
+        found = "int8 weights" if checkpoint.int8 else f"{config.get('class_name')} in {CONFIG}"
         raise SourceError(
             f"{folder} cannot be completed: expected a preset of an AlbertBackbone with weights of a float type, found "
             f"{found}. Convert it: albert-hub-bridge convert SOURCE TARGET --to universal"

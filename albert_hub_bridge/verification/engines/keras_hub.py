@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from albert_hub_bridge.checkpoint import Checkpoint
-from albert_hub_bridge.layouts.keras.files import KERAS_TOKENIZER
+from albert_hub_bridge.layouts.keras.files import KERAS_TOKENIZER, TASK_WEIGHTS, WEIGHTS
 from albert_hub_bridge.mapping.heads import HEADS
+from albert_hub_bridge.verification.engines.albert_hub import AlbertHubEngine
 from albert_hub_bridge.verification.engines.common import Encoded, features_of, rounded
 
 
@@ -36,6 +37,9 @@ class KerasHubEngine:
         # Absolute: KerasHub takes a bare name for a published preset, and downloads that.
         self._folder = os.path.abspath(checkpoint.folder)
         self._head = checkpoint.head
+        # Keras computes layer norms in float32 under every dtype. Where states are rounded to int8, that is not enough
+        # to tell rounding errors: this package's model of the same files has them in float64.
+        self._in_float64 = AlbertHubEngine(checkpoint) if checkpoint.dtype == "int8" else None
         self._rounded_to: str | None = None
         self._models = self._load("float32")
         self._tokenizer: Any = None
@@ -49,13 +53,26 @@ class KerasHubEngine:
         """Return the backbone, and the task or None, with rounded weights if the engine has them."""
         import keras_hub
 
-        backbone, task = keras_hub.models.AlbertBackbone.from_preset(self._folder, dtype=dtype), None
+        load = self._load_int8 if self._in_float64 is not None else self._load_float
+        backbone, task = load(keras_hub.models.AlbertBackbone, dtype=dtype), None
         if self._head is not None:
             task_class = getattr(keras_hub.models, HEADS[self._head.kind].keras)
-            task = task_class.from_preset(self._folder, dtype=dtype, preprocessor=None)
+            task = load(task_class, dtype=dtype, preprocessor=None)
         if self._rounded_to is not None:
             _round(backbone, task, self._rounded_to)
         return backbone, task
+
+    def _load_float(self, model_class: Any, **options: Any) -> Any:
+        return model_class.from_preset(self._folder, **options)
+
+    def _load_int8(self, model_class: Any, **options: Any) -> Any:
+        """Load a quantized preset. KerasHub 0.32 makes float layers for it, and then refuses the weights."""
+        model = model_class.from_preset(self._folder, load_weights=False, **options)
+        model.quantize("int8")
+        if model is not (backbone := getattr(model, "backbone", model)):
+            model.load_task_weights(os.path.join(self._folder, TASK_WEIGHTS))
+        backbone.load_weights(os.path.join(self._folder, WEIGHTS))
+        return model
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]] | None:
         """Tokenize with AlbertTokenizer."""
@@ -92,6 +109,8 @@ class KerasHubEngine:
 
     def compute_in_float64(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute with models in float64, which are loaded for each call. See `Engine.compute_in_float64`."""
+        if self._in_float64 is not None:
+            return self._in_float64.compute_in_float64(inputs, with_head)
         return _compute(*self._load("float64"), inputs, with_head)
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:

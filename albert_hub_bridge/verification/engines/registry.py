@@ -20,7 +20,7 @@ def open_engine(checkpoint: Checkpoint, rounded: str | None = None) -> Engine:
     """Load a checkpoint with the library of its layout.
 
     Args:
-        checkpoint: The checkpoint.
+        checkpoint: The checkpoint. If it is that of `Checkpoint.in_int8`, layers round their inputs as they run.
         rounded: A dtype to round the weights to, or None.
 
     Returns:
@@ -38,10 +38,11 @@ def open_engine(checkpoint: Checkpoint, rounded: str | None = None) -> Engine:
 
 
 def _engine_class(checkpoint: Checkpoint) -> type[Engine]:
+    if checkpoint.int8 and checkpoint.dtype != "int8":
+        return AlbertHubEngine  # the libraries round the inputs of int8 layers, and the other side does not
     if checkpoint.layout in REPOSITORY_LAYOUTS:
         return TransformersEngine
-    # KerasHub computes quantized presets with quantized activations, which are not what a conversion has.
-    if checkpoint.layout == "keras" and not checkpoint.quantized and importlib.util.find_spec("keras_hub") is not None:
+    if checkpoint.layout == "keras" and importlib.util.find_spec("keras_hub") is not None:
         return KerasHubEngine
     return AlbertHubEngine
 

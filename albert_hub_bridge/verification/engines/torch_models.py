@@ -31,14 +31,16 @@ class TorchEngine:
 
     def compute_in_float64(self, inputs: dict[str, np.ndarray], with_head: bool = True) -> dict[str, np.ndarray]:
         """Compute the outputs in float64. See `Engine.compute_in_float64`."""
+        from torch import nn
+
         models = self._encoder, self._model
         for model in models:
-            model.double()
+            nn.Module.double(model)  # transformers refuses `model.double` of a model with int8 layers
         try:
             return self.compute(inputs, with_head)
         finally:
             for model in models:
-                model.float()  # exact: each value was a float32
+                nn.Module.float(model)  # exact: each value was a float32
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Compute the output of each layer. See `Engine.hidden_states`."""

@@ -1,0 +1,93 @@
+"""Int8 weights of a repository in the albert_hub layout: integers, and the scales of their rows beside them.
+
+`quantization_config` of `config.json` names the layers, so that transformers makes them as int8 layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
+from albert_hub_bridge.formats.lazy_tensors import Int8Weight, LazyTensor
+from albert_hub_bridge.mapping.weights import scale_of
+from albert_hub_bridge.text import short_repr
+
+
+QUANTIZATION_CONFIG = "quantization_config"
+_METHOD = "keras_int8"  # as model/int8.py registers it
+_WEIGHT = ".weight"
+
+
+def check_quantization_config(file: Path, config: Any, int8: Mapping[str, Int8Weight]) -> None:
+    """Refuse a `quantization_config` that does not name the layers with int8 weights.
+
+    Args:
+        file: The `config.json`, for the message.
+        config: The value of its key; None if there is none.
+        int8: The int8 weights, by albert_hub names.
+
+    Raises:
+        ConfigurationError: transformers would make other layers.
+    """
+    expected = quantization_config_of(int8) if int8 else None
+    if config == expected:
+        return
+    wanted, found = "none, because no tensor is int8", short_repr(config)
+    if expected is not None:
+        wanted = f"quant_method {_METHOD!r} and modules, because {len(int8)} tensors are int8"
+        if isinstance(config, dict) and config.get("quant_method") == _METHOD:
+            wanted = f"the {len(int8)} layers with int8 weights as modules"
+            found = f"others: {short_repr(config.get('modules'))}"
+    detail = f"expected {wanted}, found {found}"
+    raise ConfigurationError(file, "configuration", [Problem("contradiction", QUANTIZATION_CONFIG, detail)])
+
+
+def quantization_config_of(int8: Iterable[str]) -> dict[str, Any]:
+    """Return the `quantization_config` for the albert_hub names of int8 weights."""
+    return {"quant_method": _METHOD, "modules": modules_of(int8)}
+
+
+def modules_of(int8: Iterable[str]) -> list[str]:
+    """Return the names of the layers of int8 weights."""
+    return [name.removesuffix(_WEIGHT) for name in int8]
+
+
+def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, Int8Weight]]:
+    """Turn int8 weights into float32: each value is an integer divided by the scale of its row.
+
+    Args:
+        file: The file of the weights, for the message.
+        tensors: Every tensor, by its name in the file.
+
+    Returns:
+        The tensors without the scales; and those that were quantized, with their scales.
+
+    Raises:
+        WeightsError: A scale is missing or does not fit.
+    """
+    result, int8, problems = dict(tensors), {}, []
+    for name, values in tensors.items():
+        if values.dtype != "int8" or not name.endswith(_WEIGHT) or len(values.shape) != 2:
+            continue
+        scales = result.pop(scale_of(name), None)
+        if scales is None or (scales.dtype, scales.shape) != ("float32", values.shape[:1]):
+            found = "none" if scales is None else f"{scales.dtype} {scales.shape}"
+            detail = f"expected float32 {values.shape[:1]}, one for each row of {name}, found {found}"
+            problems.append(Problem("wrong scale", scale_of(name), detail))
+            continue
+        int8[name] = Int8Weight(values, scales)
+        result[name] = LazyTensor(values.shape, "float32", partial(_divide, values, scales))
+    if problems:
+        raise WeightsError(file, "weights", problems)
+    return result, int8
+
+
+def _divide(values: LazyTensor, scales: LazyTensor) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):  # what a scale of zero leads to is refused as not finite
+        dequantized: np.ndarray = values.load().astype(np.float32) / scales.load()[:, None]
+        return dequantized
