@@ -12,6 +12,9 @@ ratio is that to transformers in the same dtype.
 torch (MKL), by oneDNN and by NumPy, and by the first two with weights that were packed before. "% of fastest" is the
 share of the fastest of them.
 
+The int8 engines have the weights of the model as KerasHub quantizes them. Their ratio is that to transformers in
+float32, and their products are those of integers. See `model/int8.py`.
+
 `--device cuda` measures the engines that run on a GPU, in bfloat16, and their memory. For one core: `taskset -c 0`.
 """
 
@@ -27,7 +30,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.formats.lazy_tensors import Int8Weight, LazyTensor
 from benchmarks.machine import describe_machine
 from benchmarks.results import add_outputs, bars, write_json
 
@@ -63,6 +68,7 @@ def _torch_engine(
     attention: str = "sdpa",
     compiled: bool = False,
     packed: bool = False,
+    layout: str = "albert_hub",
     **call: Any,
 ) -> Run:
     """Make an engine of torch: transformers' model with an activation, or ours without one."""
@@ -76,7 +82,7 @@ def _torch_engine(
     if activation is not None:
         model = AlbertModel.from_pretrained(folder / "transformers", hidden_act=activation, **options)
     else:
-        model = AlbertHubModel.from_pretrained(folder / "albert_hub", **options)
+        model = AlbertHubModel.from_pretrained(folder / layout, **options)
     model = model.eval().to(device)
     if packed:
         model.optimize_for_inference()
@@ -119,11 +125,23 @@ def _packed_mkl_product(layer: Any, rows: int) -> Callable[[Any], Any]:
     ).unflatten(0, states.shape[:-1])
 
 
+def _int8_product(layer: Any, rows: int) -> Callable[[Any], Any]:
+    """Return a product of integers of the same shapes. Rounding the states is not part of it."""
+    import torch
+
+    from albert_hub_bridge.model.int8 import multiply_int8
+
+    states = torch.ones(rows, layer.in_features, dtype=torch.int8)
+    weight = torch.ones(layer.out_features, layer.in_features, dtype=torch.int8)
+    return lambda each: multiply_int8(states, weight).unflatten(0, each.shape[:-1])
+
+
 def _products(device: str, dtype: str, make: Callable[[Any, int], Callable[[Any], Any]]) -> Run:
     """Make an engine of the linear layers alone. `make` makes a product of a layer and the number of rows."""
     import torch
 
-    options: dict[str, Any] = {"device": device, "dtype": getattr(torch, dtype)}
+    # The int8 product has states and weights of its own, in the shapes of the layers.
+    options: dict[str, Any] = {"device": device, "dtype": getattr(torch, "float32" if dtype == INT8 else dtype)}
     layers = [torch.nn.Linear(*shape, **options) for shape in SHAPES]
 
     @functools.cache
@@ -154,10 +172,12 @@ def _numpy_products(_folder: Path, _device: str) -> Run:
     return run
 
 
-def _keras_hub(folder: Path, _device: str) -> Run:
+def _keras_hub(folder: Path, _device: str, mode: str | None = None) -> Run:
     import keras_hub
 
     model = keras_hub.models.AlbertBackbone.from_preset(str(folder / "keras"))
+    if mode is not None:
+        model.quantize(mode)
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         inputs = {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
@@ -217,11 +237,19 @@ def _linear(make: Callable[[Any, int], Callable[[Any], Any]], dtype: str = "floa
     return Engine(lambda _folder, device: _products(device, dtype, make), dtype=dtype)
 
 
-def _keras(backend: str) -> Engine:
-    return Engine(_keras_hub, (("KERAS_BACKEND", backend), ("TF_CPP_MIN_LOG_LEVEL", "3")))
+def _keras(backend: str, mode: str | None = None) -> Engine:
+    environment = ("KERAS_BACKEND", backend), ("TF_CPP_MIN_LOG_LEVEL", "3")
+    return Engine(functools.partial(_keras_hub, mode=mode), environment, mode or "float32")
 
 
-BFLOAT16 = "bfloat16"
+def _ours_in_int8(**options: Any) -> Engine:
+    return Engine(
+        lambda _folder, device: _torch_engine(None, device, layout=INT8, **options),  # its floats are float32
+        dtype=INT8,
+    )
+
+
+BFLOAT16, INT8 = "bfloat16", "int8"
 GELU_NEW, GELU_TANH = "transformers, gelu_new", "transformers, gelu_pytorch_tanh"
 OURS, PRODUCTS = "ours", "products"
 # fmt: off
@@ -251,6 +279,11 @@ CPU_ENGINES = {
     "ours, bfloat16":                            _ours(BFLOAT16),
     "ours, packed, bfloat16":                    _ours(BFLOAT16, packed=True),
     "ours, compiled, bfloat16":                  _ours(BFLOAT16, compiled=True),
+    "products, torch, int8":                     _linear(_int8_product, INT8),
+    "keras_hub on torch, int8":                  _keras("torch", INT8),
+    "keras_hub on JAX, int8":                    _keras("jax", INT8),
+    "ours, int8":                                _ours_in_int8(),
+    "ours, compiled, int8":                      _ours_in_int8(compiled=True),
 }
 GPU_ENGINES = {
     "products, torch, bfloat16":                 _linear(_torch_product, BFLOAT16),
@@ -263,7 +296,7 @@ GPU_ENGINES = {
 }
 # fmt: on
 ENGINES = {"cpu": CPU_ENGINES, "cuda": GPU_ENGINES}
-CLOSE = {"float32": 5e-5, "bfloat16": 0.2}  # the largest difference of a peer; eight bits lose much in 12 layers
+CLOSE = {"float32": 5e-5, "bfloat16": 0.2, "int8": 0.2}  # the largest difference; eight bits lose much in 12 layers
 
 
 def batches() -> dict[str, Batch]:
@@ -367,8 +400,8 @@ def measure(pipes: dict[str, Connection], batch: Batch, rounds: int) -> dict[str
 
 
 def stock(activation: str, dtype: str) -> str:
-    """Return the name of transformers' engine in a dtype."""
-    return activation if dtype == "float32" else f"{activation}, {dtype}"
+    """Return the name of transformers' engine in a dtype. It has none in int8, and that in float32 counts."""
+    return activation if dtype in ("float32", INT8) else f"{activation}, {dtype}"
 
 
 def rows_of(mask: np.ndarray, found: dict[str, Measurement], device: str) -> list[dict[str, Any]]:
@@ -432,7 +465,7 @@ def draw(path: Path, machine: str, tables: dict[str, list[dict[str, Any]]]) -> N
 
 
 def make_checkpoints(folder: Path) -> None:
-    """Write a random base model in every layout."""
+    """Write a random base model in every layout, and once more in int8."""
     from albert_hub_bridge.layouts.registry import write_checkpoint
     from conversion.recipes import read_entries
     from conversion.sample import random_checkpoint, train_vocabulary
@@ -443,6 +476,23 @@ def make_checkpoints(folder: Path) -> None:
     for layout in ("keras", "transformers", "albert_hub"):
         (folder / layout).mkdir()
         write_checkpoint(checkpoint, folder / layout, layout)
+    (folder / INT8).mkdir()
+    write_checkpoint(quantized(checkpoint).in_int8(), folder / INT8, "albert_hub")
+
+
+def quantized(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint with the int8 weights that KerasHub's `quantize` gives it."""
+    int8 = {}
+    for name, weight in checkpoint.weights.items():
+        if len(weight.shape) == 2 and name != "position_embedding.weight":
+            values = weight.load()
+            scales = np.float32(127) / (np.abs(values).max(1) + np.float32(1e-7))
+            integers = np.round(values * scales[:, None]).astype(np.int8)
+            int8[name] = Int8Weight(
+                LazyTensor(weight.shape, INT8, functools.partial(np.asarray, integers)),
+                LazyTensor(scales.shape, "float32", functools.partial(np.asarray, scales)),
+            )
+    return replace(checkpoint, int8=int8)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures"
 _REMARKS = {
     "has epsilon": "other epsilon in the head, its effect measured",
     "will be zeros": "a pooler of zeros",
-    "quantized to int8": "dequantized",
+    "The int8 weights were dequantized": "dequantized",
     "as unexpected": "a pooler that the class reports as unexpected",
     "computes in": "without the mixed policy",
     "not support problem_type": "without problem_type",

@@ -30,7 +30,7 @@ def test_function_and_command_line_have_every_field_and_its_default(function: An
 
 
 def test_dtypes_are_those_of_the_weights() -> None:
-    assert get_args(Dtype) == tuple(DTYPES)
+    assert get_args(Dtype) == (*DTYPES, "int8")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_wrong_values_are_all_listed() -> None:
     wrong: Any = {
         "to": "onnx",
         "normalize": "x",
-        "dtype": "int8",
+        "dtype": "int4",
         "max_shard_size": "0",
         "sentence_transformers": "max",
     }
@@ -79,7 +79,7 @@ def test_wrong_values_are_all_listed() -> None:
     assert str(error.value).splitlines() == [
         "to must be one of keras, albert_hub, transformers, universal, not 'onnx'.",
         "normalize must be one of keep, none, uncased, not 'x'.",
-        "dtype must be one of None, float32, bfloat16, float16, not 'int8'.",
+        "dtype must be one of None, float32, bfloat16, float16, int8, not 'int4'. Did you mean int8?",
         "sentence_transformers must be one of None, mean, cls, not 'max'.",
         "A size is a number of bytes, or a text such as 200MB, not '0'.",
     ]

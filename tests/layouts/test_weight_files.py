@@ -177,8 +177,8 @@ def test_a_value_that_does_not_fit_the_dtype_is_refused(albert_folder: Path, tmp
 
 
 def test_an_unknown_dtype_is_refused(albert_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="dtype must be one of None, float32, bfloat16, float16, not 'int8'"):
-        convert(albert_folder, tmp_path / "target", to="transformers", dtype="int8")
+    with pytest.raises(ValueError, match="dtype must be one of None, float32, bfloat16, float16, int8, not 'int4'"):
+        convert(albert_folder, tmp_path / "target", to="transformers", dtype="int4")
 
 
 # Quantized presets.

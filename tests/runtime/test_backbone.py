@@ -105,8 +105,8 @@ def test_dtypes_of_torch_and_numpy_are_dtypes(dtype: Any, keras_preset: KerasPre
     assert AlbertBackbone.from_preset(keras_preset.folder, dtype=dtype).dtype == "float16"
     assert AlbertHubModel.from_preset(keras_preset.folder, dtype=dtype).dtype == torch.float16
     assert convert(keras_preset.folder, tmp_path / "target", to="transformers", dtype=dtype).dtype == "float16"
-    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, not 'int8'"):
-        AlbertHubModel.from_preset(keras_preset.folder, dtype=torch.int8)
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, int8, not 'int16'"):
+        AlbertHubModel.from_preset(keras_preset.folder, dtype=torch.int16)
 
 
 def test_from_preset_without_weights_gives_random_weights(keras_preset: KerasPreset) -> None:
