@@ -14,16 +14,18 @@ from types import ModuleType
 
 
 _LIBRARIES = ("transformers", "keras_hub")
+# These import transformers. `_registration` waits for them, and wrapt takes a module that is half loaded for loaded.
+_CLASSES = tuple(f"albert_hub_bridge.model.{name}_albert_hub" for name in ("configuration", "modeling", "tokenization"))
 
 
 class _Waiting:
-    """A finder of modules that finds none, and imports `_registration` before the first of the libraries is found."""
+    """A finder of modules that finds none, and imports `_registration` before the first of the modules is found."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return None for any other module; see `importlib.abc.MetaPathFinder`."""
-        if name not in _LIBRARIES or self not in sys.meta_path:
+        if name not in (*_LIBRARIES, *_CLASSES) or self not in sys.meta_path:
             return None
         sys.meta_path.remove(self)
         _import_registration()

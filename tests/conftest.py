@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads would only wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile all modules of this package again
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test goes past 127.0.0.1; those that speak to a server there say so
 
 import importlib.util

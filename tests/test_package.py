@@ -70,6 +70,9 @@ for source, to in (("sample", "transformers"), ("transformers", "albert_hub"), (
     "first",
     [
         "albert_hub_bridge",
+        "albert_hub_bridge.model.configuration_albert_hub",
+        "albert_hub_bridge.model.modeling_albert_hub",
+        "albert_hub_bridge.model.tokenization_albert_hub",
         "transformers",
         "transformers.modeling_layers",
         "transformers.models.bert.modeling_bert",
