@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
 from albert_hub_bridge.formats.lazy_tensors import Int8Weight, LazyTensor
 from albert_hub_bridge.mapping.weights import scale_of
-from albert_hub_bridge.text import short_repr
+from albert_hub_bridge.text import first_few, short_repr
 
 
 QUANTIZATION_CONFIG = "quantization_config"
@@ -23,28 +23,37 @@ _METHOD = "keras_int8"  # as model/int8.py registers it
 _WEIGHT = ".weight"
 
 
-def check_quantization_config(file: Path, config: Any, int8: Mapping[str, Int8Weight]) -> None:
+def check_quantization_config(file: Path, config: Any, int8: Collection[str], weights: Collection[str]) -> None:
     """Refuse a `quantization_config` that does not name the layers with int8 weights.
+
+    It may name layers without weights: transformers keeps the names when a model is saved without its head.
 
     Args:
         file: The `config.json`, for the message.
         config: The value of its key; None if there is none.
-        int8: The int8 weights, by albert_hub names.
+        int8: The albert_hub names of the int8 weights.
+        weights: The albert_hub names of all weights.
 
     Raises:
         ConfigurationError: transformers would make other layers.
     """
-    expected = quantization_config_of(int8) if int8 else None
-    if config == expected:
-        return
-    wanted, found = "none, because no tensor is int8", short_repr(config)
-    if expected is not None:
-        wanted = f"quant_method {_METHOD!r} and modules, because {len(int8)} tensors are int8"
-        if isinstance(config, dict) and config.get("quant_method") == _METHOD:
-            wanted = f"the {len(int8)} layers with int8 weights as modules"
-            found = f"others: {short_repr(config.get('modules'))}"
-    detail = f"expected {wanted}, found {found}"
-    raise ConfigurationError(file, "configuration", [Problem("contradiction", QUANTIZATION_CONFIG, detail)])
+    detail = f"expected none, because no tensor is int8, found {short_repr(config)}" if config is not None else ""
+    if int8:
+        detail = _difference(config, int8, weights)
+    if detail:
+        raise ConfigurationError(file, "configuration", [Problem("contradiction", QUANTIZATION_CONFIG, detail)])
+
+
+def _difference(config: Any, int8: Collection[str], weights: Collection[str]) -> str:
+    modules = config.get("modules") if isinstance(config, dict) and config.get("quant_method") == _METHOD else None
+    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
+        wanted = f"quant_method {_METHOD!r} and a list of modules, because {len(int8)} tensors are int8"
+        return f"expected {wanted}, found {short_repr(config)}"
+    if missing := [name for name in modules_of(int8) if name not in modules]:
+        return f"expected {first_few(missing, 3)} in modules, because the weights are int8, found no such name"
+    if others := [name for name in modules if name + _WEIGHT in weights and name + _WEIGHT not in int8]:
+        return f"expected only layers with int8 weights in modules, found {first_few(others, 3)}"
+    return ""
 
 
 def quantization_config_of(int8: Iterable[str]) -> dict[str, Any]:

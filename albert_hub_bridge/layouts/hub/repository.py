@@ -110,7 +110,7 @@ def read_opened_repository(
     spelling, keys = SPELLINGS[layout], source.json(CONFIG)
     found = match_tensors(source, options, spelling, configuration, file, tensors)
     if layout == "albert_hub":
-        check_quantization_config(source.path(CONFIG), keys.get(QUANTIZATION_CONFIG), found.int8)
+        check_quantization_config(source.path(CONFIG), keys.get(QUANTIZATION_CONFIG), found.int8, found.weights)
     tokenizer, files, ignored, notes = read_tokenizer(source, layout, configuration.architecture)
     if not set(found.weights) >= POOLER:
         notes.append("The source has no pooler.")

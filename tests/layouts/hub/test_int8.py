@@ -145,6 +145,15 @@ def test_verify_compares_both_libraries_with_rounded_inputs(keras_int8: Path, tm
     assert report.checks["engines"].failures
 
 
+def test_an_encoder_that_is_saved_without_its_head_is_read(repository: Path, tmp_path: Path) -> None:
+    """transformers keeps the name of the head's layer in the configuration."""
+    transformers.AutoModel.from_pretrained(repository).save_pretrained(tmp_path / "encoder")
+    config = json.loads((tmp_path / "encoder" / "config.json").read_text())
+    assert "classifier" in config["quantization_config"]["modules"]
+    with read_checkpoint(tmp_path / "encoder") as encoder, read_checkpoint(repository) as classifier:
+        assert set(encoder.int8) == {*classifier.int8} - {"classifier.weight"}
+
+
 def test_what_transformers_saves_is_read_again(repository: Path, tmp_path: Path) -> None:
     name = "keras_hub_int8_classifier"
     model = _load(name, repository)
@@ -287,6 +296,14 @@ def _no_method(_: dict[str, np.ndarray], config: dict[str, Any]) -> None:
     del config["quantization_config"]
 
 
+def _no_list(_: dict[str, np.ndarray], config: dict[str, Any]) -> None:
+    config["quantization_config"]["modules"] = ["pooled_dense", 1]
+
+
+def _float_module(_: dict[str, np.ndarray], config: dict[str, Any]) -> None:
+    config["quantization_config"]["modules"].append("position_embedding")
+
+
 def _one_module_less(_: dict[str, np.ndarray], config: dict[str, Any]) -> None:
     config["quantization_config"]["modules"].pop()
 
@@ -300,10 +317,12 @@ def _one_module_less(_: dict[str, np.ndarray], config: dict[str, Any]) -> None:
         (
             _other_method,
             ConfigurationError,
-            "expected quant_method 'keras_int8' and modules, because .* found .*bitsandbytes",
+            "expected quant_method 'keras_int8' and a list .* found .*bitsandbytes",
         ),
-        (_no_method, ConfigurationError, "expected quant_method 'keras_int8' and modules, because .* found None"),
-        (_one_module_less, ConfigurationError, "expected the 2. layers with int8 weights as modules, found others"),
+        (_no_method, ConfigurationError, "expected quant_method 'keras_int8' and a list .* found None"),
+        (_no_list, ConfigurationError, "expected quant_method 'keras_int8' and a list of modules, because 2. tensors"),
+        (_float_module, ConfigurationError, "expected only layers with int8 weights in modules, found position_embed"),
+        (_one_module_less, ConfigurationError, "expected classifier in modules, because the weights are int8"),
     ],
 )
 def test_a_wrong_repository_is_refused(
