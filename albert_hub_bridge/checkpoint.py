@@ -266,19 +266,8 @@ class Checkpoint:
             quantized = self.int8.get(name)
             weights[name] = weight if quantized is None else quantized.values
             if quantized is not None:
-                weights[scale_of(name)] = self._checked_scales(name, quantized.scales)
+                weights[scale_of(name)] = quantized.scales
         return replace(self, weights=weights, dtype="int8")
-
-    def _checked_scales(self, name: str, scales: LazyTensor) -> LazyTensor:
-        def load() -> np.ndarray:
-            values = scales.load()
-            count, index = count_and_first(~(values > 0))
-            if count:
-                detail = f"expected positive scales, found {count} others, the first {values[index]} at {index}"
-                raise WeightsError(self.folder, "weights", [Problem("wrong scale", name, detail)])
-            return values
-
-        return LazyTensor(scales.shape, scales.dtype, load)
 
     def cast(self, dtype: str) -> Checkpoint:
         """Return the checkpoint in another dtype. Weights are rounded to the nearest value when they are read.

@@ -52,6 +52,11 @@ def export_onnx(folder: str | Path, *, quantize: Quantize | None = None, overwri
                 f"{path} is no Hub repository, and only those have ONNX files. Convert it: "
                 f"albert-hub-bridge convert {path} TARGET --to transformers --onnx"
             )
+        if checkpoint.int8:
+            raise SourceError(
+                f"ONNX files are not exported of int8 weights, which {path} has. Convert it to float32: "
+                f"albert-hub-bridge convert {path} TARGET --to transformers --onnx --quantize int8"
+            )
         contents, report = export_models(checkpoint, quantize)
     _write(path, contents)
     if record is not None:

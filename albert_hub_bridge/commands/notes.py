@@ -29,8 +29,8 @@ def conversion_notes(
 ) -> list[str]:
     """Return one note for each difference between what was read and what is written, also for KerasHub to read."""
     return [
-        *_changed_dtype(source, target),
         *_dequantized(source, target),
+        *_changed_dtype(source, target),
         *_approximate_gelu(source, target),
         *_number_commas(source, target),
         *_spiece_model(source),
@@ -110,9 +110,9 @@ def _changed_dtype(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
 def _dequantized(source: Checkpoint, target: Checkpoint) -> Iterator[str]:
     if source.int8 and target.dtype != "int8":
         yield (
-            "The int8 weights were dequantized to float32. The target does not round the inputs of its layers, so its "
-            "outputs differ from those of the source. convert --to albert_hub --dtype int8 keeps the int8 weights, "
-            "and computes what the source does."
+            "The int8 weights were dequantized to float32. Linear layers of the source round their inputs to int8, and "
+            "those of the target do not, so that their outputs differ. convert --to albert_hub --dtype int8 keeps the "
+            "int8 weights, and computes what the source does."
         )
 
 

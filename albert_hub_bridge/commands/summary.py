@@ -59,8 +59,8 @@ def summarize(checkpoint: Checkpoint) -> Inspection:
         notes.append(f"The tokenizer is more than a SentencePiece model: {files.beyond_sentencepiece}.")
     if checkpoint.int8:
         notes.append(
-            f"Its weights are quantized to int8 ({len(checkpoint.int8)} of {len(checkpoint.weights)} tensors). Each of "
-            "these layers also rounds its inputs to int8 when it runs."
+            f"Its weights are quantized to int8 ({len(checkpoint.int8)} of {len(checkpoint.weights)} tensors). Linear "
+            "layers of them also round their inputs to int8 when they run."
         )
     positions = checkpoint.architecture.max_sequence_length
     if tokenizer is not None and (tokenizer.sequence_length or 0) > positions:

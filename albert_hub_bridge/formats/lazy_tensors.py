@@ -82,6 +82,47 @@ class Int8Weight(NamedTuple):
     scales: LazyTensor
 
 
+# With a smaller scale, 127 divided by it is infinite.
+_SMALLEST_SCALE, _LARGEST_SCALE = 1e-36, 3e38
+
+
+def checked_scales(file: Path, name: str, scales: LazyTensor) -> LazyTensor:
+    """Return the scales of an int8 weight in float32, one for each row, which are checked when they are read.
+
+    Reading them raises a WeightsError if one is not a positive number.
+
+    Args:
+        file: Their file, for the message.
+        name: Their name in the file.
+        scales: Of any float dtype. All axes but those of the rows have size 1.
+    """
+
+    def load() -> np.ndarray:
+        values = scales.load().astype(np.float32).reshape(-1)
+        count, index = count_and_first(~((values >= _SMALLEST_SCALE) & (values <= _LARGEST_SCALE)))
+        if count:
+            detail = f"expected positive scales, found {count} others, the first {values[index]} at {index}"
+            raise WeightsError(file, "weights", [Problem("wrong scale", name, detail)])
+        return values
+
+    return LazyTensor((prod(scales.shape),), "float32", load)
+
+
+def dequantized(weight: Int8Weight, scales_shape: tuple[int, ...]) -> LazyTensor:
+    """Return the values of an int8 weight in float32.
+
+    Args:
+        weight: The weight. Its values may have the layout of any library.
+        scales_shape: A shape of the scales that broadcasts with the values.
+    """
+
+    def load() -> np.ndarray:
+        values: np.ndarray = weight.values.load().astype(np.float32) / weight.scales.load().reshape(scales_shape)
+        return values
+
+    return LazyTensor(weight.values.shape, "float32", load)
+
+
 class SourceTensor(NamedTuple):
     """A tensor of a source file, before the weight table converted it."""
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.quantizers.base import HfQuantizer
+from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     except ImportError:
         raise
 
+
+logger = logging.get_logger(__name__)
 
 METHOD = "keras_int8"
 _LARGEST = 127.0
@@ -56,8 +59,8 @@ class Int8Linear(nn.Module):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.weight = _constant(torch.zeros(out_features, in_features, dtype=torch.int8))
         self.weight_scale = _constant(torch.ones(out_features, dtype=torch.float32))
+        self.weight = _constant(torch.zeros(out_features, in_features, dtype=torch.int8))
         self.bias = _constant(torch.zeros(out_features))
 
     def forward(self, inputs: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
@@ -77,7 +80,7 @@ class Int8Linear(nn.Module):
         scales = rows.new_full((), _LARGEST) / (rows.abs().amax(-1, keepdim=True) + _EPSILON)
         # Keras clips to 127 and -127. The epsilon keeps the rounded values within them.
         product = multiply_int8(torch.round(rows * scales).to(torch.int8), self.weight)
-        outputs = product.to(precision).div_(scales * self.weight_scale).add_(self.bias)
+        outputs = product.to(precision).div_(scales * self.weight_scale.to(precision)).add_(self.bias)
         return outputs.reshape(*inputs.shape[:-1], self.out_features).to(inputs.dtype)
 
     def extra_repr(self) -> str:
@@ -92,7 +95,8 @@ def multiply_int8(rows: Int8[Tensor, "rows in"], weight: Int8[Tensor, "out in"])
     """
     if rows.device.type == "cpu":
         return torch._int_mm(rows, weight.t())
-    return nn.functional.linear(rows.float(), weight.float())
+    with torch.autocast(rows.device.type, enabled=False):  # half precision does not hold such sums
+        return nn.functional.linear(rows.float(), weight.float())
 
 
 class Int8Embedding(nn.Module):
@@ -106,12 +110,16 @@ class Int8Embedding(nn.Module):
     def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = _constant(torch.zeros(num_embeddings, embedding_dim, dtype=torch.int8))
+        # First: sentence-transformers takes the dtype of a model's first parameter for that of its outputs.
         self.weight_scale = _constant(torch.ones(num_embeddings, dtype=torch.float32))
+        self.weight = _constant(torch.zeros(num_embeddings, embedding_dim, dtype=torch.int8))
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch embedding"]:
-        """Look the ids up, and divide each vector by its scale."""
-        return nn.functional.embedding(ids, self.weight).float() / self.weight_scale[ids].unsqueeze(-1)
+        """Look the ids up, and divide each vector by its scale. The result has the dtype of the scales."""
+        dtype = self.weight_scale.dtype
+        precision = torch.promote_types(dtype, torch.float32)
+        scales = self.weight_scale[ids].unsqueeze(-1).to(precision)
+        return (nn.functional.embedding(ids, self.weight).to(precision) / scales).to(dtype)
 
     def extra_repr(self) -> str:
         """Describe the layer, as `nn.Embedding` does."""
@@ -130,6 +138,7 @@ def use_int8_layers(model: Any, modules: Sequence[str]) -> None:
     """
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     tied = {target: source for target, source in model.all_tied_weights_keys.items() if source.endswith(".weight")}
+    scales: dict[str, str] = {}
     for name, module in list(model.named_modules()):
         weight = tied.get(f"{name}.weight", f"{name}.weight")
         if weight.removesuffix(".weight").removeprefix(prefix) not in modules:
@@ -137,7 +146,10 @@ def use_int8_layers(model: Any, modules: Sequence[str]) -> None:
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, _int8_layer(module))
         if weight != f"{name}.weight":
-            model.all_tied_weights_keys[f"{name}.weight_scale"] = f"{weight}_scale"
+            scales[f"{name}.weight_scale"] = f"{weight}_scale"
+    if scales:
+        model._tied_weights_keys = {**model._tied_weights_keys, **scales}  # for later calls of `tie_weights`
+        model.all_tied_weights_keys.update(scales)
 
 
 def _int8_layer(module: Any) -> nn.Module:
@@ -154,9 +166,14 @@ class KerasInt8Config(QuantizationConfigMixin):
 
     Args:
         modules: The names of the int8 layers, as in `use_int8_layers`.
+
+    Raises:
+        ValueError: `modules` is no list of names.
     """
 
-    def __init__(self, modules: Sequence[str], **_: Any) -> None:
+    def __init__(self, modules: Sequence[str] = (), **_: Any) -> None:
+        if not isinstance(modules, list | tuple) or not all(isinstance(name, str) for name in modules):
+            raise ValueError(f"modules of quantization_config must be a list of names of layers, not {modules!r}.")
         self.quant_method: Any = METHOD
         self.modules = list(modules)
 
@@ -168,11 +185,21 @@ class KerasInt8Quantizer(HfQuantizer):
 
     quantization_config: KerasInt8Config
 
+    def update_dtype(self, dtype: Any) -> torch.dtype:
+        """Return float32: the scales and the other weights stay as they are in the file."""
+        if dtype not in (None, torch.float32):
+            logger.warning("A model with int8 weights is loaded in float32, not in %s.", dtype)
+        return torch.float32
+
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
         use_int8_layers(model, self.quantization_config.modules)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        return model.requires_grad_(False)
+        """Freeze what comes before an int8 layer. A new head of floats on the encoder can be trained."""
+        encoder = set(model.base_model.modules())
+        has_int8_head = any(isinstance(each, Int8Linear) and each not in encoder for each in model.modules())
+        (model if has_int8_head else model.base_model).requires_grad_(False)
+        return model
 
     def is_serializable(self) -> bool:
         """Return True: `save_pretrained` writes the integers and the scales."""

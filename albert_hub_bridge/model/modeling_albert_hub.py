@@ -230,7 +230,7 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
 
         Args:
             preset: A folder, the name of a published preset, or a handle (`kaggle://...`, `hf://...`).
-            dtype: `"float32"`, `"bfloat16"` or `"float16"`, or that of torch.
+            dtype: `"float32"`, `"bfloat16"` or `"float16"`, or that of torch. `"int8"` keeps int8 weights.
             allow_pickle: Whether to read weights from a pickle. Only tensors are unpickled.
 
         Raises:

@@ -57,7 +57,8 @@ def dtype_policy(dtype: Any) -> DTypePolicy:
     try:
         return DTypePolicy(choose("dtype", dtype_name(name), POLICIES, DTYPE_NAMES))
     except ValueError as error:
-        raise ValueError(f"{error} from_preset dequantizes int8 presets.") from error
+        advice = "from_preset dequantizes int8 presets, and AlbertHubModel.from_preset(..., dtype='int8') keeps them."
+        raise ValueError(f"{error} {advice}") from error
 
 
 class _Cast(nn.Module):

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 
 _TRAIN = "train it as a module of torch, or train AlbertHubModel or a class with a head with transformers' Trainer"
-_QUANTIZE = "quantize AlbertHubModel with torchao, or the preset in KerasHub; from_preset dequantizes int8 presets"
+_QUANTIZE = (
+    "quantize AlbertHubModel with torchao, or the preset in KerasHub, which AlbertHubModel.from_preset(..., "
+    "dtype='int8') loads"
+)
 _PARAMETERS = "parameters() and state_dict() have torch's layout, and save_weights writes that of Keras"
 _CALL = "call the backbone itself"
 _PRESET = "use save_to_preset for a preset, save_weights for a file, or export_to_transformers for a repository"

@@ -128,7 +128,9 @@ class Embedder:
         device = _available_device(choose("device", device, get_args(Device)))
         with read_checkpoint(pull(model).folder, ReadOptions(drop_head=True, allow_pickle=allow_pickle)) as checkpoint:
             tokenizer = load_tokenizer(checkpoint)
-            encoder = load_model(checkpoint).base_model
+            # As the library of the source computes: with the int8 weights, if it has any.
+            encoder = load_model(checkpoint.in_int8() if checkpoint.int8 else checkpoint).base_model
+            is_int8 = bool(checkpoint.int8)
             pooling, normalize, prompt, longest = _as_in_files(checkpoint, pooling, normalize, prompt)
         if pooling == "pooler" and encoder.pooled_dense is None:
             raise SourceError(f"{model} has no pooler. Choose another pooling: mean, cls or none.")
@@ -150,7 +152,7 @@ class Embedder:
         self._encoder = encoder.to(device, getattr(torch, self.settings.dtype))
         if compile:
             self._encoder = torch.compile(self._encoder, dynamic=True)
-        elif device == "cpu" and self.settings.dtype != "float16":  # oneDNN computes the other two
+        elif device == "cpu" and self.settings.dtype != "float16" and not is_int8:  # oneDNN computes the other two
             self._encoder.optimize_for_inference()
         if threads is not None:
             torch.set_num_threads(threads)

@@ -152,7 +152,7 @@ class _LiveTensors:
 def _tensors(model: Any, rules: Iterable[WeightRule], others: Iterable[Any]) -> dict[str, LazyTensor]:
     found: dict[str, LazyTensor] = {}
     seen = {id(variable) for variable in others}
-    for path, layer in _layers(model, rules).items():
+    for path, layer in layers_of(model, rules).items():
         variables: dict[str, Any] = {}
         layer.save_own_variables(variables)  # what Keras saves, so with merged LoRA
         found |= {f"{path}/vars/{index}": _lazy(value) for index, value in variables.items()}
@@ -160,7 +160,7 @@ def _tensors(model: Any, rules: Iterable[WeightRule], others: Iterable[Any]) -> 
     return found | {each.path: _lazy(each) for each in model.weights if id(each) not in seen}
 
 
-def _layers(model: Any, rules: Iterable[WeightRule]) -> dict[str, Any]:
+def layers_of(model: Any, rules: Iterable[WeightRule]) -> dict[str, Any]:
     """Return the layers that rows of the weight table are about, by their paths in a file of Keras.
 
     Keras saves the layers of a model as `layers/` and the name of the class with a number, and the layers in a layer by
@@ -276,7 +276,7 @@ def _make_backbone(content: dict[str, Any], checkpoint: Checkpoint) -> Any:
 def _variables(model: Any, rules: Iterable[WeightRule]) -> dict[WeightRule, Any]:
     """Return the variables of a model by the rows of the weight table."""
     found: dict[str, Any] = {}
-    for path, layer in _layers(model, rules).items():
+    for path, layer in layers_of(model, rules).items():
         own: dict[str, Any] = {}
         layer.save_own_variables(own)
         found |= {f"{path}/vars/{index}": variable for index, variable in own.items()}

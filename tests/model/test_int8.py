@@ -167,6 +167,12 @@ def test_transformers_knows_the_method() -> None:
         AutoHfQuantizer.from_config(config, pre_quantized=False)
 
 
+@pytest.mark.parametrize("modules", [5, None, "pooled_dense", [1]])
+def test_a_wrong_list_of_modules_is_refused(modules: Any) -> None:
+    with pytest.raises(ValueError, match="modules of quantization_config must be a list of names of layers, not "):
+        KerasInt8Config(modules)
+
+
 @pytest.mark.filterwarnings("default")  # torch's own, while it compiles
 def test_torch_compile_gives_the_same() -> None:
     torch.manual_seed(0)

@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
-from albert_hub_bridge.formats.lazy_tensors import Int8Weight, LazyTensor
+from albert_hub_bridge.formats.lazy_tensors import Int8Weight, LazyTensor, checked_scales, dequantized
 from albert_hub_bridge.mapping.weights import scale_of
 from albert_hub_bridge.text import first_few, short_repr
 
@@ -21,6 +18,7 @@ from albert_hub_bridge.text import first_few, short_repr
 QUANTIZATION_CONFIG = "quantization_config"
 _METHOD = "keras_int8"  # as model/int8.py registers it
 _WEIGHT = ".weight"
+_POSITIONS = "position_embedding."  # KerasHub does not quantize it
 
 
 def check_quantization_config(file: Path, config: Any, int8: Collection[str], weights: Collection[str]) -> None:
@@ -81,7 +79,7 @@ def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str,
     """
     result, int8, problems = dict(tensors), {}, []
     for name, values in tensors.items():
-        if values.dtype != "int8" or not name.endswith(_WEIGHT) or len(values.shape) != 2:
+        if values.dtype != "int8" or not name.endswith(_WEIGHT) or len(values.shape) != 2 or _POSITIONS in name:
             continue
         scales = result.pop(scale_of(name), None)
         if scales is None or (scales.dtype, scales.shape) != ("float32", values.shape[:1]):
@@ -89,14 +87,8 @@ def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str,
             detail = f"expected float32 {values.shape[:1]}, one for each row of {name}, found {found}"
             problems.append(Problem("wrong scale", scale_of(name), detail))
             continue
-        int8[name] = Int8Weight(values, scales)
-        result[name] = LazyTensor(values.shape, "float32", partial(_divide, values, scales))
+        int8[name] = Int8Weight(values, checked_scales(file, scale_of(name), scales))
+        result[name] = dequantized(int8[name], (-1, 1))
     if problems:
         raise WeightsError(file, "weights", problems)
     return result, int8
-
-
-def _divide(values: LazyTensor, scales: LazyTensor) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):  # what a scale of zero leads to is refused as not finite
-        dequantized: np.ndarray = values.load().astype(np.float32) / scales.load()[:, None]
-        return dequantized

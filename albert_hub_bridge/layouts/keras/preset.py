@@ -101,6 +101,12 @@ def read_opened_preset(
     weights, dtype, int8 = _match_tensors(files.file, tensors, architecture, head)
     check_quantized(source.path(CONFIG), _backbone(source).get("dtype"), bool(int8))
     notes += _computation_notes(_backbone(source).get("dtype"), dtype)
+    halves = {tensor.dtype for tensor in tensors.encoder.values()} & {"bfloat16", "float16"}
+    if int8 and halves:
+        notes.append(
+            f"The layers of the quantized preset compute in {', '.join(sorted(halves))}, as their biases are stored; "
+            "the target computes in float32."
+        )
     return Checkpoint(
         layout="keras",
         folder=source.folder,

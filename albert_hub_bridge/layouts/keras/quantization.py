@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from albert_hub_bridge.errors import ConfigurationError, Problem, WeightsError
-from albert_hub_bridge.formats.lazy_tensors import DTYPES, Int8Weight, LazyTensor
+from albert_hub_bridge.formats.lazy_tensors import DTYPES, Int8Weight, LazyTensor, checked_scales, dequantized
 from albert_hub_bridge.text import short_repr
 
 
@@ -100,20 +99,20 @@ def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str,
     """
     result, problems = dict(tensors), []
     int8: dict[str, Int8Weight] = {}
-    for name, quantized in tensors.items():
-        if quantized.dtype != "int8" or not name.endswith("/vars/0"):
+    for name, values in tensors.items():
+        layer, _, number = name.rpartition("/vars/")
+        if values.dtype != "int8" or number != "0" or layer.endswith("position_embedding"):
             continue
-        layer = name.removesuffix("0")
-        is_embedding = layer.split("/")[-3].endswith("embedding")
-        scale = result.pop(layer + ("1" if is_embedding else "2"), None)
-        shape = () if scale is None else (*scale.shape, 1) if is_embedding else scale.shape[-len(quantized.shape) :]
-        if scale is None or scale.dtype not in DTYPES or not _fits(scale.shape, shape, quantized.shape):
+        is_embedding = layer.endswith("embedding")
+        scale_name = f"{layer}/vars/{1 if is_embedding else 2}"
+        scale, rows = result.pop(scale_name, None), _rows(layer, values.shape)
+        if scale is None or scale.dtype not in DTYPES or not _is_same(scale.shape, rows):
             found = "none" if scale is None else f"{scale.dtype} {scale.shape}"
-            detail = f"expected float32 scales beside it, one a row or output, found {found}"
+            detail = f"expected scales {rows} of {', '.join(DTYPES)} beside it, found {found}"
             problems.append(Problem("wrong scale", name, detail))
             continue
-        result[name] = LazyTensor(quantized.shape, "float32", partial(_divide, quantized, scale, shape))
-        int8[name] = Int8Weight(quantized, LazyTensor((prod(scale.shape),), "float32", partial(_flat, scale)))
+        int8[name] = Int8Weight(values, checked_scales(file, scale_name, scale))
+        result[name] = dequantized(int8[name], (*rows, 1) if is_embedding else rows)
     if problems:
         raise WeightsError(file, "weights", problems)
     if not int8:
@@ -122,22 +121,18 @@ def dequantize(file: Path, tensors: Mapping[str, LazyTensor]) -> tuple[dict[str,
     return result | {name: _as_float32(tensor) for name, tensor in halves.items()}, int8
 
 
-def _flat(scale: LazyTensor) -> np.ndarray:
-    return scale.load().astype(np.float32).reshape(-1)
+def _rows(layer: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes of an int8 weight that have a scale for each index: the ids, or the outputs."""
+    if layer.endswith("embedding"):
+        return shape[:1]
+    inputs = 2 if layer.endswith("output_dense") and len(shape) == 3 else 1  # heads and their states are inputs there
+    return shape[inputs:]
+
+
+def _is_same(stored: tuple[int, ...], rows: tuple[int, ...]) -> bool:
+    """Return whether a stored shape is that of the rows, except for axes of size 1 before it."""
+    return stored[len(stored) - len(rows) :] == rows and prod(stored) == prod(rows)
 
 
 def _as_float32(tensor: LazyTensor) -> LazyTensor:
     return LazyTensor(tensor.shape, "float32", lambda: tensor.load().astype(np.float32))
-
-
-def _fits(stored: tuple[int, ...], scale: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Return whether a stored scale has no other values than the reshaped one, and that one broadcasts to a shape."""
-    try:
-        return prod(stored) == prod(scale) and np.broadcast_shapes(scale, shape) == shape
-    except ValueError:
-        return False
-
-
-def _divide(quantized: LazyTensor, scale: LazyTensor, shape: tuple[int, ...]) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):  # the writer refuses what a scale of zero leads to
-        return quantized.load().astype(np.float32) / scale.load().astype(np.float32).reshape(shape)

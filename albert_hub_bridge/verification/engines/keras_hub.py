@@ -14,6 +14,7 @@ import numpy as np
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.layouts.keras.files import KERAS_TOKENIZER, TASK_WEIGHTS, WEIGHTS
 from albert_hub_bridge.mapping.heads import HEADS
+from albert_hub_bridge.runtime.live_keras import layers_of
 from albert_hub_bridge.verification.engines.albert_hub import AlbertHubEngine
 from albert_hub_bridge.verification.engines.common import Encoded, features_of, rounded
 
@@ -40,6 +41,10 @@ class KerasHubEngine:
         # Keras computes layer norms in float32 under every dtype. Where states are rounded to int8, that is not enough
         # to tell rounding errors: this package's model of the same files has them in float64.
         self._in_float64 = AlbertHubEngine(checkpoint) if checkpoint.dtype == "int8" else None
+        self._int8_rules = [
+            [rule for rule in rules if rule.albert_hub in checkpoint.int8]
+            for rules in (checkpoint.encoder_rules, checkpoint.head_rules)
+        ]
         self._rounded_to: str | None = None
         self._models = self._load("float32")
         self._tokenizer: Any = None
@@ -68,8 +73,12 @@ class KerasHubEngine:
     def _load_int8(self, model_class: Any, **options: Any) -> Any:
         """Load a quantized preset. KerasHub 0.32 makes float layers for it, and then refuses the weights."""
         model = model_class.from_preset(self._folder, load_weights=False, **options)
-        model.quantize("int8")
-        if model is not (backbone := getattr(model, "backbone", model)):
+        backbone = getattr(model, "backbone", model)
+        for part, rules in zip((backbone, model), self._int8_rules, strict=True):
+            for layer in layers_of(part, rules).values() if rules else ():
+                if layer.quantization_mode is None:
+                    layer.quantize("int8")
+        if model is not backbone:
             model.load_task_weights(os.path.join(self._folder, TASK_WEIGHTS))
         backbone.load_weights(os.path.join(self._folder, WEIGHTS))
         return model
@@ -148,6 +157,7 @@ def _round(backbone: Any, task: Any, dtype: str) -> None:
 def _compute(backbone: Any, task: Any, inputs: dict[str, np.ndarray], with_head: bool) -> dict[str, np.ndarray]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using a softmax over axis")  # for sequences of one token
+        warnings.filterwarnings("ignore", "The use of `x.T`")  # Keras transposes the scales of an int8 embedding
         outputs = {name: np.asarray(value) for name, value in backbone.predict(inputs, verbose=0).items()}
         if task is not None and with_head:
             all_positions = np.broadcast_to(np.arange(inputs["token_ids"].shape[1]), inputs["token_ids"].shape)

@@ -14,10 +14,20 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from albert_hub_bridge import AlbertHubModel, convert, inspect, verify
+from albert_hub_bridge import (
+    AlbertHubForMaskedLM,
+    AlbertHubForSequenceClassification,
+    AlbertHubModel,
+    Embedder,
+    convert,
+    export_onnx,
+    inspect,
+    verify,
+)
 from albert_hub_bridge.errors import AlbertHubBridgeError, ConfigurationError, SourceError, TargetError, WeightsError
 from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.model.int8 import Int8Embedding, Int8Linear
+from conversion.sample import SAMPLE_ARCHITECTURE
 from tests.conftest import KerasPreset
 from tests.forked import run_forked
 
@@ -27,6 +37,11 @@ AUTO = {
     "keras_hub_int8": "AutoModel",
     "keras_hub_int8_classifier": "AutoModelForSequenceClassification",
     "keras_hub_int8_masked_lm": "AutoModelForMaskedLM",
+}
+OURS = {
+    "keras_hub_int8": AlbertHubModel,
+    "keras_hub_int8_classifier": AlbertHubForSequenceClassification,
+    "keras_hub_int8_masked_lm": AlbertHubForMaskedLM,
 }
 # KerasHub computed in TensorFlow. The rest are the rounding errors of float32, which reach no other integer here.
 TOLERANCE = 2e-6
@@ -111,6 +126,32 @@ def test_it_is_a_quarter_of_the_size(keras_int8: Path, tmp_path: Path) -> None:
     assert small < 0.29 * large  # scales, biases and layer norms stay float32
 
 
+@QUIET
+@pytest.mark.parametrize("name", AUTO)
+def test_verify_passes_for_each_head(name: str, unpacked: Unpacked, tmp_path: Path) -> None:
+    convert(unpacked(name), tmp_path / "int8", to="albert_hub", dtype="int8")
+    report = verify(unpacked(name), tmp_path / "int8")
+    assert report.passed, report
+    assert report.source_engine.startswith("keras_hub ")
+
+
+@QUIET
+def test_a_preset_of_which_a_part_is_int8_is_verified(tmp_path: Path) -> None:
+    import keras_hub
+
+    backbone = keras_hub.models.AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments)
+    backbone.quantize("int8")
+    classifier = keras_hub.models.AlbertTextClassifier(backbone, num_classes=3)  # with a head of floats
+    classifier.save_to_preset(str(tmp_path / "preset"))
+    convert(tmp_path / "preset", tmp_path / "int8", to="albert_hub", dtype="int8")
+    report = verify(tmp_path / "preset", tmp_path / "int8")
+    assert report.passed, report
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "int8")
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trainable == ["classifier.weight", "classifier.bias"]
+    model(torch.ones(1, 4, dtype=torch.long), labels=torch.tensor([1])).loss.backward()
+
+
 @pytest.fixture
 def keras_int8(tmp_path: Path) -> Path:
     """Return a preset that the installed keras_hub quantized, of layers that are not tiny."""
@@ -188,15 +229,19 @@ def test_shards_have_a_weight_or_its_scales(unpacked: Unpacked, tmp_path: Path) 
         np.testing.assert_allclose(value, _expected(name)[key], rtol=0, atol=TOLERANCE, err_msg=key)
 
 
-def test_from_preset_keeps_int8_on_request(unpacked: Unpacked, repository: Path, keras_preset: KerasPreset) -> None:
-    name = "keras_hub_int8"
-    for source in (unpacked(name), repository):
-        model = AlbertHubModel.from_preset(source, dtype="int8")
-        assert isinstance(model.token_embedding, Int8Embedding)
+@pytest.mark.parametrize("name", AUTO)
+def test_from_preset_keeps_int8_on_request(name: str, unpacked: Unpacked, tmp_path: Path) -> None:
+    convert(unpacked(name), tmp_path / "int8", to="albert_hub", dtype="int8")
+    for source in (unpacked(name), tmp_path / "int8"):
+        model = OURS[name].from_preset(source, dtype="int8")
+        model.tie_weights()
+        assert isinstance(model.base_model.token_embedding, Int8Embedding)
         assert not any(parameter.requires_grad for parameter in model.parameters())
-    found = _outputs(name, AlbertHubModel.from_preset(unpacked(name), dtype="int8"))
-    for key, value in found.items():
-        np.testing.assert_allclose(value, _expected(name)[key], rtol=0, atol=TOLERANCE, err_msg=key)
+        for key, value in _outputs(name, model).items():
+            np.testing.assert_allclose(value, _expected(name)[key], rtol=0, atol=TOLERANCE, err_msg=key)
+
+
+def test_from_preset_in_int8_needs_int8_weights(keras_preset: KerasPreset) -> None:
     with pytest.raises(ValueError, match="has no int8 weights, not 'int8'"):
         AlbertHubModel.from_preset(keras_preset.folder, dtype="int8")
 
@@ -223,6 +268,39 @@ albert_hub_bridge.AlbertHubModel
     layer, difference = ended.stdout.splitlines()[-1].split()
     assert layer == "Int8Embedding"
     assert float(difference) < TOLERANCE
+
+
+def test_programs_that_embed_compute_in_int8(unpacked: Unpacked, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["a bridge joins two banks", "bread"]
+    source = unpacked("keras_hub_int8")
+    convert(source, tmp_path / "int8", to="albert_hub", dtype="int8", sentence_transformers="mean")
+    convert(source, tmp_path / "float32", to="albert_hub", sentence_transformers="mean")
+    expected = SentenceTransformer(str(tmp_path / "int8"), device="cpu").encode(texts)
+    for model in (tmp_path / "int8", source):
+        found = Embedder(model, pooling="mean", normalize=False, device="cpu").encode(texts)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    dequantized = Embedder(tmp_path / "float32", device="cpu").encode(texts)
+    assert np.abs(np.asarray(dequantized) - expected).max() > 1000 * TOLERANCE
+
+
+def test_half_precision_of_the_rest(repository: Path) -> None:
+    name = "keras_hub_int8_classifier"
+    model = _load(name, repository)
+    assert type(model).from_pretrained(repository, dtype=torch.bfloat16).dtype == torch.float32  # and a warning
+    before = _outputs(name, model)["sequence_output"]
+    model.to(torch.bfloat16)
+    found = model.base_model(torch.ones(1, 4, dtype=torch.long)).last_hidden_state
+    assert found.dtype == torch.bfloat16
+    assert torch.isfinite(found).all()
+    assert np.isfinite(before).all()
+
+
+def test_onnx_files_are_refused_later_too(repository: Path) -> None:
+    with pytest.raises(SourceError, match=r"ONNX files are not exported of int8 weights, which .*int8 has"):
+        export_onnx(repository)
+    assert not (repository / "onnx").exists()
 
 
 def test_inspect_says_int8(unpacked: Unpacked, repository: Path) -> None:
@@ -264,12 +342,35 @@ def test_a_source_of_floats_is_refused(keras_preset: KerasPreset, tmp_path: Path
     assert not (tmp_path / "int8").exists()
 
 
-def test_a_scale_of_zero_is_refused(unpacked: Unpacked, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [0, -3, 1e-40, np.inf, np.nan])
+@pytest.mark.parametrize("dtype", [None, "int8"])
+def test_a_scale_that_is_no_positive_number_is_refused(
+    value: float, dtype: Any, unpacked: Unpacked, tmp_path: Path
+) -> None:
     with h5py.File(unpacked("keras_hub_int8") / "model.weights.h5", "a") as file:
-        file["layers/dense/vars/2"][0] = 0
-    with pytest.raises(WeightsError, match=r"embeddings_projection\.weight +expected positive scales, found 1 others"):
-        convert(unpacked("keras_hub_int8"), tmp_path / "int8", to="albert_hub", dtype="int8")
+        file["layers/dense/vars/2"][0] = value
+    with pytest.raises(
+        WeightsError, match=r"model\.weights\.h5\n.*layers/dense/vars/2 +expected positive scales, found 1"
+    ):
+        convert(unpacked("keras_hub_int8"), tmp_path / "int8", to="albert_hub", dtype=dtype)
     assert not (tmp_path / "int8").exists()
+
+
+_QUERY = "layers/transformer_encoder/_self_attention_layer/query_dense/vars/2"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("layers/dense/vars/2", ()), ("layers/dense/vars/2", (1,)), (_QUERY, (8,)), (_QUERY, (8, 1, 1))]
+)
+def test_scales_of_another_shape_are_refused(name: str, shape: Any, unpacked: Unpacked, tmp_path: Path) -> None:
+    """One for each input of a square kernel would fit by its size."""
+    with h5py.File(unpacked("keras_hub_int8") / "model.weights.h5", "a") as file:
+        del file[name]
+        file[name] = np.ones(shape, np.float32)
+    with pytest.raises(
+        WeightsError, match=r"wrong scale +\S+/vars/0 +expected scales \(.*\) of float32, .* found float32"
+    ):
+        inspect(unpacked("keras_hub_int8"))
 
 
 SCALE = "backbone.pooled_dense.weight_scale"
@@ -296,6 +397,13 @@ def _no_method(_: dict[str, np.ndarray], config: dict[str, Any]) -> None:
     del config["quantization_config"]
 
 
+def _int8_positions(tensors: dict[str, np.ndarray], config: dict[str, Any]) -> None:
+    name = "backbone.position_embedding.weight"
+    tensors[f"{name}_scale"] = np.ones(len(tensors[name]), np.float32)
+    tensors[name] = tensors[name].astype(np.int8)
+    config["quantization_config"]["modules"].append("position_embedding")
+
+
 def _no_list(_: dict[str, np.ndarray], config: dict[str, Any]) -> None:
     config["quantization_config"]["modules"] = ["pooled_dense", 1]
 
@@ -320,6 +428,7 @@ def _one_module_less(_: dict[str, np.ndarray], config: dict[str, Any]) -> None:
             "expected quant_method 'keras_int8' and a list .* found .*bitsandbytes",
         ),
         (_no_method, ConfigurationError, "expected quant_method 'keras_int8' and a list .* found None"),
+        (_int8_positions, WeightsError, r"wrong dtype +backbone\.position_embedding\.weight +expected .*found int8"),
         (_no_list, ConfigurationError, "expected quant_method 'keras_int8' and a list of modules, because 2. tensors"),
         (_float_module, ConfigurationError, "expected only layers with int8 weights in modules, found position_embed"),
         (_one_module_less, ConfigurationError, "expected classifier in modules, because the weights are int8"),
