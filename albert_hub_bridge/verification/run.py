@@ -122,12 +122,12 @@ def verify(
             allowed.append(LABELS)
             notes.append(renamed)
         settings = check_settings(source_read, target_read, allowed)
-        progress("reference", 0, 1)
-        reference = check_reference(source_read, target_read) if comparable else NOT_COMPARABLE
         sides = source_read, target_read
         if source_read.int8 and target_read.int8:
             sides = source_read.in_int8(), target_read.in_int8()
         tensors = check_tensors(*sides, progress)
+        progress("reference", 0, 1)
+        reference = check_reference(source_read, target_read) if comparable else NOT_COMPARABLE
         progress("loading", 0, 1)
         source_side, target_side = open_sides(*sides)
     # Before the epsilon is changed: the ONNX files have the repository's own.

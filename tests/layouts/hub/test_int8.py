@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -347,12 +348,13 @@ def test_a_source_of_floats_is_refused(keras_preset: KerasPreset, tmp_path: Path
 def test_a_scale_that_is_no_positive_number_is_refused(
     value: float, dtype: Any, unpacked: Unpacked, tmp_path: Path
 ) -> None:
-    with h5py.File(unpacked("keras_hub_int8") / "model.weights.h5", "a") as file:
+    source = shutil.copytree(unpacked("keras_hub_int8"), tmp_path / "preset")
+    with h5py.File(source / "model.weights.h5", "a") as file:
         file["layers/dense/vars/2"][0] = value
     with pytest.raises(
         WeightsError, match=r"model\.weights\.h5\n.*layers/dense/vars/2 +expected positive scales, found 1"
     ):
-        convert(unpacked("keras_hub_int8"), tmp_path / "int8", to="albert_hub", dtype=dtype)
+        convert(source, tmp_path / "int8", to="albert_hub", dtype=dtype)
     assert not (tmp_path / "int8").exists()
 
 
@@ -364,13 +366,14 @@ _QUERY = "layers/transformer_encoder/_self_attention_layer/query_dense/vars/2"
 )
 def test_scales_of_another_shape_are_refused(name: str, shape: Any, unpacked: Unpacked, tmp_path: Path) -> None:
     """One for each input of a square kernel would fit by its size."""
-    with h5py.File(unpacked("keras_hub_int8") / "model.weights.h5", "a") as file:
+    source = shutil.copytree(unpacked("keras_hub_int8"), tmp_path / "preset")
+    with h5py.File(source / "model.weights.h5", "a") as file:
         del file[name]
         file[name] = np.ones(shape, np.float32)
     with pytest.raises(
         WeightsError, match=r"wrong scale +\S+/vars/0 +expected scales \(.*\) of float32, .* found float32"
     ):
-        inspect(unpacked("keras_hub_int8"))
+        inspect(source)
 
 
 SCALE = "backbone.pooled_dense.weight_scale"
