@@ -17,6 +17,7 @@ import importlib.util
 if importlib.util.find_spec("triton") is not None:  # torch for CUDA brings it
     importlib.import_module("triton")  # imported after TensorFlow, it ends the process
 
+import gc
 import json
 import zipfile
 from collections.abc import Callable, Generator, Iterator
@@ -47,6 +48,13 @@ TEXTS = [
     "Crème brûlée   and  日本語 🙂",
     "a",
 ]
+
+
+def quantize(model: Any) -> None:
+    """Quantize a model of Keras to int8. Keras collects garbage for each layer, so what exists is left out of that."""
+    gc.freeze()
+    model.quantize("int8")
+    gc.unfreeze()
 
 
 @dataclass(frozen=True)

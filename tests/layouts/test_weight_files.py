@@ -26,6 +26,7 @@ from albert_hub_bridge.layouts.layout import ReadOptions
 from albert_hub_bridge.layouts.registry import read_checkpoint
 from albert_hub_bridge.mapping.heads import Head
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint
+from tests.conftest import quantize
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_an_int8_preset_with_half_precision_becomes_float32(tmp_path: Path) -> N
     import keras_hub
 
     backbone = keras_hub.models.AlbertBackbone(**SAMPLE_ARCHITECTURE.keras_arguments, dtype="bfloat16")
-    backbone.quantize("int8")
+    quantize(backbone)
     backbone.save_to_preset(str(tmp_path / "preset"))
     report = convert(tmp_path / "preset", tmp_path / "albert_hub", to="albert_hub")
     assert report.dtype == "float32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -74,10 +75,11 @@ class KerasHubEngine:
         """Load a quantized preset. KerasHub 0.32 makes float layers for it, and then refuses the weights."""
         model = model_class.from_preset(self._folder, load_weights=False, **options)
         backbone = getattr(model, "backbone", model)
-        for part, rules in zip((backbone, model), self._int8_rules, strict=True):
-            for layer in layers_of(part, rules).values() if rules else ():
-                if layer.quantization_mode is None:
-                    layer.quantize("int8")
+        with _cheap_collections():
+            for part, rules in zip((backbone, model), self._int8_rules, strict=True):
+                for layer in layers_of(part, rules).values() if rules else ():
+                    if layer.quantization_mode is None:
+                        layer.quantize("int8")
         if model is not backbone:
             model.load_task_weights(os.path.join(self._folder, TASK_WEIGHTS))
         backbone.load_weights(os.path.join(self._folder, WEIGHTS))
@@ -164,6 +166,16 @@ def _compute(backbone: Any, task: Any, inputs: dict[str, np.ndarray], with_head:
             positions = {"mask_positions": all_positions} if "MaskedLM" in type(task).__name__ else {}
             outputs["head_output"] = np.asarray(task.predict({**inputs, **positions}, verbose=0))
     return outputs
+
+
+@contextmanager
+def _cheap_collections() -> Iterator[None]:
+    """Keep the garbage collector away from what exists: Keras runs it for each layer that it quantizes."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager
