@@ -222,6 +222,11 @@ class Checkpoint:
         return "int8" if self.int8 else self.dtype
 
     @property
+    def is_dequantized(self) -> bool:
+        """Whether the weights are the values of int8 weights, instead of the integers and their scales."""
+        return bool(self.int8) and self.dtype != "int8"
+
+    @property
     def head_epsilon(self) -> float | None:
         """The epsilon of the masked-LM head's layer norm; None for other heads."""
         masked_lm = self.head is not None and self.head.kind in ("masked_lm", "pretraining")

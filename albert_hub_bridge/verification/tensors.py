@@ -71,7 +71,7 @@ def _is_zero(weight: LazyTensor | None) -> bool:
 def _cast(source: Checkpoint, target: Checkpoint) -> str:
     """Describe how the source's values are changed before the comparison; empty if they are not."""
     casts = []
-    if source.int8 and source.dtype != "int8":
+    if source.is_dequantized:
         casts.append("int8 divided by its scales")
     if source.dtype != target.dtype:
         exact = source.dtype != "float32" and target.dtype == "float32"

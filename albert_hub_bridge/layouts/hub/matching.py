@@ -75,9 +75,9 @@ def match_tensors(
     renamed_twice: list[TiedPair] = []
     if spelling.dialect == "albert":
         tensors, unused, renamed_twice = rename_legacy_tensors(file, tensors, is_oldest)
-    int8: dict[str, Int8Weight] = {}
+    quantized: dict[str, Int8Weight] = {}
     if spelling.dialect == "albert_hub":
-        tensors, int8 = dequantize(file, tensors)
+        tensors, quantized = dequantize(file, tensors)
     check_layers(file, architecture, len(tensors))
     prefix = spelling.prefix if any(name.startswith(spelling.prefix) for name in tensors) else ""
     tensors, copies, tied = drop_copies(tensors, spelling, prefix)
@@ -91,7 +91,7 @@ def match_tensors(
             check_decoder(file, head, spelling, copies)
         if head is not None and is_oldest and file.suffix == ".bin":
             head = replace(head, layer_norm_epsilon=1e-5)  # torch's default, which these versions used
-        weights = _match(configuration, head, spelling, prefix, file, tensors)
+        weights, int8 = _match(configuration, head, spelling, prefix, file, tensors, quantized)
         check_tied(file, [*renamed_twice, *tied])
     except (ConfigurationError, WeightsError):
         if not options.drop_head:
@@ -99,11 +99,9 @@ def match_tensors(
         head = None
         dropped += [DroppedTensor(name, tensors[name].shape, DROPPED_HEAD) for name in tensors if name in heads]
         tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
-        weights = _match(configuration, None, spelling, prefix, file, tensors)
+        weights, int8 = _match(configuration, None, spelling, prefix, file, tensors, quantized)
         check_tied(file, renamed_twice)
-    rules = _expected_rules(configuration, head, set(tensors), spelling, prefix)
-    sizes = axis_sizes(configuration.architecture, head.num_labels if head is not None else 2)
-    return MatchedTensors(weights, head, dropped, match_int8(file, int8, rules, sizes, spelling.dialect))
+    return MatchedTensors(weights, head, dropped, int8)
 
 
 def _read_head(
@@ -125,10 +123,12 @@ def _match(
     prefix: str,
     file: Path,
     tensors: Mapping[str, LazyTensor],
-) -> dict[str, LazyTensor]:
+    quantized: Mapping[str, Int8Weight],
+) -> tuple[dict[str, LazyTensor], dict[str, Int8Weight]]:
     expected = _expected_rules(configuration, head, set(tensors), spelling, prefix)
     sizes = axis_sizes(configuration.architecture, head.num_labels if head is not None else 2)
-    return match_weights(file, tensors, expected, sizes, spelling.dialect)
+    weights = match_weights(file, tensors, expected, sizes, spelling.dialect)
+    return weights, match_int8(file, quantized, expected, sizes, spelling.dialect)
 
 
 def _expected_rules(

@@ -100,13 +100,8 @@ def read_opened_preset(
     head = task.head if task is not None else None
     weights, dtype, int8 = _match_tensors(files.file, tensors, architecture, head)
     check_quantized(source.path(CONFIG), _backbone(source).get("dtype"), bool(int8))
-    notes += _computation_notes(_backbone(source).get("dtype"), dtype)
-    halves = {tensor.dtype for tensor in tensors.encoder.values()} & {"bfloat16", "float16"}
-    if int8 and halves:
-        notes.append(
-            f"The layers of the quantized preset compute in {', '.join(sorted(halves))}, as their biases are stored; "
-            "the target computes in float32."
-        )
+    stored = {tensor.dtype for tensor in tensors.encoder.values()}
+    notes += _computation_notes(_backbone(source).get("dtype"), dtype, stored if int8 else set())
     return Checkpoint(
         layout="keras",
         folder=source.folder,
@@ -199,13 +194,21 @@ def _match_tensors(
     return weights, dtype, int8
 
 
-def _computation_notes(dtype_policy: Any, dtype: str) -> list[str]:
-    """Return notes on a preset that Keras computes in another dtype than that of the weights."""
+def _computation_notes(dtype_policy: Any, dtype: str, quantized: set[str]) -> list[str]:
+    """Return notes on a preset that Keras computes in another dtype than that of the weights.
+
+    `quantized` are the stored dtypes of a preset with int8 weights.
+    """
     notes = []
     if (name := policy_name(dtype_policy)).startswith("mixed_"):
         half = name.removeprefix("mixed_")
         notes.append(
             f"The preset's policy {name} computes in {half}; the target computes in {dtype}, its weights' own."
+        )
+    if halves := quantized & {"bfloat16", "float16"}:
+        notes.append(
+            f"The layers of the quantized preset compute in {', '.join(sorted(halves))}, as their biases are stored; "
+            "the target computes in float32."
         )
     return notes
 

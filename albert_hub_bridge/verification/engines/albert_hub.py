@@ -26,8 +26,7 @@ class AlbertHubEngine(TorchEngine):
         model = load_model(with_pooler(checkpoint))
         super().__init__(model.base_model, model, checkpoint.head)
         self._tokenizer, self._layout = checkpoint.tokenizer, checkpoint.layout
-        is_dequantized = checkpoint.int8 and checkpoint.dtype != "int8"
-        why = "with dequantized weights" if is_dequantized else "keras_hub is not installed"
+        why = "with dequantized weights" if checkpoint.is_dequantized else "keras_hub is not installed"
         if checkpoint.layout == "google":
             why = "no installed library loads Google's checkpoints"
         self.name = f"albert_hub_bridge {__version__} ({why})"

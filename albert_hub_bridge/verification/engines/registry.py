@@ -38,7 +38,7 @@ def open_engine(checkpoint: Checkpoint, rounded: str | None = None) -> Engine:
 
 
 def _engine_class(checkpoint: Checkpoint) -> type[Engine]:
-    if checkpoint.int8 and checkpoint.dtype != "int8":
+    if checkpoint.is_dequantized:
         return AlbertHubEngine  # the libraries round the inputs of int8 layers, and the other side does not
     if checkpoint.layout in REPOSITORY_LAYOUTS:
         return TransformersEngine
