@@ -7,6 +7,7 @@ was changed.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
@@ -116,6 +117,15 @@ class _Command(TyperCommand):
 _command = partial(app.command, cls=_Command)
 
 
+def _start_reading_hdf5(source: str) -> None:
+    """Let the process that reads a preset's weights start while this one imports what the command needs."""
+    from albert_hub_bridge.formats.sandbox import start_early
+    from albert_hub_bridge.layouts.keras.files import WEIGHTS
+
+    if os.path.isfile(os.path.join(source, WEIGHTS)):  # False for any name that a system refuses
+        start_early("hdf5")
+
+
 def _interrupted(target: str) -> str:
     """Return the message for Ctrl-C. A hub may have received a commit although its answer did not arrive."""
     unknown = f"Interrupted. Look at {target}: it has all of the new version, or nothing of it."
@@ -163,6 +173,7 @@ def convert(
     quiet: Quiet = False,
 ) -> None:
     """Convert a preset or repository to another layout."""
+    _start_reading_hdf5(source)
     from albert_hub_bridge.commands.convert import convert_with
     from albert_hub_bridge.commands.publish import PushOptions
 
@@ -353,6 +364,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Describe a preset or repository."""
+    _start_reading_hdf5(source)
     from albert_hub_bridge.commands.inspect import inspect as inspect_source
 
     with errors_as_messages(as_json):

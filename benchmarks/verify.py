@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from albert_hub_bridge import convert
@@ -17,6 +19,7 @@ from albert_hub_bridge.layouts.keras.preset import write_preset
 from albert_hub_bridge.verification.progress import Stage
 from albert_hub_bridge.verification.run import verify
 from benchmarks.machine import describe_machine
+from benchmarks.processes import run
 from benchmarks.results import Row, add_outputs, bars, write_json
 from benchmarks.rounding import SHAPES, Case, make
 
@@ -51,13 +54,16 @@ def main() -> None:
         write_preset(make(Case(arguments.shape, positions=512)), source)
         convert(source, target, to=arguments.to)
         report = verify(source, target, progress=note_begin)
-    note_begin(None)
+        note_begin(None)
+        whole = run([sys.executable, "-m", "albert_hub_bridge", "verify", str(source), str(target)])
+    print(f"the command  {whole.seconds:8.1f} s   {whole.cpu_seconds:8.1f} s of all cores, a process of its own")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"peak memory  {peak / 1e6:8,.0f} MB, with the conversion")
     print("passed" if report.passed else f"failed: {report.failed_checks}")
     title = f"verify, {arguments.shape} to {arguments.to}"
     if arguments.json:
-        write_json(arguments.json, machine, {title: rows, "memory": [{"peak_bytes": peak}]})
+        tables: dict[str, list[Row]] = {title: rows, "the command": [asdict(whole)], "memory": [{"peak_bytes": peak}]}
+        write_json(arguments.json, machine, tables)
     if arguments.png:
         bars(arguments.png, machine, {title: {row["stage"]: row["seconds"] for row in rows}}, "seconds")
 

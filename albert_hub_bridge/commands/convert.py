@@ -38,6 +38,7 @@ from albert_hub_bridge.provenance.card_metadata import (
     read_card_keys,
 )
 from albert_hub_bridge.provenance.digests import file_list, tensor_list
+from albert_hub_bridge.provenance.model_card import compile_template
 from albert_hub_bridge.provenance.record import RECORD, public_handle
 from albert_hub_bridge.runtime.onnx_export import require_onnx
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
@@ -288,10 +289,11 @@ def _carried_class(checkpoint: Checkpoint, to: LayoutName) -> str | None:
 def _write(
     checkpoint: Checkpoint, folder: Path, options: ConvertOptions, source: SourceFolder, progress: Progress | None
 ) -> Digests:
-    """Write a checkpoint into an empty folder. The source's files and the tensors are hashed at the same time."""
-    with ThreadPoolExecutor(2) as pool:
+    """Write a checkpoint into an empty folder. What does not need its files is done at the same time."""
+    with ThreadPoolExecutor(3) as pool:
         source_files = pool.submit(file_list, source.folder, source.names)
         tensors = pool.submit(tensor_list, with_pooler(checkpoint) if options.layout in PRESET_LAYOUTS else checkpoint)
+        pool.submit(compile_template)
         digests = write_checkpoint(
             checkpoint,
             folder,

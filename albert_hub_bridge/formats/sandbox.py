@@ -6,6 +6,7 @@ memory, time and files, a crash or a hang ends that process only, and this proce
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -17,11 +18,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 
+Task = Literal["hdf5", "flax", "pytorch"]  # a module of `sandboxed`
+
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from sandboxed.program import main; main()"
 _START_SECONDS = 120  # to import the libraries, on a busy machine
 _MAX_ANSWER_BYTES = 64 << 20
 _NO_ANSWER = "a file on which the library crashes, or takes too much memory or time"
 LIBRARY_BYTES = 128 << 20  # of memory, beyond what Python and the library need to start
+
+
+_waiting: dict[Task, subprocess.Popen[bytes]] = {}  # started early
 
 
 class SandboxError(Exception):
@@ -32,7 +38,7 @@ class Sandbox:
     """One task in a process of its own, which starts at once and ends by itself.
 
     Args:
-        task: A module of `sandboxed`.
+        task: What to do with them.
         files: To read, one after the other.
         seconds: Wall time for each file.
         resources: Ends the process when it closes.
@@ -43,7 +49,7 @@ class Sandbox:
 
     def __init__(
         self,
-        task: Literal["hdf5", "flax", "pytorch"],
+        task: Task,
         files: Sequence[Path],
         seconds: float,
         resources: ExitStack,
@@ -54,20 +60,11 @@ class Sandbox:
     ) -> None:
         self._files, self._seconds = list(files), _START_SECONDS + seconds * len(files)
         self._answers: list[bytes] = []
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HDF5_")}
-        environment |= {"HDF5_PLUGIN_PRELOAD": "::"}  # no plugins
-        environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each thread reserves memory
-        self._process = subprocess.Popen(  # noqa: S603 (our own program)
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(Path(__file__).parent)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
+        self._process = _waiting.pop(task) if task in _waiting else _start(task)
         resources.callback(self.end)
         self._in, self._out = cast("BinaryIO", self._process.stdin), cast("BinaryIO", self._process.stdout)
         limits = {"memory": memory, "written": written, "seconds": seconds}
-        job = {"path": sys.path, "task": task, "files": [encode_path(file) for file in files], **limits, **options}
+        job = {"files": [encode_path(file) for file in files], **limits, **options}
         with suppress(OSError):  # the process has ended already: there will be no answer
             self._in.write(json.dumps(job).encode())
             self._in.close()
@@ -106,11 +103,40 @@ class Sandbox:
 
     def end(self) -> None:
         """End the process, if it has not ended."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._in, self._out):
-            with suppress(OSError):  # what was written last may not have been read
-                pipe.close()
+        _end(self._process)
+
+
+def start_early(task: Task) -> None:
+    """Start the process of the next `Sandbox` with a task. It imports the task's library while this process is busy."""
+    with suppress(OSError):  # the sandbox will fail with it
+        process = _waiting[task] = _start(task)
+        atexit.register(_end, process)
+
+
+def _start(task: Task) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HDF5_")}
+    environment |= {"HDF5_PLUGIN_PRELOAD": "::"}  # no plugins
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each thread reserves memory
+    process = subprocess.Popen(  # noqa: S603 (our own program)
+        [sys.executable, "-I", "-S", "-c", _PROGRAM, str(Path(__file__).parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    with suppress(OSError):  # it has ended already
+        given = cast("BinaryIO", process.stdin)
+        given.write(json.dumps({"path": sys.path, "task": task}).encode() + b"\n")
+        given.flush()
+    return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # what was written last may not have been read
+            cast("BinaryIO", pipe).close()
 
 
 def encode_path(file: Path) -> str:

@@ -86,7 +86,7 @@ def render_card(record: ConversionRecord, location: str) -> str:
     on_kaggle = scheme == "kaggle"
     head, vocabulary = HEADS[record.head_kind] if record.head_kind is not None else None, record.vocabulary
     metadata = _metadata(record, location)
-    rendered = _template().render(
+    rendered = compile_template().render(
         metadata,
         card_data=yaml.dump(metadata, allow_unicode=True, sort_keys=False).strip(),
         record=record,
@@ -128,8 +128,9 @@ def render_card(record: ConversionRecord, location: str) -> str:
     return card
 
 
-@cache  # compiling it takes longer than all else of a card
-def _template() -> Template:
+@cache
+def compile_template() -> Template:
+    """Return the template of a card. Compiling it takes longer than all else of a card, and needs no record."""
     from jinja2 import Template
 
     template: Template = Template(_TEMPLATE.read_text(encoding="utf-8"))

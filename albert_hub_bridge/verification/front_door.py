@@ -20,6 +20,7 @@ Pair = tuple[str, str]
 
 SHORT_LENGTHS = (10, 13)  # Most texts are cut here, once with an odd and once with an even number of pieces.
 FEATURE_TEXTS = 4
+_PADDING = 5  # tokens, of the longest text in a batch whose states are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +178,12 @@ def _report_padding(found: FrontDoor, batch: _Batch, source: Encoded, target: En
 def _compare_features(
     source: Side, target: Side, texts: Sequence[str], length: int, tolerance: float
 ) -> Comparison | None:
-    if None in [side.engine.encode(texts, None, length) for side in (source, target)]:
+    encoded = [side.engine.encode(texts, None, length) for side in (source, target)]
+    if None in encoded:
         return None
+    # KerasHub pads to the length that it is given. Computing 512 tokens for each text would take a third of `verify`.
+    longest = max(int(each.padding_mask.sum(axis=1).max()) for each in encoded if each is not None)
+    length = min(length, longest + _PADDING)
     states = source.engine.features(texts, length), target.engine.features(texts, length)
     shapes = [[row.shape for row in each] for each in states]
     if shapes[0] != shapes[1]:  # cut on another side, which is reported

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 import torch
 
 from albert_hub_bridge.errors import WeightsError
+from albert_hub_bridge.formats import sandbox as sandbox_module
 from albert_hub_bridge.formats.pytorch import read_pytorch
-from albert_hub_bridge.formats.sandbox import Sandbox, SandboxError
+from albert_hub_bridge.formats.sandbox import Sandbox, SandboxError, start_early
 from tests.hostile.valid import flax_array
 
 
@@ -35,6 +38,27 @@ def test_answers_belong_to_their_files(file: Path) -> None:
         with pytest.raises(SandboxError, match="where a map or an array should be"):
             sandbox.answer(damaged)
     assert sandbox._process.returncode is not None
+
+
+def test_a_process_that_was_started_early_is_the_next_of_its_task(file: Path) -> None:
+    start_early("flax")
+    early = sandbox_module._waiting["flax"]
+    with ExitStack() as resources:
+        other, first, second = (Sandbox(task, [file], 5, resources) for task in ("hdf5", "flax", "flax"))
+        assert early is first._process
+        assert early not in (other._process, second._process)
+        for each in (first, second):
+            assert each.answer(file)["arrays"][0][:3] == ["a", "float32", [8]]
+    assert early.returncode is not None
+
+
+def test_a_process_that_was_started_early_ends_with_its_parent() -> None:
+    imports = "from albert_hub_bridge.formats.sandbox import _waiting, start_early"
+    code = f"{imports}; start_early('hdf5'); print(_waiting['hdf5'].pid)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
 
 
 def test_an_answer_does_not_wait_for_later_files(file: Path) -> None:

@@ -1,10 +1,13 @@
 """Run one task on untrusted files, within limits on memory, time and written bytes.
 
 This package is imported under the name `sandboxed`, and imports nothing else of albert_hub_bridge: that would take
-longer than most tasks. `main` reads the job from standard input, an object of JSON:
+longer than most tasks. `main` reads from standard input two objects of JSON. The first is a line:
 
 path      `sys.path`
 task      a module of this package, which has `read(file, job) -> answer`
+
+The second is the job. It comes when there are files to read:
+
 files     names of files, hexadecimal
 memory    bytes of address space, beyond what Python and the task's library need
 written   bytes that a file may have after it was written
@@ -32,10 +35,11 @@ def main() -> None:
     """Do the job."""
     out = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # libraries may print: standard output has nothing but answers
-    job = json.load(sys.stdin)
-    sys.path[:] = job["path"]
+    start = json.loads(sys.stdin.readline())
+    sys.path[:] = start["path"]
     try:
-        task = importlib.import_module(f".{job['task']}", __package__)
+        task = importlib.import_module(f".{start['task']}", __package__)
+        job = json.load(sys.stdin)
         _limit_resources(job["memory"], job["written"])
         for file in job["files"]:
             # A thread of C ends the process when the time is over, also while a library holds the interpreter's lock.
