@@ -86,7 +86,14 @@ def _serialize(model: Any) -> bytes:
         common.ClearMetadataAndDocStringPass(),  # paths of this machine
     ):
         change(model)
-    return bytes(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
+    content = onnx_ir.to_proto(model)
+    # The shapes of the weights stand beside the weights too. ONNX Runtime before 1.32 transposes a weight when it
+    # quantizes a model, and refuses the other shape then.
+    weights, values = {weight.name for weight in content.graph.initializer}, content.graph.value_info
+    kept = [value for value in values if value.name not in weights]
+    del values[:]
+    values.extend(kept)
+    return bytes(content.SerializeToString(deterministic=True))
 
 
 def _transpose_weights(graph: Any) -> None:

@@ -227,10 +227,6 @@ def _array(shape: Any = (8,), dtype: Any = "float32", values: bytes = bytes(32))
     return msgpack.ExtType(1, msgpack.packb((shape, dtype, values)))
 
 
-_NESTED: Any = 1
-for _ in range(900):
-    _NESTED = {"a": _NESTED}
-
 FLAX: dict[str, bytes] = {
     "a number": msgpack.packb(7),
     "a text": msgpack.packb("x" * 100),
@@ -261,7 +257,7 @@ FLAX: dict[str, bytes] = {
     + msgpack.packb(_array()),
     "a path twice": msgpack.packb({"a": {"b": _array()}, "a/b": _array()}),
     "a number twice": b"\x82" + msgpack.packb("1") + msgpack.packb(_array()) + b"\x01" + msgpack.packb(_array()),
-    "900 levels": msgpack.packb(_NESTED),
+    "900 levels": b"\x81\xa1a" * 900 + b"\x01",
     "5000 levels": b"\x81\xa1a" * 5000 + b"\x01",
     "four billion names": b"\xdf\xff\xff\xff\xff" + b"\x01" * 100,
     "four billion items": b"\xdd\xff\xff\xff\xff" + b"\x01" * 100,

@@ -21,7 +21,7 @@ from albert_hub_bridge.provenance.picture import draw_parity
 from albert_hub_bridge.provenance.record import DroppedTensorRecord, read_record
 from conversion.sample import SAMPLE_ARCHITECTURE, random_checkpoint, train_vocabulary
 from tests.conftest import converted
-from tests.servers.hub_server import HubServer
+from tests.servers.hub_server import HubServer, needs_hub_for_cards
 from tests.servers.local_server import run_client
 
 
@@ -46,6 +46,7 @@ def test_card_of_an_unverified_folder(preset: Path, tmp_path: Path) -> None:
     assert "import albert_hub_bridge" in text
 
 
+@needs_hub_for_cards
 def test_metadata_pass_the_check_of_the_hub(
     preset: Path, hub: HubServer, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -15,12 +15,22 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+import pytest
+from packaging.version import Version
+
 from tests.servers.hub_store import GIT_ATTRIBUTES, Commit, File, Repo, card_metadata, card_problems, is_lfs
 from tests.servers.local_server import LocalServer, Refusal, Request, Response, json_response, ranged_response
+
+
+needs_hub_for_cards = pytest.mark.skipif(
+    Version(metadata.version("huggingface_hub")) < Version("2.2"),
+    reason="older clients send cards to huggingface.co, whatever HF_ENDPOINT says",
+)
 
 
 class HubServer(LocalServer):

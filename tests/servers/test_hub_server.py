@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.hub_server import HubServer
+from tests.servers.hub_server import HubServer, needs_hub_for_cards
 from tests.servers.hub_store import card_problems
 from tests.servers.local_server import client_environment, run_client
 
@@ -233,6 +233,7 @@ def test_missing_and_forbidden_repositories_raise_the_real_errors(hub: HubServer
     ]
 
 
+@needs_hub_for_cards
 def test_model_cards_are_validated(hub: HubServer, environment: dict[str, str]) -> None:
     hub.add_repo("user/model", {})
     pushed = run_client(
