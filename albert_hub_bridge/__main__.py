@@ -11,7 +11,7 @@ from albert_hub_bridge._requirements import explain_failed_import
 
 # A command loads millions of objects of torch, transformers and Keras. With Python's own thresholds, looking for
 # garbage among them takes a quarter of the time of `verify`.
-_THRESHOLDS = 50_000, 50, 50
+_THRESHOLDS = 50_000, 20, 10
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -117,13 +117,13 @@ class _Command(TyperCommand):
 _command = partial(app.command, cls=_Command)
 
 
-def _start_reading_hdf5(source: str) -> None:
+def _hdf5_process_for(source: str) -> AbstractContextManager[None]:
     """Let the process that reads a preset's weights start while this one imports what the command needs."""
-    from albert_hub_bridge.formats.sandbox import start_early
+    from albert_hub_bridge.formats.sandbox import started_early
     from albert_hub_bridge.layouts.keras.files import WEIGHTS
 
-    if os.path.isfile(os.path.join(source, WEIGHTS)):  # False for any name that a system refuses
-        start_early("hdf5")
+    is_preset = os.path.isfile(os.path.join(source, WEIGHTS))  # False for any name that a system refuses
+    return started_early("hdf5") if is_preset else nullcontext()
 
 
 def _interrupted(target: str) -> str:
@@ -173,12 +173,11 @@ def convert(
     quiet: Quiet = False,
 ) -> None:
     """Convert a preset or repository to another layout."""
-    _start_reading_hdf5(source)
-    from albert_hub_bridge.commands.convert import convert_with
-    from albert_hub_bridge.commands.publish import PushOptions
-
     progress_bar = partial(progress.progress_bar, hidden=as_json)
-    with errors_as_messages(as_json, _interrupted(target)):
+    with errors_as_messages(as_json, _interrupted(target)), _hdf5_process_for(source):
+        from albert_hub_bridge.commands.convert import convert_with
+        from albert_hub_bridge.commands.publish import PushOptions
+
         options = ConvertOptions(
             to=to,
             normalize=normalize,
@@ -364,10 +363,9 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Describe a preset or repository."""
-    _start_reading_hdf5(source)
-    from albert_hub_bridge.commands.inspect import inspect as inspect_source
+    with errors_as_messages(as_json), _hdf5_process_for(source):
+        from albert_hub_bridge.commands.inspect import inspect as inspect_source
 
-    with errors_as_messages(as_json):
         report = inspect_source(source, drop_head=drop_head, head=head, allow_pickle=allow_pickle)
     console.print_report(report, as_json)
 

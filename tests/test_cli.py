@@ -8,7 +8,9 @@ import subprocess
 import sys
 import sysconfig
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 import albert_hub_bridge
 from albert_hub_bridge import __version__
 from albert_hub_bridge.cli import app
+from albert_hub_bridge.formats import sandbox
 from albert_hub_bridge.verification.sample_texts import SAMPLE_TEXTS
 from conversion.sample import write_sample_preset
 
@@ -198,6 +201,24 @@ def test_commands_in_messages_and_records_are_quoted(sample: Path, tmp_path: Pat
     result = runner.invoke(app, ["push", str(target), "hf://user/albert"])
     compare = f"albert-hub-bridge verify {shlex.quote(odd.name)} {shlex.quote(str(target))}"
     assert f"{compare}, or in Python" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert"])
+def test_the_process_that_reads_a_preset_starts_before_it_is_needed(
+    command: str, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, functions = [], {name: getattr(sandbox, name) for name in ("_start", "_take")}
+
+    def call(name: str, task: Any) -> Any:
+        calls.append((name, task))
+        return functions[name](task)
+
+    for name in functions:
+        monkeypatch.setattr(sandbox, name, partial(call, name))
+    options = [str(tmp_path / "target"), "--to", "transformers"] if command == "convert" else []
+    result = runner.invoke(app, [command, str(sample), *options])
+    assert result.exit_code == 0, result.output
+    assert calls == [("_start", "hdf5"), ("_take", "hdf5")]
 
 
 def test_inspect_lists_changes_in_words(sample: Path, tmp_path: Path) -> None:

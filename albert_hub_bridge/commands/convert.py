@@ -293,7 +293,7 @@ def _write(
     with ThreadPoolExecutor(3) as pool:
         source_files = pool.submit(file_list, source.folder, source.names)
         tensors = pool.submit(tensor_list, with_pooler(checkpoint) if options.layout in PRESET_LAYOUTS else checkpoint)
-        pool.submit(compile_template)
+        pool.submit(compile_template)  # if it fails, rendering the card says why
         digests = write_checkpoint(
             checkpoint,
             folder,

@@ -6,14 +6,13 @@ memory, time and files, a crash or a hang ends that process only, and this proce
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -27,7 +26,7 @@ _NO_ANSWER = "a file on which the library crashes, or takes too much memory or t
 LIBRARY_BYTES = 128 << 20  # of memory, beyond what Python and the library need to start
 
 
-_waiting: dict[Task, subprocess.Popen[bytes]] = {}  # started early
+_waiting: dict[Task, subprocess.Popen[bytes]] = {}  # of `started_early`
 
 
 class SandboxError(Exception):
@@ -38,7 +37,7 @@ class Sandbox:
     """One task in a process of its own, which starts at once and ends by itself.
 
     Args:
-        task: What to do with them.
+        task: What to do with the files.
         files: To read, one after the other.
         seconds: Wall time for each file.
         resources: Ends the process when it closes.
@@ -60,12 +59,13 @@ class Sandbox:
     ) -> None:
         self._files, self._seconds = list(files), _START_SECONDS + seconds * len(files)
         self._answers: list[bytes] = []
-        self._process = _waiting.pop(task) if task in _waiting else _start(task)
+        self._process = _take(task)
         resources.callback(self.end)
         self._in, self._out = cast("BinaryIO", self._process.stdin), cast("BinaryIO", self._process.stdout)
         limits = {"memory": memory, "written": written, "seconds": seconds}
         job = {"files": [encode_path(file) for file in files], **limits, **options}
-        with suppress(OSError):  # the process has ended already: there will be no answer
+        # Names may be longer than what a pipe holds. A process that has ended already gives no answer later.
+        with self._time_limit(), suppress(OSError):
             self._in.write(json.dumps(job).encode())
             self._in.close()
 
@@ -89,28 +89,53 @@ class Sandbox:
     def _read_answer(self) -> bytes:
         if self._out.closed:  # the process has ended
             return b""
-        timer = threading.Timer(self._seconds, self._process.kill)
-        timer.daemon = True
-        timer.start()
         answer = b""
         try:
-            answer = self._out.readline(_MAX_ANSWER_BYTES)
+            with self._time_limit():
+                answer = self._out.readline(_MAX_ANSWER_BYTES)
         finally:
-            timer.cancel()
             if not answer.endswith(b"\n") or len(self._answers) == len(self._files) - 1:
                 self.end()
         return answer
+
+    @contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        timer = threading.Timer(self._seconds, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def end(self) -> None:
         """End the process, if it has not ended."""
         _end(self._process)
 
 
-def start_early(task: Task) -> None:
-    """Start the process of the next `Sandbox` with a task. It imports the task's library while this process is busy."""
+@contextmanager
+def started_early(task: Task) -> Iterator[None]:
+    """Start the process of the next `Sandbox` with a task. It imports the task's library while this process is busy.
+
+    At the end of the block the process ends, if no sandbox has taken it.
+    """
     with suppress(OSError):  # the sandbox will fail with it
-        process = _waiting[task] = _start(task)
-        atexit.register(_end, process)
+        _waiting[task] = _start(task)
+    try:
+        yield
+    finally:
+        if (process := _waiting.pop(task, None)) is not None:
+            _end(process)
+
+
+def _take(task: Task) -> subprocess.Popen[bytes]:
+    process = _waiting.pop(task, None)
+    if process is None:
+        return _start(task)
+    if process.poll() is None:
+        return process
+    _end(process)  # it was killed before it had a file
+    return _start(task)
 
 
 def _start(task: Task) -> subprocess.Popen[bytes]:

@@ -178,12 +178,14 @@ def _report_padding(found: FrontDoor, batch: _Batch, source: Encoded, target: En
 def _compare_features(
     source: Side, target: Side, texts: Sequence[str], length: int, tolerance: float
 ) -> Comparison | None:
-    encoded = [side.engine.encode(texts, None, length) for side in (source, target)]
-    if None in encoded:
+    batches = [side.engine.encode(texts, None, length) for side in (source, target)]
+    if None in batches:
         return None
     # KerasHub pads to the length that it is given. Computing 512 tokens for each text would take a third of `verify`.
-    longest = max(int(each.padding_mask.sum(axis=1).max()) for each in encoded if each is not None)
-    length = min(length, longest + _PADDING)
+    # Pipelines pad to the longest text: on the left, more padding would change the positions.
+    longest = max(int(each.padding_mask.sum(axis=1).max()) for each in batches if each is not None)
+    pads_left = "left" in (side.engine.sides[0] for side in (source, target))
+    length = longest if pads_left else min(length, longest + _PADDING)
     states = source.engine.features(texts, length), target.engine.features(texts, length)
     shapes = [[row.shape for row in each] for each in states]
     if shapes[0] != shapes[1]:  # cut on another side, which is reported

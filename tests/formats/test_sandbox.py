@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import textwrap
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +20,7 @@ import torch
 from albert_hub_bridge.errors import WeightsError
 from albert_hub_bridge.formats import sandbox as sandbox_module
 from albert_hub_bridge.formats.pytorch import read_pytorch
-from albert_hub_bridge.formats.sandbox import Sandbox, SandboxError, start_early
+from albert_hub_bridge.formats.sandbox import Sandbox, SandboxError, started_early
 from tests.hostile.valid import flax_array
 
 
@@ -41,9 +43,8 @@ def test_answers_belong_to_their_files(file: Path) -> None:
 
 
 def test_a_process_that_was_started_early_is_the_next_of_its_task(file: Path) -> None:
-    start_early("flax")
-    early = sandbox_module._waiting["flax"]
-    with ExitStack() as resources:
+    with started_early("flax"), ExitStack() as resources:
+        early = sandbox_module._waiting["flax"]
         other, first, second = (Sandbox(task, [file], 5, resources) for task in ("hdf5", "flax", "flax"))
         assert early is first._process
         assert early not in (other._process, second._process)
@@ -52,13 +53,38 @@ def test_a_process_that_was_started_early_is_the_next_of_its_task(file: Path) ->
     assert early.returncode is not None
 
 
-def test_a_process_that_was_started_early_ends_with_its_parent() -> None:
-    imports = "from albert_hub_bridge.formats.sandbox import _waiting, start_early"
-    code = f"{imports}; start_early('hdf5'); print(_waiting['hdf5'].pid)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(done.stdout), 0)
+def test_a_process_that_was_started_early_and_is_not_needed_ends(file: Path) -> None:
+    with started_early("flax"):
+        process = sandbox_module._waiting["flax"]
+    assert process.returncode is not None
+    assert not sandbox_module._waiting
+
+
+def test_a_process_that_was_started_early_and_killed_is_replaced(file: Path) -> None:
+    with started_early("flax"), ExitStack() as resources:
+        killed = sandbox_module._waiting["flax"]
+        killed.kill()
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+        assert Sandbox("flax", [file], 5, resources).answer(file)["arrays"]
+
+
+def test_a_process_that_was_started_early_ends_if_its_parent_is_killed() -> None:
+    code = """
+        import os, signal
+        from albert_hub_bridge.formats.sandbox import _waiting, started_early
+        with started_early("hdf5"):
+            print(_waiting["hdf5"].pid, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    number = int(done.stdout)
+    for _ in range(600):
+        # An orphan that has ended may wait for whoever adopted it.
+        if not os.path.exists(f"/proc/{number}") or Path(f"/proc/{number}/cmdline").read_bytes() == b"":
+            return
+        time.sleep(0.1)
+    pytest.fail("the process still runs")
 
 
 def test_an_answer_does_not_wait_for_later_files(file: Path) -> None:

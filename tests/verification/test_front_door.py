@@ -160,6 +160,39 @@ def test_sides_must_be_equal_in_two_repositories(setting: str, what: str, folder
     assert any(f"are {what} otherwise" in failure for failure in found.failures)
 
 
+def pad_on_the_left(content: Any) -> None:
+    content["padding_side"] = "left"
+
+
+def lengths_of_features(source: Side, target: Side, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Compare two sides, and return the lengths to which their states were asked to be padded."""
+    lengths = []
+    for side in (source, target):
+
+        def record(texts: Any, length: int, features: Any = side.engine.features) -> Any:
+            lengths.append(length)
+            return features(texts, length)
+
+        monkeypatch.setattr(side.engine, "features", record)
+    assert compare(source, target).features is not None
+    return lengths
+
+
+def test_states_have_padding_beyond_the_longest_text(
+    folders: Path, preset: Side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = open_side(folders / "transformers")
+    longest = max(len(ids) for ids in repository.engine.tokenize(TEXTS) or []) + 2  # [CLS] and [SEP]
+    assert longest + 5 < preset.max_length
+    assert lengths_of_features(preset, repository, monkeypatch) == [longest + 5] * 2
+    # On the left, padding changes the positions, and the pipeline pads to the longest text.
+    sides = [
+        changed(folders, "transformers", tmp_path / name, "tokenizer_config.json", pad_on_the_left)
+        for name in ("source", "target")
+    ]
+    assert lengths_of_features(*sides, monkeypatch) == [longest] * 2
+
+
 def test_file_of_texts_has_pairs(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("a bridge\tof a river\nalone\n\t\n")
     report, _ = verify_and_record(folders / "preset", folders / "albert_hub", texts_file=tmp_path / "texts.txt")

@@ -122,7 +122,10 @@ class KerasHubEngine:
         """Compute with models in float64, which are loaded for each call. See `Engine.compute_in_float64`."""
         if self._in_float64 is not None:
             return self._in_float64.compute_in_float64(inputs, with_head)
-        return _compute(*self._load("float64"), inputs, with_head)
+        with _cheap_collections():
+            outputs = _compute(*self._load("float64"), inputs, with_head)
+            gc.collect()  # models of Keras are cycles, and these are as large as the checkpoint twice
+        return outputs
 
     def hidden_states(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Compute with the graph of AlbertBackbone: a layer has a node for each of its runs."""
@@ -170,7 +173,7 @@ def _compute(backbone: Any, task: Any, inputs: dict[str, np.ndarray], with_head:
 
 @contextmanager
 def _cheap_collections() -> Iterator[None]:
-    """Keep the garbage collector away from what exists: Keras runs it for each layer that it quantizes."""
+    """Keep the garbage collector away from what exists. Keras runs it for each layer that it quantizes."""
     gc.freeze()
     try:
         yield
