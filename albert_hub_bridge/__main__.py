@@ -34,7 +34,10 @@ def main() -> None:
         _exit_if_versions_are_wrong()
         raise
     finally:
-        gc.freeze()  # or Python looks through all objects when it ends
+        # Otherwise Python looks through all objects when it ends. With triton it has to: that is written with nanobind,
+        # which warns of what is not collected.
+        if "triton" not in sys.modules:
+            gc.freeze()
 
 
 def _exit_if_versions_are_wrong() -> None:

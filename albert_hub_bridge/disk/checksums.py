@@ -12,11 +12,8 @@ def sha256_of(file: Path | bytes) -> str:
     """Return the SHA-256 of a file or content, in hexadecimal."""
     if isinstance(file, bytes):
         return hashlib.sha256(file).hexdigest()
-    digest = hashlib.sha256()
-    with add_filename(file), file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+    with add_filename(file), file.open("rb", buffering=0) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def git_object_of(file: Path | bytes) -> str:
