@@ -32,6 +32,17 @@ def nothing_stays(page: RunningPage) -> Iterator[None]:
     wait_until(lambda: not page.visits() and not page.workers(), "the end of the visits")
 
 
+def _fill(tab: Any, label: str, text: str) -> None:
+    """Fill a field. A tab that was just opened may draw its fields once more, and then they are empty again."""
+    field = tab.get_by_label(label)
+    for _ in range(50):
+        field.fill(text)
+        tab.wait_for_timeout(100)
+        if field.input_value() == text:
+            return
+    pytest.fail(f"{label} stays empty")
+
+
 def _click(tab: Any, name: str) -> None:
     tab.get_by_role("button", name=name, exact=True).click()
 
@@ -103,7 +114,7 @@ def _download(tab: Any, folder: Path) -> None:
 
 def _push(tab: Any) -> None:
     tab.get_by_role("tab", name="Push").click()
-    tab.get_by_label("Repository of yours").fill("user/from-the-browser")
+    _fill(tab, "Repository of yours", "user/from-the-browser")
     tab.locator("#push-now").click()
     tab.get_by_text("Do a dry run of this first").wait_for()
     tab.locator("#plan-push").click()
