@@ -53,7 +53,7 @@ def test_a_process_that_was_started_early_is_the_next_of_its_task(file: Path) ->
     assert early.returncode is not None
 
 
-def test_a_process_that_was_started_early_and_is_not_needed_ends(file: Path) -> None:
+def test_a_process_that_was_started_early_and_is_not_needed_ends() -> None:
     with started_early("flax"):
         process = sandbox_module._waiting["flax"]
     assert process.returncode is not None
@@ -78,10 +78,12 @@ def test_a_process_that_was_started_early_ends_if_its_parent_is_killed() -> None
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    number = int(done.stdout)
+    command = Path(f"/proc/{int(done.stdout)}/cmdline")
     for _ in range(600):
-        # An orphan that has ended may wait for whoever adopted it.
-        if not os.path.exists(f"/proc/{number}") or Path(f"/proc/{number}/cmdline").read_bytes() == b"":
+        try:
+            if not command.read_bytes():  # an orphan that has ended may wait for whoever adopted it
+                return
+        except (FileNotFoundError, ProcessLookupError):
             return
         time.sleep(0.1)
     pytest.fail("the process still runs")
