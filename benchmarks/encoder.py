@@ -15,7 +15,8 @@ share of the fastest of them.
 The int8 engines have the weights of the model as KerasHub quantizes them. Their ratio is that to transformers in
 float32, and their products are those of integers. See `model/int8.py`.
 
-`--device cuda` measures the engines that run on a GPU, in bfloat16, and their memory. For one core: `taskset -c 0`.
+`--device cuda` measures the engines that run on a GPU, in bfloat16, and their memory, also on larger batches. "% of
+peak" is the share of what one large product reaches on that GPU. For one core: `taskset -c 0`.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ from rich.table import Table
 
 from albert_hub_bridge.checkpoint import Checkpoint
 from albert_hub_bridge.formats.lazy_tensors import Int8Weight, LazyTensor
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_gpu, describe_machine
 from benchmarks.results import add_outputs, bars, write_json
 
 
+PEAK_SIZE = 8192  # of the square matrices whose product shows the rate of a GPU
 LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY = 12, 768, 3072, 30000  # of the base model
 
 Batch = tuple[np.ndarray, np.ndarray]  # token ids and padding mask, (batch, seq)
@@ -67,6 +69,7 @@ def _torch_engine(
     dtype: str = "float32",
     attention: str = "sdpa",
     compiled: bool = False,
+    mode: str | None = None,
     packed: bool = False,
     layout: str = "albert_hub",
     **call: Any,
@@ -86,7 +89,7 @@ def _torch_engine(
     model = model.eval().to(device)
     if packed:
         model.optimize_for_inference()
-    forward = torch.compile(model, dynamic=True) if compiled else model
+    forward = torch.compile(model, dynamic=True, mode=mode) if compiled else model
 
     @torch.inference_mode()
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -172,16 +175,16 @@ def _numpy_products(_folder: Path, _device: str) -> Run:
     return run
 
 
-def _keras_hub(folder: Path, _device: str, mode: str | None = None) -> Run:
+def _keras_hub(folder: Path, _device: str, dtype: str, mode: str | None) -> Run:
     import keras_hub
 
-    model = keras_hub.models.AlbertBackbone.from_preset(str(folder / "keras"))
+    model = keras_hub.models.AlbertBackbone.from_preset(str(folder / "keras"), dtype=dtype)
     if mode is not None:
         model.quantize(mode)
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         inputs = {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
-        return np.asarray(model.predict_on_batch(inputs)["sequence_output"])[:, 0]
+        return np.asarray(model.predict_on_batch(inputs)["sequence_output"])[:, 0].astype(np.float32)
 
     return run
 
@@ -224,9 +227,9 @@ def _openvino(folder: Path, _device: str) -> Run:
     return lambda ids, mask: model({"ids": ids, "mask": mask})["sequence"][:, 0]
 
 
-def _stock(activation: str, dtype: str = "float32") -> Engine:
+def _stock(activation: str, dtype: str = "float32", **options: Any) -> Engine:
     """Return transformers' own model as an engine."""
-    return Engine(lambda _folder, device: _torch_engine(activation, device, dtype), dtype=dtype)
+    return Engine(lambda _folder, device: _torch_engine(activation, device, dtype, **options), dtype=dtype)
 
 
 def _ours(dtype: str = "float32", **options: Any) -> Engine:
@@ -237,9 +240,10 @@ def _linear(make: Callable[[Any, int], Callable[[Any], Any]], dtype: str = "floa
     return Engine(lambda _folder, device: _products(device, dtype, make), dtype=dtype)
 
 
-def _keras(backend: str, mode: str | None = None) -> Engine:
-    environment = ("KERAS_BACKEND", backend), ("TF_CPP_MIN_LOG_LEVEL", "3")
-    return Engine(functools.partial(_keras_hub, mode=mode), environment, mode or "float32")
+def _keras(backend: str, mode: str | None = None, dtype: str = "float32") -> Engine:
+    # JAX would take most of a GPU's memory, which the engines share.
+    environment = ("KERAS_BACKEND", backend), ("TF_CPP_MIN_LOG_LEVEL", "3"), ("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    return Engine(functools.partial(_keras_hub, dtype=dtype, mode=mode), environment, mode or dtype)
 
 
 def _ours_in_int8(**options: Any) -> Engine:
@@ -289,29 +293,44 @@ GPU_ENGINES = {
     "products, torch, bfloat16":                 _linear(_torch_product, BFLOAT16),
     f"{GELU_NEW}, bfloat16":                     _stock("gelu_new", BFLOAT16),
     f"{GELU_TANH}, bfloat16":                    _stock("gelu_pytorch_tanh", BFLOAT16),
+    f"{GELU_TANH}, bfloat16, compiled":          _stock("gelu_pytorch_tanh", BFLOAT16, compiled=True),
     OURS:                                        _ours(BFLOAT16),
+    'ours, "unmasked"':                          _ours(BFLOAT16, positions="unmasked"),
     'ours, "first"':                             _ours(BFLOAT16, positions="first"),
     "ours, compiled":                            _ours(BFLOAT16, compiled=True),
-    "ours, flash attention":                     _ours(BFLOAT16, attention="flash_attention_2"),
+    "ours, CUDA graphs":                         _ours(BFLOAT16, compiled=True, mode="reduce-overhead"),
+    "keras_hub on torch":                        _keras("torch", dtype=BFLOAT16),
+    "keras_hub on JAX":                          _keras("jax", dtype=BFLOAT16),
+    "ours, flash_attn":                          _ours(BFLOAT16, attention="flash_attention_2"),
 }
 # fmt: on
 ENGINES = {"cpu": CPU_ENGINES, "cuda": GPU_ENGINES}
 CLOSE = {"float32": 5e-5, "bfloat16": 0.2, "int8": 0.2}  # the largest difference; eight bits lose much in 12 layers
 
 
-def batches() -> dict[str, Batch]:
-    """Return the batches that everybody computes: three without padding, one of texts as long as texts are."""
+SIZES = {"cpu": [(1, 16), (8, 128), (8, 512)], "cuda": [(1, 16), (8, 128), (8, 512), (256, 128), (64, 512)]}
+
+
+def batches(device: str) -> dict[str, Batch]:
+    """Return the batches that everybody computes: some without padding, one of texts as long as texts are.
+
+    For a GPU there is one more, of texts of all lengths, in which half of the positions are padding.
+    """
     from benchmarks.tokenize import read_lines
 
     draw = np.random.default_rng(0)
     found: dict[str, Batch] = {}
-    for batch, length in ((1, 16), (8, 128), (8, 512)):
+    for batch, length in SIZES[device]:
         ids = draw.integers(5, VOCABULARY, (batch, length))
         found[f"{batch} x {length}"] = ids, np.ones_like(ids)
+    texts = 32 if device == "cpu" else 512
     # Four letters make a token of ALBERT's English vocabulary, more or less; two tokens are added.
-    lengths = np.array([min(len(line) // 4 + 3, 128) for line in draw.choice(read_lines(10_000), 32)])
-    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-    found[f"32 x {lengths.min()} to {lengths.max()}"] = draw.integers(5, VOCABULARY, mask.shape) * mask, mask
+    lengths = [np.array([min(len(line) // 4 + 3, 128) for line in draw.choice(read_lines(10_000), texts)])]
+    if device != "cpu":
+        lengths.append(draw.integers(5, 513, 128))
+    for each in lengths:
+        mask = (np.arange(each.max()) < each[:, None]).astype(np.int64)
+        found[f"{len(each)} x {each.min()} to {each.max()}"] = draw.integers(5, VOCABULARY, mask.shape) * mask, mask
     return found
 
 
@@ -341,12 +360,29 @@ def serve(name: str, device: str, folder: str, pipe: Connection) -> None:
         pipe.send((time.perf_counter() - start, outputs, _memory(device)))
 
 
+def peak_rate(device: str) -> float | None:
+    """Return the operations per second of one large product on a GPU, in bfloat16."""
+    if device == "cpu":
+        return None
+    import torch
+
+    matrices = torch.randn(2, PEAK_SIZE, PEAK_SIZE, device=device, dtype=torch.bfloat16)
+    seconds = []
+    for _ in range(20):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        matrices[0] @ matrices[1]
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return float(2 * PEAK_SIZE**3 / np.median(seconds))
+
+
 def _memory(device: str) -> int:
     if device == "cpu":
         return 0
     import torch
 
-    peak = torch.cuda.max_memory_allocated()
+    peak = torch.cuda.max_memory_allocated()  # 0 for an engine that is not of torch
     torch.cuda.reset_peak_memory_stats()
     return peak
 
@@ -404,7 +440,7 @@ def stock(activation: str, dtype: str) -> str:
     return activation if dtype in ("float32", INT8) else f"{activation}, {dtype}"
 
 
-def rows_of(mask: np.ndarray, found: dict[str, Measurement], device: str) -> list[dict[str, Any]]:
+def rows_of(mask: np.ndarray, found: dict[str, Measurement], device: str, peak: float | None) -> list[dict[str, Any]]:
     """Return the rows of the table of one batch."""
     dtypes = {name: ENGINES[device][name].dtype for name in found}
     # The products compute the padding too; their rate is that of all the positions.
@@ -429,8 +465,9 @@ def rows_of(mask: np.ndarray, found: dict[str, Measurement], device: str) -> lis
                 "x gelu_tanh": gelu_tanh,
                 "GFLOP/s": rates[name] / 1e9,
                 "% of fastest": 100 * rates[name] / fastest,
+                "% of peak": None if peak is None else 100 * rates[name] / peak,
                 "difference": None if is_product or name == OURS else measured.difference,
-                "peak MB": measured.memory / 1e6 if device != "cpu" else None,
+                "peak MB": measured.memory / 1e6 if measured.memory else None,
             }
         )
     return rows
@@ -438,6 +475,7 @@ def rows_of(mask: np.ndarray, found: dict[str, Measurement], device: str) -> lis
 
 FORMATS = {
     "ms": "{:,.1f}", "x gelu_new": "{:.2f}", "x gelu_tanh": "{:.2f}", "GFLOP/s": "{:,.0f}", "% of fastest": "{:,.0f}",
+    "% of peak": "{:,.0f}",
     "difference": "{:.0e}", "peak MB": "{:,.0f}",
 }  # fmt: skip
 
@@ -502,12 +540,17 @@ def main() -> None:
     parser.add_argument(
         "--engines", nargs="+", metavar="ENGINE", help="some of them; ours, transformers and the products always run"
     )
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 3, 4], help="some of the four (default all)")
+    parser.add_argument("--batches", nargs="+", type=int, help="some of them, by their numbers from 1 (default all)")
     parser.add_argument("--seconds", type=float, default=8, help="of each engine on each batch, about (default 8)")
     add_outputs(parser)
     options = parser.parse_args()
-    console = Console(width=110)
+    console = Console(width=130)
     machine = describe_machine("torch", "transformers")
+    peak = peak_rate(options.device)
+    if peak is not None:
+        machine += (
+            f"\n{describe_gpu()}, {peak / 1e12:.0f} TFLOP/s in a product of {PEAK_SIZE} x {PEAK_SIZE} in bfloat16"
+        )
     console.print(machine, highlight=False)
     chosen = [
         name
@@ -518,12 +561,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_checkpoints(Path(folder))
         with engines(chosen, options.device, Path(folder), console) as pipes:
-            for number, (title, (ids, mask)) in enumerate(batches().items(), start=1):
-                if number not in options.batches:
+            for number, (title, (ids, mask)) in enumerate(batches(options.device).items(), start=1):
+                if options.batches and number not in options.batches:
                     continue
                 # As many rounds as the slowest, KerasHub on torch, lets pass: about 60 GFLOP/s.
                 rounds = int(np.clip(options.seconds / (flops(mask) / 60e9), 3, 60))
-                tables[title] = rows_of(mask, measure(pipes, (ids, mask), rounds), options.device)
+                if peak is not None:
+                    rounds = 20
+                tables[title] = rows_of(mask, measure(pipes, (ids, mask), rounds), options.device, peak)
                 console.print(table_of(title, tables[title]))
     if options.json:
         write_json(options.json, machine, tables)

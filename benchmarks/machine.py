@@ -26,6 +26,14 @@ def describe_machine(*packages: str) -> str:
     return f"{today}: {model} ({details}), {cores} cores; {sets}\nPython {platform.python_version()}, {versions}"
 
 
+def describe_gpu() -> str:
+    """Return the name of the GPU that torch takes, and its memory."""
+    import torch
+
+    found = torch.cuda.get_device_properties(0)
+    return f"{found.name}, {found.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+
+
 def _cpu_information() -> dict[str, str]:
     """Return what Linux says of the first core."""
     file = Path("/proc/cpuinfo")

@@ -105,7 +105,7 @@ class AlbertHubAttention(nn.Module):
         hidden_states: Float[Tensor, "batch seq hidden"],
         attention_mask: Tensor | None = None,
         query_states: Float[Tensor, "batch queries hidden"] | None = None,
-        lengths: list[int] | None = None,
+        row: PackedRow | None = None,
         checked: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Float[Tensor, "batch queries hidden"], Float[Tensor, "batch heads queries seq"] | None]:
@@ -115,8 +115,8 @@ class AlbertHubAttention(nn.Module):
             hidden_states: States for keys and values.
             attention_mask: Mask in the form of the attention backend.
             query_states: States for queries. `hidden_states` by default.
-            lengths: Lengths of the sequences in a packed batch of one row. Each sequence attends to itself. A sequence
-                has one query, or as many as tokens.
+            row: How a packed batch of one row is packed. Each sequence attends to itself. A sequence has one query, or
+                as many as tokens.
             checked: As in `fast_linear`, for all linear layers.
             **kwargs: Options of the attention backend.
         """
@@ -133,13 +133,10 @@ class AlbertHubAttention(nn.Module):
             self.config._attn_implementation, eager_attention_forward
         )
         kwargs.update(dropout=self.dropout if self.training else 0.0, scaling=self.scaling)  # type: ignore[call-arg]
-        if lengths is None:
+        if row is None:
             attended, probabilities = attend(self, query, key, value, attention_mask, **kwargs)
         else:
-            queries = lengths if query_states is hidden_states else [1] * len(lengths)
-            sequences = zip(query.split(queries, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-            attended = torch.cat([attend(self, *sequence, None, **kwargs)[0] for sequence in sequences], dim=1)
-            probabilities = None
+            attended, probabilities = row.attend(attend, self, query, key, value, **kwargs), None
         return fast_linear(self.output_dense, attended.flatten(-2), checked=checked), probabilities
 
 
@@ -404,18 +401,18 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         if row is None:
             mask = self._attention_mask(embeddings, attention_mask, packed_positions)
         else:
-            embeddings, kwargs["lengths"] = row.pack(embeddings), row.lengths
+            embeddings = row.pack(embeddings)
         if self._layers_take_fast_path(embeddings):
             kwargs["checked"] = True
         hidden_states = fast_linear(self.embeddings_projection, embeddings)
         repetitions = self.config.num_layers // self.config.num_groups
         *layers, last = (layer for group in self.transformer_layers for _ in range(repetitions) for layer in group)
         for layer in layers:
-            hidden_states = layer(hidden_states, mask, None, **kwargs)
+            hidden_states = layer(hidden_states, mask, None, row=row, **kwargs)
         if positions == "first":
             hidden_states = self._first_of(last, hidden_states, mask, row, **kwargs)
         else:
-            hidden_states = last(hidden_states, mask, None, **kwargs)
+            hidden_states = last(hidden_states, mask, None, row=row, **kwargs)
             hidden_states = hidden_states if row is None else row.unpack(hidden_states)
 
         pooled = None if self.pooled_dense is None else torch.tanh(fast_linear(self.pooled_dense, hidden_states[:, 0]))
@@ -455,8 +452,13 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         packed_positions: Int[Tensor, "batch seq"] | None,
         positions: str,
     ) -> PackedRow | None:
-        """Return the packed form of a batch, if it gives the same values for less work: on a CPU, with sdpa."""
-        if is_tracing(embeddings) or embeddings.device.type != "cpu" or self.config._attn_implementation != "sdpa":
+        """Return the packed form of a batch, if it gives the same values for less work, which it does with sdpa."""
+        head_dim = self.config.hidden_dim // self.config.num_heads
+        if (
+            is_tracing(embeddings)
+            or self.config._attn_implementation != "sdpa"
+            or not PackedRow.is_attended(embeddings, head_dim, self.training)
+        ):
             return None
         if packed_positions is not None and positions != "first" and (packed_positions == 0)[:, 1:].any():
             return None if self._layers_have_hooks() else PackedRow.of_positions(packed_positions)
@@ -478,7 +480,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
     ) -> Float[Tensor, "batch 1 hidden"]:
         """Run the last layer for the first position of each text only."""
         if row is not None:
-            return layer(hidden_states, mask, row.firsts, **kwargs).transpose(0, 1)
+            return layer(hidden_states, mask, row.firsts, row=row, **kwargs).transpose(0, 1)
         if self.config._attn_implementation not in {"sdpa", "eager"} or (
             not is_tracing(hidden_states) and self._layers_have_hooks()
         ):

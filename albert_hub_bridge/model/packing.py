@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ class PackedRow:
 
     Attributes:
         lengths: Number of tokens of each sequence, in order.
+        bounds: Index in the row where each sequence begins, and the number of tokens. *Shape:* (sequences + 1,).
         indices: Index of each token of the row in the flattened batch. *Shape:* (tokens,).
         batch_shape: (batch, seq).
     """
 
     lengths: list[int]
+    bounds: Int[Tensor, " bounds"]
     indices: Int[Tensor, " tokens"]
     batch_shape: torch.Size
 
@@ -37,7 +40,9 @@ class PackedRow:
         """Remove masked tokens. A text without tokens is removed."""
         unmasked = attention_mask != 0
         lengths = unmasked.sum(1)
-        return cls(lengths[lengths != 0].tolist(), unmasked.flatten().nonzero().squeeze(1), unmasked.shape)
+        lengths = lengths[lengths != 0]
+        bounds = nn.functional.pad(lengths.cumsum(0), (1, 0))
+        return cls(lengths.tolist(), bounds, unmasked.flatten().nonzero().squeeze(1), unmasked.shape)
 
     @classmethod
     def of_positions(cls, position_ids: Int[Tensor, "batch seq"]) -> PackedRow:
@@ -45,13 +50,84 @@ class PackedRow:
         starts = position_ids == 0
         starts[:, 0] = True
         indices = torch.arange(starts.numel(), device=starts.device)
-        ends = torch.cat([indices[starts.flatten()], indices.new_tensor([starts.numel()])])
-        return cls(ends.diff().tolist(), indices, starts.shape)
+        bounds = torch.cat([indices[starts.flatten()], indices.new_tensor([starts.numel()])])
+        return cls(bounds.diff().tolist(), bounds, indices, starts.shape)
+
+    @staticmethod
+    def is_attended(states: Tensor, head_dim: int, training: bool) -> bool:
+        """Return whether `attend` can compute attention in the dtype and on the device of states.
+
+        It can on a CPU. On a GPU it takes the flash attention of torch, which knows no float32 and no dropout.
+
+        Args:
+            states: Any states of the model.
+            head_dim: Width of a head.
+            training: Whether the model is in training mode.
+        """
+        if states.device.type == "cpu":
+            return True
+        return (
+            states.device.type == "cuda"
+            and torch.version.hip is None
+            and not training
+            and states.dtype in (torch.bfloat16, torch.float16)
+            and head_dim % 8 == 0
+            and head_dim <= 256
+            and torch.cuda.get_device_capability(states.device) >= (8, 0)
+            and torch.backends.cuda.is_flash_attention_available()
+            and torch.backends.cuda.flash_sdp_enabled()
+        )
+
+    def attend(
+        self,
+        attention: Callable[..., Any],
+        module: nn.Module,
+        query: Float[Tensor, "1 heads queries head_dim"],
+        key: Float[Tensor, "1 heads tokens head_dim"],
+        value: Float[Tensor, "1 heads tokens head_dim"],
+        **kwargs: Any,
+    ) -> Float[Tensor, "1 queries heads head_dim"]:
+        """Return the attention output of each sequence to itself.
+
+        Args:
+            attention: The attention function of transformers. On a CPU it computes each sequence.
+            module: The module that it is for.
+            query: Queries, one for each token, or one for each sequence.
+            key: Keys.
+            value: Values.
+            **kwargs: Options of the attention function. `scaling` is the factor of the scores.
+        """
+        is_whole = query.shape[2] == key.shape[2]
+        if query.device.type == "cuda":
+            return self._flash_attention(query, key, value, kwargs["scaling"], is_whole)
+        queries = self.lengths if is_whole else [1] * len(self.lengths)
+        sequences = zip(query.split(queries, 2), key.split(self.lengths, 2), value.split(self.lengths, 2), strict=True)
+        return torch.cat([attention(module, *sequence, None, **kwargs)[0] for sequence in sequences], dim=1)
+
+    def _flash_attention(
+        self,
+        query: Float[Tensor, "1 heads queries head_dim"],
+        key: Float[Tensor, "1 heads tokens head_dim"],
+        value: Float[Tensor, "1 heads tokens head_dim"],
+        scaling: float,
+        is_whole: bool,
+    ) -> Float[Tensor, "1 queries heads head_dim"]:
+        """Compute all sequences in one kernel."""
+        from torch.nn.attention.varlen import varlen_attn  # registers operators, which a CPU does not need
+
+        key_bounds = self.bounds.int()
+        query_bounds = key_bounds if is_whole else torch.arange(len(key_bounds), device=query.device).int()
+        longest = max(self.lengths)
+        queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
+        attended = varlen_attn(
+            queries, keys, values, query_bounds, key_bounds, longest if is_whole else 1, longest, scale=scaling
+        )
+        return cast("Tensor", attended).unsqueeze(0)  # a tuple only if more is asked for
 
     @property
     def firsts(self) -> Int[Tensor, " sequences"]:
         """Index of the first token of each sequence in the row."""
-        return torch.tensor([0, *itertools.accumulate(self.lengths[:-1])], device=self.indices.device)
+        return self.bounds[:-1]
 
     def pack(self, states: Float[Tensor, "batch seq width"]) -> Float[Tensor, "1 tokens width"]:
         """Return the tokens' states as a batch of one row."""
