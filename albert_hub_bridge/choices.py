@@ -24,6 +24,7 @@ Normalize = Literal["keep", "none", "uncased"]
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 Quantize = Literal["int8"]
 Pooling = Literal["mean", "cls"]  # of sentence-transformers: how the states of tokens become one vector
+HiddenAct = Literal["gelu_pytorch_tanh", "gelu_new"]  # names of the same function in transformers
 
 # Of `embed`.
 PoolingMode = Literal["mean", "cls", "pooler", "none"]

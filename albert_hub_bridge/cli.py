@@ -44,6 +44,7 @@ from albert_hub_bridge.parameters import (
     Folder,
     GpusPerActor,
     HeadOption,
+    HiddenActOption,
     IncludeCode,
     Key,
     Labels,
@@ -156,6 +157,7 @@ def convert(
     drop_unknown: DropUnknown = ConvertOptions.drop_unknown,  # type: ignore[assignment]
     head: HeadOption = ConvertOptions.head,
     sentence_transformers: SentenceTransformers = ConvertOptions.sentence_transformers,
+    hidden_act: HiddenActOption = ConvertOptions.hidden_act,
     allow_pickle: AllowPickle = ConvertOptions.allow_pickle,
     allow_approximate_gelu: AllowApproximateGelu = ConvertOptions.allow_approximate_gelu,
     no_duplicate_weights: NoDuplicateWeights = ConvertOptions.no_duplicate_weights,
@@ -189,6 +191,7 @@ def convert(
             drop_unknown=drop_unknown,
             head=head,
             sentence_transformers=sentence_transformers,
+            hidden_act=hidden_act,
             allow_pickle=allow_pickle,
             allow_approximate_gelu=allow_approximate_gelu,
             no_duplicate_weights=no_duplicate_weights,

@@ -14,6 +14,7 @@ from albert_hub_bridge.choices import (
     Device,
     Dtype,
     Engine,
+    HiddenAct,
     LayoutName,
     Normalize,
     OutputDtype,
@@ -191,6 +192,15 @@ SentenceTransformers = Annotated[
         CHOICES["sentence_transformers"],
         help="Also make the repository a model for sentence-transformers. mean: the vector of a text is the mean of "
         "its tokens' states. cls: the state of its first token.",
+        show_default=False,
+    ),
+]
+HiddenActOption = Annotated[
+    HiddenAct | None,
+    choice(
+        CHOICES["hidden_act"],
+        help="transformers, universal: what config.json calls the activation, gelu_pytorch_tanh by default. gelu_new: "
+        "the same function, for programs that only know this name. transformers computes it more slowly.",
         show_default=False,
     ),
 ]

@@ -18,6 +18,7 @@ from albert_hub_bridge.layouts.keras.compatibility import (
     without_other_tokenizer,
 )
 from albert_hub_bridge.layouts.keras.importer import for_the_importer
+from albert_hub_bridge.mapping.configs import SAME_ACTIVATION
 from albert_hub_bridge.mapping.number_commas import split_number_commas
 from albert_hub_bridge.model.sentencepiece_unigram import NAMED_NORMALIZATIONS
 
@@ -31,7 +32,8 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
         source: Its name, for error messages.
 
     Raises:
-        SourceError: The source has no vocabulary to normalize for, or is no encoder for sentence-transformers.
+        SourceError: The source has no vocabulary to normalize for, is no encoder for sentence-transformers, or
+            has another activation than the option names.
         ConfigurationError: KerasHub's importer would not read all of it, without weights of its own.
     """
     adapted = checkpoint
@@ -45,6 +47,8 @@ def adapt(checkpoint: Checkpoint, options: ConvertOptions, source: str | Path) -
         adapted = _with_normalization(adapted, options.normalize, source)
     if options.allow_approximate_gelu:
         adapted = with_approximate_gelu(adapted)
+    if options.hidden_act is not None:
+        _check_activation(adapted, options.hidden_act, source)
     if options.to == "keras":
         adapted = with_cut_out_pieces(adapted)
     if options.drop_head and options.to in PRESET_LAYOUTS:
@@ -65,6 +69,16 @@ def _in_int8(checkpoint: Checkpoint, source: str | Path) -> Checkpoint:
             "preset that KerasHub quantized. Quantize the model there first: model.quantize('int8')."
         )
     return checkpoint.in_int8()
+
+
+def _check_activation(checkpoint: Checkpoint, name: str, source: str | Path) -> None:
+    """Refuse a name of the activation that stands for another function."""
+    found = checkpoint.architecture.activation
+    if SAME_ACTIVATION.get(name, name) != found:
+        raise SourceError(
+            f"The activation of {source} is {found}, and {name} is another function. Leave out --hidden-act "
+            "(hidden_act=...)."
+        )
 
 
 def _with_normalization(checkpoint: Checkpoint, name: str, source: str | Path) -> Checkpoint:

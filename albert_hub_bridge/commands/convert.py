@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from albert_hub_bridge.checkpoint import Checkpoint, Progress
-from albert_hub_bridge.choices import PRESET_LAYOUTS, Dtype, LayoutName, Normalize, Pooling, Quantize
+from albert_hub_bridge.choices import PRESET_LAYOUTS, Dtype, HiddenAct, LayoutName, Normalize, Pooling, Quantize
 from albert_hub_bridge.commands.adaptation import adapt
 from albert_hub_bridge.commands.id_comparison import IdComparison, compare_ids
 from albert_hub_bridge.commands.notes import conversion_notes, lost_keys
@@ -62,6 +62,7 @@ def convert(
     drop_unknown: Sequence[str] = (),
     head: HeadKind | None = None,
     sentence_transformers: Pooling | None = None,
+    hidden_act: HiddenAct | None = None,
     allow_pickle: bool = False,
     allow_approximate_gelu: bool = False,
     no_duplicate_weights: bool = False,
@@ -103,6 +104,9 @@ def convert(
         sentence_transformers: How the target pools the states of the tokens for sentence-transformers: their `mean`, or
             the state of the first token (`cls`). The source needs a vocabulary, and no head. By default the target is
             not a model for sentence-transformers.
+        hidden_act: What `config.json` calls the activation, in the layouts `transformers` and `universal`:
+            `gelu_pytorch_tanh` (the default) or `gelu_new`. Both are the same function. Some programs only know
+            `gelu_new`, which transformers computes more slowly.
         allow_pickle: Whether to read weights from a pickle (`pytorch_model.bin`). A separate process reads only its
             tensors.
         allow_approximate_gelu: Whether a preset may compute `gelu` by its tanh approximation, because KerasHub has
@@ -142,6 +146,7 @@ def convert(
         drop_unknown=drop_unknown,
         head=head,
         sentence_transformers=sentence_transformers,
+        hidden_act=hidden_act,
         allow_pickle=allow_pickle,
         allow_approximate_gelu=allow_approximate_gelu,
         no_duplicate_weights=no_duplicate_weights,
@@ -302,6 +307,7 @@ def _write(
             options.max_shard_bytes,
             include_code=options.include_code,
             sentence_transformers=options.sentence_transformers,
+            hidden_act=options.hidden_act,
         )
         onnx = _write_onnx(folder, options) if options.onnx else None
         return Digests(source_files.result(), file_list(folder, precomputed=digests), tensors.result(), onnx)

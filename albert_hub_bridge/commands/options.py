@@ -13,6 +13,7 @@ from albert_hub_bridge.choices import (
     DTYPE_NAMES,
     PRESET_LAYOUTS,
     Dtype,
+    HiddenAct,
     LayoutName,
     Normalize,
     Pooling,
@@ -33,6 +34,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "dtype": (None, *get_args(Dtype)),
     "head": (None, *get_args(HeadKind)),
     "sentence_transformers": (None, *get_args(Pooling)),
+    "hidden_act": (None, *get_args(HiddenAct)),
     "quantize": (None, *get_args(Quantize)),
 }
 
@@ -65,6 +67,7 @@ class ConvertOptions:
     drop_unknown: Sequence[str] = ()
     head: HeadKind | None = None
     sentence_transformers: Pooling | None = None
+    hidden_act: HiddenAct | None = None
     allow_pickle: bool = False
     allow_approximate_gelu: bool = False
     no_duplicate_weights: bool = False
@@ -127,6 +130,11 @@ class ConvertOptions:
         if self.sentence_transformers is not None and self.to == "keras":
             problems.append(
                 "sentence-transformers loads no KerasHub presets. Convert to transformers or albert_hub instead."
+            )
+        if self.hidden_act is not None and self.to in ("keras", "albert_hub"):
+            problems.append(
+                f"Only the layouts transformers and universal have hidden_act, and the target's layout is {self.to}. "
+                "Leave out --hidden-act (hidden_act=...), or convert to one of them."
             )
         if self.dtype == "int8" and self.to != "albert_hub":
             problems.append(

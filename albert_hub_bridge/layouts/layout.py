@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from albert_hub_bridge.choices import Pooling, SourceLayoutName
+from albert_hub_bridge.choices import HiddenAct, Pooling, SourceLayoutName
 from albert_hub_bridge.mapping.heads import HeadKind
 
 
@@ -57,12 +57,14 @@ class WriteOptions:
         max_shard_bytes: The largest size of the values in one file of weights, in bytes; None for one file.
         include_code: Whether the repository carries the Python files of its classes.
         sentence_transformers: The pooling of a model for sentence-transformers; None for none.
+        hidden_act: What `config.json` of transformers calls the activation; None for the name in `Architecture`.
     """
 
     progress: Progress | None = None
     max_shard_bytes: int | None = None
     include_code: bool = False
     sentence_transformers: Pooling | None = None
+    hidden_act: HiddenAct | None = None
 
 
 DEFAULT_WRITING = WriteOptions()

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import Checkpoint, Progress, closed_on_failure
-from albert_hub_bridge.choices import Pooling, SourceLayoutName
+from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, Checkpoint, Progress, closed_on_failure
+from albert_hub_bridge.choices import HiddenAct, Pooling, SourceLayoutName
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.hubs.local_source import LocalSource
@@ -129,6 +129,7 @@ def write_checkpoint(
     *,
     include_code: bool = False,
     sentence_transformers: Pooling | None = None,
+    hidden_act: HiddenAct | None = None,
 ) -> dict[Path, str]:
     """Write a checkpoint into an existing, empty folder.
 
@@ -140,6 +141,7 @@ def write_checkpoint(
         max_shard_bytes: The largest size of the values in one file of weights, in bytes; None for one file.
         include_code: Whether the repository carries the Python files of its classes.
         sentence_transformers: The pooling of a model for sentence-transformers; None for none.
+        hidden_act: What `config.json` of transformers calls the activation; None for the name in `Architecture`.
 
     Returns:
         The SHA-256 of every file of weights, computed from what was read back, in hexadecimal.
@@ -148,7 +150,7 @@ def write_checkpoint(
         ConfigurationError: The layout cannot hold the checkpoint; all reasons are listed.
         TargetError: One weight alone is larger than a shard may be.
         OSError: The system did not write a file, which it names.
-        ValueError: The layout is only read, or has no place for code or pooling.
+        ValueError: The layout is only read, or has no place for code, pooling or `hidden_act`.
     """
     write = LAYOUTS[layout].write
     roles = {row.role for row in LAYOUTS[layout].files}
@@ -156,11 +158,13 @@ def write_checkpoint(
         "writing": write is None,
         "include_code": include_code and "code" not in roles,
         "sentence_transformers": sentence_transformers is not None and "pooling" not in roles,
+        "hidden_act": hidden_act is not None and layout not in TRANSFORMERS_LAYOUTS,
     }
     if write is None or any(unsupported.values()):
         found = ", ".join(name for name, is_unsupported in unsupported.items() if is_unsupported)
         raise ValueError(f"The {layout} layout does not support {found}.")
-    return write(checkpoint, folder, WriteOptions(progress, max_shard_bytes, include_code, sentence_transformers))
+    options = WriteOptions(progress, max_shard_bytes, include_code, sentence_transformers, hidden_act)
+    return write(checkpoint, folder, options)
 
 
 def _detect(source: SourceFolder) -> Layout:

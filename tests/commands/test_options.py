@@ -37,6 +37,10 @@ def test_dtypes_are_those_of_the_weights() -> None:
     ("options", "words"),
     [
         ({"to": "keras"}, "--to keras"),
+        (
+            {"to": "transformers", "sentence_transformers": "mean", "hidden_act": "GELU-new"},
+            "--to transformers --sentence-transformers mean --hidden-act gelu_new",
+        ),
         ({"to": "keras", "normalize": "keep", "dtype": None, "drop_head": False}, "--to keras"),
         (
             {
@@ -73,6 +77,7 @@ def test_wrong_values_are_all_listed() -> None:
         "dtype": "int4",
         "max_shard_size": "0",
         "sentence_transformers": "max",
+        "hidden_act": "gelu_old",
     }
     with pytest.raises(ValueError, match="to must be one of") as error:
         ConvertOptions(**wrong)
@@ -81,13 +86,15 @@ def test_wrong_values_are_all_listed() -> None:
         "normalize must be one of keep, none, uncased, not 'x'.",
         "dtype must be one of None, float32, bfloat16, float16, int8, not 'int4'. Did you mean int8?",
         "sentence_transformers must be one of None, mean, cls, not 'max'.",
+        "hidden_act must be one of None, gelu_pytorch_tanh, gelu_new, not 'gelu_old'. Did you mean gelu_new?",
         "A size is a number of bytes, or a text such as 200MB, not '0'.",
     ]
 
 
 def test_unsupported_options_are_all_listed() -> None:
     with pytest.raises(TargetError) as error:
-        ConvertOptions("keras", include_code=True, sentence_transformers="mean")
-    first, second = str(error.value).splitlines()
+        ConvertOptions("keras", include_code=True, sentence_transformers="mean", hidden_act="gelu_new")
+    first, second, third = str(error.value).splitlines()
     assert first.startswith("Only the albert_hub layout can include code, and the target's layout is keras: KerasHub")
     assert second.startswith("sentence-transformers loads no KerasHub presets.")
+    assert third.startswith("Only the layouts transformers and universal have hidden_act, and the target's layout is")

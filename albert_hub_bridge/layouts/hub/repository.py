@@ -173,6 +173,8 @@ def write_repository(
     """
     spelling, head = SPELLINGS[layout], checkpoint.head
     config = {**(other_keys or {}), **repository_config(checkpoint, layout)}
+    if options.hidden_act is not None:
+        config["hidden_act"] = options.hidden_act
     if options.include_code:
         config["auto_map"] = model_auto_map(head.kind if head is not None else None)
         for name, content in code_files().items():
