@@ -44,7 +44,7 @@ def bars(
     reference: float | None = None,
     number: str = "%.2f",
 ) -> None:
-    """Draw one row of bars for each table.
+    """Draw bars for each table, at most four tables beside each other.
 
     Args:
         path: The file to write; its suffix is the format.
@@ -61,15 +61,21 @@ def bars(
     from matplotlib import pyplot
 
     most = max(len(each) for each in groups.values())
-    size = 5 * len(groups), 1.2 + 0.35 * most
-    figure, axes = pyplot.subplots(1, len(groups), figsize=size, layout="constrained", squeeze=False)
-    for axis, (title, lengths) in zip(axes.flat, groups.items(), strict=True):
+    columns = min(len(groups), 4)
+    rows = -(-len(groups) // columns)
+    size = 5 * columns, 0.4 + rows * (0.8 + 0.35 * most)
+    # Equal names are written once in a row.
+    share = "row" if len({tuple(each) for each in groups.values()}) == 1 else "none"
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=share)
+    for axis in axes.flat[len(groups) :]:
+        axis.set_axis_off()
+    for axis, (title, lengths) in zip(axes.flat, groups.items(), strict=False):
         colors = [OURS if name.startswith("ours") else OTHERS for name in lengths]
         drawn = axis.barh(list(lengths), list(lengths.values()), color=colors)
         axis.bar_label(drawn, fmt=number, padding=2)
         if reference is not None:
             axis.axvline(reference, color="black", linewidth=0.8)
         axis.set(title=title, xlabel=label, xlim=(0, 1.2 * max(*lengths.values(), reference or 0)))
-        axis.invert_yaxis()
+        axis.yaxis.set_inverted(True)
     figure.supxlabel(machine, fontsize=7)
     figure.savefig(path, dpi=120)

@@ -217,7 +217,7 @@ class Embedder:
 
         pooling, device = self.settings.pooling, self.settings.device
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        # On a CPU the model computes no padding for these positions.
+        # The model computes no padding for these positions, but in float32 on a GPU.
         positions = "first" if pooling in ("cls", "pooler") else "unmasked"
         outputs = self._encoder(*(each.to(device, non_blocking=True) for each in inputs), positions=positions)
         if pooling == "none":
