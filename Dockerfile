@@ -16,7 +16,7 @@ RUN pip install --no-cache-dir --constraint /tmp/install/constraints.txt --index
 
 # Folders of the host are mounted at /work. `docker run --user "$(id -u):$(id -g)"` gives the results to their owner.
 RUN useradd --create-home --uid 1000 user
-USER user
+USER 1000
 ENV HF_HOME=/tmp/huggingface
 WORKDIR /work
 ENTRYPOINT ["albert-hub-bridge"]
