@@ -59,7 +59,7 @@ def main() -> None:
     drawn = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make = "from benchmarks.encoder import make_checkpoints; from pathlib import Path; import sys; "
+        make = "from benchmarks.encoder_engines import make_checkpoints; from pathlib import Path; import sys; "
         subprocess.run([sys.executable, "-c", make + "make_checkpoints(Path(sys.argv[1]))", name], check=True)
         for title, commands in commands_of(folder).items():
             found = best_of(commands, options.repeat)
