@@ -237,7 +237,9 @@ def main() -> None:
         "--engines", nargs="+", metavar="ENGINE", help="some of them; ours, transformers and the products always run"
     )
     parser.add_argument("--batches", nargs="+", type=int, help="some of them, by their numbers from 1 (default all)")
-    parser.add_argument("--seconds", type=float, default=8, help="of each engine on each batch, about (default 8)")
+    parser.add_argument(
+        "--seconds", type=float, default=8, help="of each engine on each batch, about, on a CPU (default 8)"
+    )
     add_outputs(parser)
     options = parser.parse_args()
     console = Console(width=130)

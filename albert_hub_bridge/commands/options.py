@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS
 from albert_hub_bridge.choices import (
     DTYPE_NAMES,
     PRESET_LAYOUTS,
@@ -131,7 +132,7 @@ class ConvertOptions:
             problems.append(
                 "sentence-transformers loads no KerasHub presets. Convert to transformers or albert_hub instead."
             )
-        if self.hidden_act is not None and self.to in ("keras", "albert_hub"):
+        if self.hidden_act is not None and self.to not in TRANSFORMERS_LAYOUTS:
             problems.append(
                 f"Only the layouts transformers and universal have hidden_act, and the target's layout is {self.to}. "
                 "Leave out --hidden-act (hidden_act=...), or convert to one of them."

@@ -44,7 +44,7 @@ from .configuration_albert_hub import AlbertHubConfig
 from .fast_linear import fast_linear, feed_forward, takes_fast_path
 from .int8 import KerasInt8Quantizer  # noqa: F401 (its module registers int8 layers in transformers)
 from .packed_weights import pack
-from .packing import PackedRow
+from .packing import PackedRow, has_flash_attention
 
 
 if TYPE_CHECKING:
@@ -401,23 +401,23 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         if row is None:
             mask = self._attention_mask(embeddings, attention_mask, packed_positions)
         else:
-            embeddings = row.pack(embeddings)
+            embeddings, kwargs["row"] = row.pack(embeddings), row
         if self._layers_take_fast_path(embeddings):
             kwargs["checked"] = True
         hidden_states = fast_linear(self.embeddings_projection, embeddings)
         repetitions = self.config.num_layers // self.config.num_groups
         *layers, last = (layer for group in self.transformer_layers for _ in range(repetitions) for layer in group)
         for layer in layers:
-            hidden_states = layer(hidden_states, mask, None, row=row, **kwargs)
+            hidden_states = layer(hidden_states, mask, None, **kwargs)
         if positions == "first":
-            hidden_states = self._first_of(last, hidden_states, mask, row, **kwargs)
+            hidden_states = self._first_of(last, hidden_states, mask, **kwargs)
         else:
-            hidden_states = last(hidden_states, mask, None, row=row, **kwargs)
+            hidden_states = last(hidden_states, mask, None, **kwargs)
             hidden_states = hidden_states if row is None else row.unpack(hidden_states)
 
         pooled = None if self.pooled_dense is None else torch.tanh(fast_linear(self.pooled_dense, hidden_states[:, 0]))
         if positions == "unmasked" and _is_padding_mask(attention_mask):
-            hidden_states = hidden_states.masked_fill(attention_mask.unsqueeze(-1) == 0, 0.0)
+            hidden_states = hidden_states.masked_fill((attention_mask == 0).unsqueeze(-1).to(hidden_states.device), 0.0)
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
     def _embed(
@@ -452,13 +452,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         packed_positions: Int[Tensor, "batch seq"] | None,
         positions: str,
     ) -> PackedRow | None:
-        """Return the packed form of a batch, if it gives the same values for less work, which it does with sdpa."""
-        head_dim = self.config.hidden_dim // self.config.num_heads
-        if (
-            is_tracing(embeddings)
-            or self.config._attn_implementation != "sdpa"
-            or not PackedRow.is_attended(embeddings, head_dim, self.training)
-        ):
+        """Return the packed form of a batch, if it gives the same values for less work. It does with sdpa."""
+        if is_tracing(embeddings) or self.config._attn_implementation != "sdpa" or not self._packs(embeddings):
             return None
         if packed_positions is not None and positions != "first" and (packed_positions == 0)[:, 1:].any():
             return None if self._layers_have_hooks() else PackedRow.of_positions(packed_positions)
@@ -468,19 +463,23 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             return None  # the backend raises for a mask of a wrong shape
         if (positions == "first" or self.pooled_dense is not None) and not attention_mask[:, 0].all():
             return None  # the first position is needed even if it is padding
-        return PackedRow.of_mask(attention_mask)
+        return PackedRow.of_mask(attention_mask.to(embeddings.device))
+
+    def _packs(self, embeddings: Float[Tensor, "batch seq embedding"]) -> bool:
+        """Return whether a packed row is faster on this device. A GPU must compute all sequences at once."""
+        head_dim = self.config.hidden_dim // self.config.num_heads
+        return embeddings.device.type == "cpu" or (not self.training and has_flash_attention(embeddings, head_dim))
 
     def _first_of(
         self,
         layer: nn.Module,
         hidden_states: Float[Tensor, "batch seq hidden"],
         mask: Any,
-        row: PackedRow | None,
         **kwargs: Any,
     ) -> Float[Tensor, "batch 1 hidden"]:
         """Run the last layer for the first position of each text only."""
-        if row is not None:
-            return layer(hidden_states, mask, row.firsts, row=row, **kwargs).transpose(0, 1)
+        if "row" in kwargs:
+            return layer(hidden_states, mask, kwargs["row"].firsts, **kwargs).transpose(0, 1)
         if self.config._attn_implementation not in {"sdpa", "eager"} or (
             not is_tracing(hidden_states) and self._layers_have_hooks()
         ):

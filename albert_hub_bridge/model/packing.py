@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 
 if TYPE_CHECKING:
@@ -17,6 +20,39 @@ if TYPE_CHECKING:
         from jaxtyping import Float, Int
     except ImportError:
         raise
+
+
+_SDPA_OPTIONS = ("is_causal", "position_bias", "softcap")  # that flash attention here would ignore
+
+
+@functools.cache
+def _flash_attention() -> Callable[..., Any] | None:
+    """Return torch's flash attention for sequences of different lengths. Before torch 2.11 it takes no scale."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn if "scale" in inspect.signature(varlen_attn).parameters else None
+
+
+def has_flash_attention(states: Tensor, head_dim: int) -> bool:
+    """Return whether flash attention of torch computes states of this dtype and width, on their device.
+
+    Args:
+        states: Any states of the model.
+        head_dim: Width of a head.
+    """
+    return bool(
+        states.device.type == "cuda"
+        and torch.version.hip is None
+        and states.dtype in (torch.bfloat16, torch.float16)
+        and head_dim % 8 == 0
+        and head_dim <= 128  # wider heads have no gradient on some GPUs
+        and torch.cuda.get_device_capability(states.device) >= (8, 0)
+        and torch.backends.cuda.is_flash_attention_available()
+        and torch.backends.cuda.flash_sdp_enabled()
+        and _flash_attention() is not None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +77,7 @@ class PackedRow:
         unmasked = attention_mask != 0
         lengths = unmasked.sum(1)
         lengths = lengths[lengths != 0]
-        bounds = nn.functional.pad(lengths.cumsum(0), (1, 0))
+        bounds = nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
         return cls(lengths.tolist(), bounds, unmasked.flatten().nonzero().squeeze(1), unmasked.shape)
 
     @classmethod
@@ -51,32 +87,7 @@ class PackedRow:
         starts[:, 0] = True
         indices = torch.arange(starts.numel(), device=starts.device)
         bounds = torch.cat([indices[starts.flatten()], indices.new_tensor([starts.numel()])])
-        return cls(bounds.diff().tolist(), bounds, indices, starts.shape)
-
-    @staticmethod
-    def is_attended(states: Tensor, head_dim: int, training: bool) -> bool:
-        """Return whether `attend` can compute attention in the dtype and on the device of states.
-
-        It can on a CPU. On a GPU it takes the flash attention of torch, which knows no float32 and no dropout.
-
-        Args:
-            states: Any states of the model.
-            head_dim: Width of a head.
-            training: Whether the model is in training mode.
-        """
-        if states.device.type == "cpu":
-            return True
-        return (
-            states.device.type == "cuda"
-            and torch.version.hip is None
-            and not training
-            and states.dtype in (torch.bfloat16, torch.float16)
-            and head_dim % 8 == 0
-            and head_dim <= 256
-            and torch.cuda.get_device_capability(states.device) >= (8, 0)
-            and torch.backends.cuda.is_flash_attention_available()
-            and torch.backends.cuda.flash_sdp_enabled()
-        )
+        return cls(bounds.diff().tolist(), bounds.int(), indices, starts.shape)
 
     def attend(
         self,
@@ -90,7 +101,8 @@ class PackedRow:
         """Return the attention output of each sequence to itself.
 
         Args:
-            attention: The attention function of transformers. On a CPU it computes each sequence.
+            attention: The attention function of transformers. It computes one sequence after the other, except where
+                one kernel of flash attention computes the same for all of them.
             module: The module that it is for.
             query: Queries, one for each token, or one for each sequence.
             key: Keys.
@@ -98,13 +110,18 @@ class PackedRow:
             **kwargs: Options of the attention function. `scaling` is the factor of the scores.
         """
         is_whole = query.shape[2] == key.shape[2]
-        if query.device.type == "cuda":
-            return self._flash_attention(query, key, value, kwargs["scaling"], is_whole)
+        if (
+            attention is sdpa_attention_forward
+            and not kwargs.get("dropout")
+            and all(kwargs.get(option) is None for option in _SDPA_OPTIONS)
+            and has_flash_attention(query, query.shape[-1])
+        ):
+            return self._attend_at_once(query, key, value, kwargs["scaling"], is_whole)
         queries = self.lengths if is_whole else [1] * len(self.lengths)
         sequences = zip(query.split(queries, 2), key.split(self.lengths, 2), value.split(self.lengths, 2), strict=True)
         return torch.cat([attention(module, *sequence, None, **kwargs)[0] for sequence in sequences], dim=1)
 
-    def _flash_attention(
+    def _attend_at_once(
         self,
         query: Float[Tensor, "1 heads queries head_dim"],
         key: Float[Tensor, "1 heads tokens head_dim"],
@@ -113,27 +130,27 @@ class PackedRow:
         is_whole: bool,
     ) -> Float[Tensor, "1 queries heads head_dim"]:
         """Compute all sequences in one kernel."""
-        from torch.nn.attention.varlen import varlen_attn  # registers operators, which a CPU does not need
-
-        key_bounds = self.bounds.int()
-        query_bounds = key_bounds if is_whole else torch.arange(len(key_bounds), device=query.device).int()
+        flash_attention = _flash_attention()
+        assert flash_attention is not None  # noqa: S101
+        bounds = self.bounds.to(query.device)  # layers may be on several GPUs
+        query_bounds = bounds if is_whole else torch.arange(len(bounds), device=query.device, dtype=bounds.dtype)
         longest = max(self.lengths)
         queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
-        attended = varlen_attn(
-            queries, keys, values, query_bounds, key_bounds, longest if is_whole else 1, longest, scale=scaling
+        attended = flash_attention(
+            queries, keys, values, query_bounds, bounds, longest if is_whole else 1, longest, scale=scaling
         )
-        return cast("Tensor", attended).unsqueeze(0)  # a tuple only if more is asked for
+        return attended.unsqueeze(0)
 
     @property
     def firsts(self) -> Int[Tensor, " sequences"]:
         """Index of the first token of each sequence in the row."""
-        return self.bounds[:-1]
+        return self.bounds[:-1].long()
 
     def pack(self, states: Float[Tensor, "batch seq width"]) -> Float[Tensor, "1 tokens width"]:
         """Return the tokens' states as a batch of one row."""
-        return states.flatten(0, 1)[self.indices].unsqueeze(0)
+        return states.flatten(0, 1)[self.indices.to(states.device)].unsqueeze(0)
 
     def unpack(self, states: Float[Tensor, "1 tokens width"]) -> Float[Tensor, "batch seq width"]:
         """Return a batch with the states at their positions, and zeros elsewhere."""
         batch = states.new_zeros(self.batch_shape.numel(), states.shape[-1])
-        return batch.index_copy(0, self.indices, states[0]).unflatten(0, self.batch_shape)
+        return batch.index_copy(0, self.indices.to(states.device), states[0]).unflatten(0, self.batch_shape)

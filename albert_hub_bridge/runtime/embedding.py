@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _CHUNK_TEXTS = 4096  # among so many texts, many have the same length
 _AHEAD = 2  # chunks that wait for the model, tokenized
-_BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +79,8 @@ class Embedder:
             default what these files or the tokenizer say. The model's number of positions is the limit.
         dtype: What the model computes in: `float32`, `bfloat16` or `float16`.
         device: `cpu`, `cuda`, or `auto`: a GPU if there is one.
-        batch_tokens: The largest number of tokens that are computed at once. By default 4,096 on a CPU and 65,536 on a
-            GPU.
+        batch_tokens: The largest number of tokens that are computed at once. By default 4,096 on a CPU, 16,384 on
+            a GPU in float32, and 65,536 on a GPU otherwise.
         compile: Whether torch.compile compiles the model, which takes a minute.
         threads: The number of threads that compute, for the whole process. By default as many as torch takes.
         allow_pickle: Whether to read weights that are pickled.
@@ -126,6 +125,7 @@ class Embedder:
 
         _check_positive(max_length=max_length, batch_tokens=batch_tokens, threads=threads)
         device = _available_device(choose("device", device, get_args(Device)))
+        dtype = choose("dtype", dtype, get_args(ComputeDtype), DTYPE_NAMES)
         with read_checkpoint(pull(model).folder, ReadOptions(drop_head=True, allow_pickle=allow_pickle)) as checkpoint:
             tokenizer = load_tokenizer(checkpoint)
             # As the library of the source computes: with the int8 weights, if it has any.
@@ -141,9 +141,9 @@ class Embedder:
             normalize=normalize,
             prompt=prompt,
             max_length=_max_length(max_length, longest, tokenizer.model_max_length, encoder.config.max_sequence_length),
-            dtype=choose("dtype", dtype, get_args(ComputeDtype), DTYPE_NAMES),
+            dtype=dtype,
             device=device,
-            batch_tokens=batch_tokens or _BATCH_TOKENS[device],
+            batch_tokens=batch_tokens or _batch_tokens(device, dtype),
             compile=compile,
         )
         self.fingerprint = fingerprint(encoder, tokenizer)
@@ -217,7 +217,7 @@ class Embedder:
 
         pooling, device = self.settings.pooling, self.settings.device
         inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        # The model computes no padding for these positions, but in float32 on a GPU.
+        # Where the model can, it computes no padding for these positions.
         positions = "first" if pooling in ("cls", "pooler") else "unmasked"
         outputs = self._encoder(*(each.to(device, non_blocking=True) for each in inputs), positions=positions)
         if pooling == "none":
@@ -252,6 +252,13 @@ def _max_length(wanted: int | None, in_files: int | None, of_tokenizer: int, pos
     if wanted is not None and wanted > positions:
         raise ValueError(f"max_length is at most {positions}, the number of the model's positions, not {wanted}.")
     return min(wanted or in_files or of_tokenizer, positions)
+
+
+def _batch_tokens(device: Device, dtype: ComputeDtype) -> int:
+    """Return how many tokens keep a device busy. More add padding, which is computed on a GPU in float32."""
+    if device == "cpu":
+        return 4096
+    return 16_384 if dtype == "float32" else 65_536
 
 
 def _check_positive(**values: int | None) -> None:

@@ -1,11 +1,17 @@
 """The model on a GPU: the values of a CPU, and the padding that is not computed. Skipped where there is none."""
 
 import logging
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
+from albert_hub_bridge.model import packing
 from albert_hub_bridge.model.packing import PackedRow
 
 
@@ -37,33 +43,126 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def sequences_alone(query, key, value, query_bounds, key_bounds, _max_query, _max_key, *, scale):
-    """Compute what torch's `varlen_attn` does, sequence by sequence."""
-    outputs = []
+def sequences_alone(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_bounds: torch.Tensor,
+    key_bounds: torch.Tensor,
+    longest_query: int,
+    longest_key: int,
+    *,
+    scale: float,
+) -> torch.Tensor:
+    """Compute what torch's `varlen_attn` does, sequence by sequence. Like it, ask for bounds in int32."""
+    assert (query_bounds.dtype, key_bounds.dtype) == (torch.int32, torch.int32)
+    assert (longest_query, longest_key) == (int(query_bounds.diff().max()), int(key_bounds.diff().max()))
     places = (map(slice, bounds[:-1].tolist(), bounds[1:].tolist()) for bounds in (query_bounds, key_bounds))
+    outputs = []
     for queries, keys in zip(*places, strict=True):
         scores = torch.einsum("qhd,khd->hqk", query[queries], key[keys]) * scale
         outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), value[keys]))
     return torch.cat(outputs)
 
 
-@pytest.mark.parametrize("is_whole", [True, False])
-def test_one_kernel_for_all_sequences_computes_what_the_loop_does(
-    monkeypatch: pytest.MonkeyPatch, is_whole: bool
-) -> None:
-    """The kernel needs a GPU. What it is given is tried on any machine."""
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", sequences_alone)
+@pytest.fixture
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Take `sequences_alone` for the kernel, on a CPU too. What it is given is tried on any machine."""
+    calls: list[int] = []
+
+    def kernel(*arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(len(arguments[0]))
+        return sequences_alone(*arguments, **options)
+
+    monkeypatch.setattr(packing, "_flash_attention", lambda: kernel)
+    monkeypatch.setattr(packing, "has_flash_attention", lambda _states, _head_dim: True)
+    return calls
+
+
+@pytest.fixture
+def packed_tokens(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect the number of tokens of each row that is packed on a GPU."""
+    found: list[int] = []
+
+    def pack_and_count(row: PackedRow, states: torch.Tensor) -> torch.Tensor:
+        if states.is_cuda:
+            found.append(sum(row.lengths))
+        return pack(row, states)
+
+    pack = PackedRow.pack
+    monkeypatch.setattr(PackedRow, "pack", pack_and_count)
+    return found
+
+
+@pytest.mark.parametrize("positions", ["unmasked", "first"])
+def test_one_kernel_for_all_sequences_computes_what_the_loop_does(kernel_calls: list[int], positions: str) -> None:
+    """A text without tokens is left out. The last layer of `first` has one query for each text."""
+    ids, mask = make_batch()
+    mask[2] = 0
+    model = AlbertHubModel(CONFIG, add_pooling_layer=False).eval()
+    ids, mask = (ids, mask) if positions == "unmasked" else (ids[[0, 1, 3, 4]], mask[[0, 1, 3, 4]])
+    with torch.inference_mode():
+        found = model(ids, mask, positions=positions).last_hidden_state
+        assert kernel_calls == [234] * 3 + [234 if positions == "unmasked" else 4]
+        expected = model(ids, mask).last_hidden_state
+    expected = expected * mask[..., None] if positions == "unmasked" else expected[:, :1]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_one_kernel_takes_packed_sequences(kernel_calls: list[int]) -> None:
+    """They are marked by positions that begin again."""
+    ids, mask = make_batch()
+    row = ids[mask.bool()].unsqueeze(0)
+    places = torch.cat([torch.arange(length) for length in LENGTHS]).unsqueeze(0)
+    model = make_model(device="cpu")
+    with torch.inference_mode():
+        found = model(row, position_ids=places).last_hidden_state
+        assert kernel_calls == [sum(LENGTHS)] * 4
+        expected = model(ids, mask).last_hidden_state[mask.bool()].unsqueeze(0)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"is_causal": True}, {"position_bias": torch.zeros(1, 1, 1, 1)}, {"dropout": 0.1}, {}]
+)
+def test_what_the_kernel_would_ignore_is_computed_one_by_one(kernel_calls: list[int], options: dict[str, Any]) -> None:
+    """So is an attention function of the user."""
     row = PackedRow.of_mask(make_batch()[1])
-    draw = torch.Generator().manual_seed(0)
-    query, key, value = torch.randn(3, 1, 4, sum(LENGTHS), 64, generator=draw).unbind()
-    query = query if is_whole else query[:, :, row.firsts]
+    states = torch.randn(3, 1, 4, sum(LENGTHS), 64)
+    seen: list[dict[str, Any]] = []
 
-    def attend(_module, query, key, value, _mask, scaling):
-        attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling)
-        return attended.transpose(1, 2), None
+    def attend(_module: torch.nn.Module, query: torch.Tensor, *_: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        seen.append(kwargs)
+        return query.transpose(1, 2), None
 
-    expected = row.attend(attend, torch.nn.Module(), query, key, value, scaling=0.125)
-    torch.testing.assert_close(row._flash_attention(query, key, value, 0.125, is_whole), expected)
+    function: Callable[..., Any] = sdpa_attention_forward if options else attend
+    module = torch.nn.Module()
+    module.is_causal = False
+    row.attend(function, module, *states, scaling=0.125, **options)
+    assert kernel_calls == []
+    assert len(seen) == (0 if options else len(LENGTHS))
+    row.attend(sdpa_attention_forward, module, *states, scaling=0.125)
+    assert kernel_calls == [sum(LENGTHS)]
+
+
+@pytest.fixture
+def forget_the_kernel() -> Iterator[None]:
+    """Look for torch's kernel again, before and after a test."""
+    packing._flash_attention.cache_clear()
+    yield
+    packing._flash_attention.cache_clear()
+
+
+@pytest.mark.usefixtures("forget_the_kernel")
+def test_an_older_torch_has_no_such_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that a repository carries also run there. torch 2.9 has no such module, and 2.10 no scale."""
+    assert packing._flash_attention() is not None
+    for module in (None, ModuleType("varlen")):
+        if module is not None:
+            module.varlen_attn = lambda query, key, value, is_causal=False: None  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
+        packing._flash_attention.cache_clear()
+        assert packing._flash_attention() is None
 
 
 @needs_gpu
@@ -85,20 +184,12 @@ def test_float32_is_that_of_the_cpu(positions: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("positions", ["unmasked", "first"])
 def test_without_padding_the_error_is_that_with_padding(
-    monkeypatch: pytest.MonkeyPatch, positions: str, dtype: torch.dtype
+    packed_tokens: list[int], positions: str, dtype: torch.dtype
 ) -> None:
     """Both are compared with float32. Rounding differs, so neither is always the smaller one."""
     ids, mask = make_batch()
-    packed_tokens: list[int] = []
-
-    def pack_and_count(row: PackedRow, states: torch.Tensor) -> torch.Tensor:
-        packed_tokens.append(sum(row.lengths))
-        return pack(row, states)
-
-    pack = PackedRow.pack
     with torch.inference_mode():
         expected = make_model(device="cpu")(ids, mask, positions=positions).last_hidden_state
-        monkeypatch.setattr(PackedRow, "pack", pack_and_count)
         model = make_model(dtype)
         found = model(ids.cuda(), mask.cuda(), positions=positions).last_hidden_state
         padded = model(ids.cuda(), mask.cuda()).last_hidden_state
@@ -111,7 +202,7 @@ def test_without_padding_the_error_is_that_with_padding(
 
 
 @needs_gpu
-def test_packed_sequences_attend_to_themselves() -> None:
+def test_packed_sequences_attend_to_themselves(packed_tokens: list[int]) -> None:
     """A row of several sequences gives what they give one by one."""
     ids, mask = make_batch()
     row = ids[mask.bool()].unsqueeze(0)
@@ -119,11 +210,12 @@ def test_packed_sequences_attend_to_themselves() -> None:
     with torch.inference_mode():
         found = make_model(torch.bfloat16)(row.cuda(), position_ids=places.cuda()).last_hidden_state
         expected = make_model(device="cpu")(ids, mask).last_hidden_state[mask.bool()].unsqueeze(0)
+    assert packed_tokens == [sum(LENGTHS)]
     assert relative_error(found, expected) < 1e-2
 
 
 @needs_gpu
-def test_gradients_without_padding_are_those_with_padding() -> None:
+def test_gradients_without_padding_are_those_with_padding(packed_tokens: list[int]) -> None:
     """In bfloat16, up to its rounding."""
     ids, mask = (each.cuda() for each in make_batch())
     gradients = []
@@ -132,16 +224,27 @@ def test_gradients_without_padding_are_those_with_padding() -> None:
         states = model(ids, mask, positions=positions).last_hidden_state * mask[..., None]
         states.float().square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert packed_tokens == [sum(LENGTHS)]
     assert relative_error(gradients[1], gradients[0]) < 3e-2
 
 
 @needs_gpu
-def test_training_with_dropout_computes_the_padding() -> None:
-    """Flash attention of torch has no dropout for sequences of different lengths."""
+def test_training_computes_the_padding(packed_tokens: list[int]) -> None:
+    """The kernel has no dropout."""
     ids, mask = (each.cuda() for each in make_batch())
-    model = make_model(torch.bfloat16).train()
-    assert model(ids, mask, positions="unmasked").last_hidden_state.isfinite().all()
-    assert not PackedRow.is_attended(torch.empty(1, device="cuda", dtype=torch.bfloat16), 64, training=True)
+    make_model(torch.bfloat16).train()(ids, mask, positions="unmasked")
+    assert packed_tokens == []
+
+
+@needs_gpu
+def test_a_mask_may_be_on_the_cpu(packed_tokens: list[int]) -> None:
+    """It is moved."""
+    ids, mask = make_batch()
+    model = make_model(torch.bfloat16)
+    with torch.inference_mode():
+        found, expected = (model(ids.cuda(), each, positions="unmasked")[0] for each in (mask, mask.cuda()))
+    assert packed_tokens == [sum(LENGTHS)] * 2
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
 
 
 @needs_gpu
