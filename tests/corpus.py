@@ -19,18 +19,14 @@ from albert_hub_bridge.model.sentencepiece_unigram import SPECIAL_PIECES
 WHITE = " \t\n\r\x0b\x0c\x00\x1c\x85\xa0\u1680\u2000\u2001\u2009\u200b\u2028\u2029\u202f\u205f\u3000\ufeff▁"
 
 
-# With their lines too, `>>` becomes a piece of the vocabularies that tests train on this corpus. Then each `>>>` is a
-# tie: a text with two splits of the same score.
-_LEFT_OUT = ("jax", "jaxlib")
-
-
 @cache
 def _documentation() -> list[str]:
-    packages = [package for package in distributions() if package.metadata["Name"] not in _LEFT_OUT]
-    texts = [package.read_text("METADATA") or "" for package in packages]
+    texts = [package.read_text("METADATA") or "" for package in distributions()]
     texts += [file.read_text("utf-8") for file in sorted(Path(torch.__file__).parent.glob("_*docs.py"))]
     texts += [file.read_text("utf-8") for file in sorted(Path(transformers.__file__).parent.glob("*.py"))]
-    lines = sorted({line for text in texts for line in text.splitlines()})
+    # One line in a hundred is a prompt, `>>>`. Tests train vocabularies on this corpus, and `>>` is a piece of some.
+    # There each prompt is a tie: a text with two splits of the same score.
+    lines = sorted({line for text in texts for line in text.splitlines() if ">>>" not in line})
     random.Random(0).shuffle(lines)
     return lines
 
