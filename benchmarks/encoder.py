@@ -238,7 +238,7 @@ def main() -> None:
     )
     parser.add_argument("--batches", nargs="+", type=int, help="some of them, by their numbers from 1 (default all)")
     parser.add_argument(
-        "--seconds", type=float, default=8, help="of each engine on each batch, about, on a CPU (default 8)"
+        "--seconds", type=float, default=8, help="about how many each engine takes for each batch, on a CPU (default 8)"
     )
     add_outputs(parser)
     options = parser.parse_args()

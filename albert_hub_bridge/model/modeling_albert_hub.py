@@ -44,7 +44,7 @@ from .configuration_albert_hub import AlbertHubConfig
 from .fast_linear import fast_linear, feed_forward, takes_fast_path
 from .int8 import KerasInt8Quantizer  # noqa: F401 (its module registers int8 layers in transformers)
 from .packed_weights import pack
-from .packing import PackedRow, has_flash_attention
+from .packing import SDPA_OPTIONS, PackedRow, has_flash_attention
 
 
 if TYPE_CHECKING:
@@ -384,10 +384,10 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         """
         if positions not in {"all", "unmasked", "first"}:
             raise ValueError(f'positions must be "all", "unmasked" or "first", not {positions!r}.')
-        if kwargs.get("output_hidden_states", self.config.output_hidden_states) or kwargs.get(
+        is_recorded = kwargs.get("output_hidden_states", self.config.output_hidden_states) or kwargs.get(
             "output_attentions", self.config.output_attentions
-        ):
-            positions = "all"
+        )
+        positions = "all" if is_recorded else positions
         embeddings = self._embed(input_ids, token_type_ids, position_ids, inputs_embeds)
         if attention_mask is None and position_ids is not None:
             packed_positions = position_ids.expand(embeddings.shape[:2])
@@ -396,7 +396,9 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             packed_positions = None
         attention_mask = None if _hides_nothing(attention_mask) else attention_mask
 
-        row = self._packed_row(embeddings, attention_mask, packed_positions, positions)
+        # Options of sdpa mean something else without a mask.
+        packs = not is_recorded and all(kwargs.get(option) is None for option in SDPA_OPTIONS)
+        row = self._packed_row(embeddings, attention_mask, packed_positions, positions) if packs else None
         mask = None
         if row is None:
             mask = self._attention_mask(embeddings, attention_mask, packed_positions)

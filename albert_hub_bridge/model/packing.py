@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         raise
 
 
-_SDPA_OPTIONS = ("is_causal", "position_bias", "softcap")  # that flash attention here would ignore
+SDPA_OPTIONS = ("is_causal", "position_bias", "softcap")  # of transformers' function
 
 
 @functools.cache
@@ -113,7 +113,6 @@ class PackedRow:
         if (
             attention is sdpa_attention_forward
             and not kwargs.get("dropout")
-            and all(kwargs.get(option) is None for option in _SDPA_OPTIONS)
             and has_flash_attention(query, query.shape[-1])
         ):
             return self._attend_at_once(query, key, value, kwargs["scaling"], is_whole)

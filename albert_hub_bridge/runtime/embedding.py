@@ -80,7 +80,7 @@ class Embedder:
         dtype: What the model computes in: `float32`, `bfloat16` or `float16`.
         device: `cpu`, `cuda`, or `auto`: a GPU if there is one.
         batch_tokens: The largest number of tokens that are computed at once. By default 4,096 on a CPU, 16,384 on
-            a GPU in float32, and 65,536 on a GPU otherwise.
+            a GPU in float32 or with `compile`, and 65,536 on a GPU otherwise.
         compile: Whether torch.compile compiles the model, which takes a minute.
         threads: The number of threads that compute, for the whole process. By default as many as torch takes.
         allow_pickle: Whether to read weights that are pickled.
@@ -143,7 +143,7 @@ class Embedder:
             max_length=_max_length(max_length, longest, tokenizer.model_max_length, encoder.config.max_sequence_length),
             dtype=dtype,
             device=device,
-            batch_tokens=batch_tokens or _batch_tokens(device, dtype),
+            batch_tokens=batch_tokens or _batch_tokens(device, dtype, compile),
             compile=compile,
         )
         self.fingerprint = fingerprint(encoder, tokenizer)
@@ -254,11 +254,11 @@ def _max_length(wanted: int | None, in_files: int | None, of_tokenizer: int, pos
     return min(wanted or in_files or of_tokenizer, positions)
 
 
-def _batch_tokens(device: Device, dtype: ComputeDtype) -> int:
-    """Return how many tokens keep a device busy. More add padding, which is computed on a GPU in float32."""
+def _batch_tokens(device: Device, dtype: ComputeDtype, is_compiled: bool) -> int:
+    """Return how many tokens keep a device busy. More add padding, which a GPU computes in these two cases."""
     if device == "cpu":
         return 4096
-    return 16_384 if dtype == "float32" else 65_536
+    return 16_384 if dtype == "float32" or is_compiled else 65_536
 
 
 def _check_positive(**values: int | None) -> None:

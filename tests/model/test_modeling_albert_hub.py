@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 import torch
@@ -337,6 +338,23 @@ def test_packed_rows_are_computed_sequence_by_sequence() -> None:
         torch.testing.assert_close(packed.last_hidden_state[row : row + 1, start:end], alone, **EXACT)
     first = model(THREE_ROWS, position_ids=positions, positions="first").last_hidden_state
     torch.testing.assert_close(first, packed.last_hidden_state[:, :1], **EXACT)
+    recorded = model(THREE_ROWS, position_ids=positions, output_hidden_states=True)
+    assert {states.shape for states in recorded.hidden_states} == {packed.last_hidden_state.shape}
+    torch.testing.assert_close(recorded.last_hidden_state, packed.last_hidden_state, **EXACT)
+
+
+@pytest.mark.parametrize(
+    "options", [{"is_causal": True}, {"position_bias": torch.randn(1, 1, 6, 6, dtype=torch.float64)}]
+)
+def test_options_of_sdpa_mean_the_same_for_fewer_positions(options: dict[str, Any]) -> None:
+    """sdpa is causal only without a mask, and a bias has the length of the batch."""
+    model, mask = _model(), torch.ones_like(THREE_ROWS)
+    mask[0, 4:] = 0
+    expected = model(THREE_ROWS, mask, **options).last_hidden_state
+    found = model(THREE_ROWS, mask, positions="unmasked", **options).last_hidden_state
+    torch.testing.assert_close(found, expected * mask[..., None], **EXACT)
+    first = model(THREE_ROWS, mask, positions="first", is_causal=True).last_hidden_state
+    torch.testing.assert_close(first, model(THREE_ROWS, mask).last_hidden_state[:, :1], **EXACT)
 
 
 def test_positions_are_named() -> None:
