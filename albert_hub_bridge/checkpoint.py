@@ -40,9 +40,6 @@ from albert_hub_bridge.model.architecture import Architecture
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, Vocabulary, parse_vocabulary
 
 
-# Folders that transformers loads without this package.
-TRANSFORMERS_LAYOUTS: tuple[SourceLayoutName, ...] = ("transformers", "universal")
-REPOSITORY_LAYOUTS: tuple[SourceLayoutName, ...] = ("albert_hub", *TRANSFORMERS_LAYOUTS)
 # Why a tensor was dropped.
 OPTIMIZER = "the optimizer's state"
 BUFFER = "a buffer, not a parameter: counts 0, 1, 2, ..."

@@ -18,6 +18,9 @@ SourceLayoutName = Literal["keras", "albert_hub", "transformers", "universal", "
 AdapterLayout = Literal["keras", "albert_hub", "transformers"]  # KerasHub's and PEFT's adapters share no folder
 # Folders that KerasHub loads, with KerasHub's limits.
 PRESET_LAYOUTS: tuple[SourceLayoutName, ...] = ("keras", "universal")
+# Folders that transformers loads without this package, and all that it loads.
+TRANSFORMERS_LAYOUTS: tuple[SourceLayoutName, ...] = ("transformers", "universal")
+REPOSITORY_LAYOUTS: tuple[SourceLayoutName, ...] = ("albert_hub", *TRANSFORMERS_LAYOUTS)
 
 # Of `convert`.
 Normalize = Literal["keep", "none", "uncased"]

@@ -6,8 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import REPOSITORY_LAYOUTS
-from albert_hub_bridge.choices import Quantize
+from albert_hub_bridge.choices import REPOSITORY_LAYOUTS, Quantize
 from albert_hub_bridge.commands.onnx_files import OnnxExport, export_models
 from albert_hub_bridge.commands.record_files import render_record_files
 from albert_hub_bridge.disk.atomic import replace_file

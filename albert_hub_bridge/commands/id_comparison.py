@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, Checkpoint, TokenizerFiles
-from albert_hub_bridge.choices import LayoutName, SourceLayoutName
+from albert_hub_bridge.checkpoint import Checkpoint, TokenizerFiles
+from albert_hub_bridge.choices import TRANSFORMERS_LAYOUTS, LayoutName, SourceLayoutName
 from albert_hub_bridge.disk.strict_json import write_json
 from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.layouts.hub.files import CONFIG, TOKENIZER, VOCABULARY

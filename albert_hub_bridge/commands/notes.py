@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, Checkpoint, TokenizerSpec
-from albert_hub_bridge.choices import PRESET_LAYOUTS, LayoutName, Pooling
+from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
+from albert_hub_bridge.choices import PRESET_LAYOUTS, TRANSFORMERS_LAYOUTS, LayoutName, Pooling
 from albert_hub_bridge.layouts.hub.spelling import SPELLINGS, repository_layout
 from albert_hub_bridge.layouts.losses import lost_tensors
 from albert_hub_bridge.layouts.tokenize import tokenize

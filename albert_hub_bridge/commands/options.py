@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS
 from albert_hub_bridge.choices import (
     DTYPE_NAMES,
     PRESET_LAYOUTS,
+    TRANSFORMERS_LAYOUTS,
     Dtype,
     HiddenAct,
     LayoutName,

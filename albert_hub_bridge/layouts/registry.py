@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, Checkpoint, Progress, closed_on_failure
-from albert_hub_bridge.choices import HiddenAct, Pooling, SourceLayoutName
+from albert_hub_bridge.checkpoint import Checkpoint, Progress, closed_on_failure
+from albert_hub_bridge.choices import TRANSFORMERS_LAYOUTS, HiddenAct, Pooling, SourceLayoutName
 from albert_hub_bridge.disk.source_folder import SourceFolder
 from albert_hub_bridge.errors import SourceError
 from albert_hub_bridge.hubs.local_source import LocalSource

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, TokenizerSpec
-from albert_hub_bridge.choices import SourceLayoutName
+from albert_hub_bridge.checkpoint import TokenizerSpec
+from albert_hub_bridge.choices import TRANSFORMERS_LAYOUTS, SourceLayoutName
 from albert_hub_bridge.mapping.vocabulary import bake_normalization
 from albert_hub_bridge.model.sentencepiece_unigram import TextNormalization, build_tokenizer, parse_vocabulary
 

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, count_by_reason, is_loss
+from albert_hub_bridge.checkpoint import count_by_reason, is_loss
+from albert_hub_bridge.choices import TRANSFORMERS_LAYOUTS
 from albert_hub_bridge.mapping.configs import NO_LOSS
 from albert_hub_bridge.mapping.heads import HEADS, HeadKind
 from albert_hub_bridge.model.architecture import KERAS_FIELDS

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS
+from albert_hub_bridge.choices import TRANSFORMERS_LAYOUTS
 from albert_hub_bridge.verification.answers import compare_answers
 from albert_hub_bridge.verification.differences import Comparison, compare_outputs
 from albert_hub_bridge.verification.engines.common import Encoded

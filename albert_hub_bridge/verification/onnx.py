@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from albert_hub_bridge.checkpoint import REPOSITORY_LAYOUTS
+from albert_hub_bridge.choices import REPOSITORY_LAYOUTS
 from albert_hub_bridge.formats.onnx_file import read_onnx
 from albert_hub_bridge.mapping.onnx_names import ONNX_FILES, Precision, check_name
 from albert_hub_bridge.verification.differences import (

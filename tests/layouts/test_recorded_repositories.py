@@ -17,8 +17,7 @@ import pytest
 import torch
 import transformers
 
-from albert_hub_bridge.checkpoint import REPOSITORY_LAYOUTS
-from albert_hub_bridge.choices import PRESET_LAYOUTS, LayoutName
+from albert_hub_bridge.choices import PRESET_LAYOUTS, REPOSITORY_LAYOUTS, LayoutName
 from tests.conftest import FIXTURES
 from tests.layouts.test_generated_repositories import check_conversion
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from albert_hub_bridge.checkpoint import REPOSITORY_LAYOUTS, Checkpoint
+from albert_hub_bridge.checkpoint import Checkpoint
+from albert_hub_bridge.choices import REPOSITORY_LAYOUTS
 from albert_hub_bridge.errors import EngineError
 from albert_hub_bridge.verification.engines.albert_hub import AlbertHubEngine
 from albert_hub_bridge.verification.engines.common import Engine

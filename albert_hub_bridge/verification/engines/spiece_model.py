@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from albert_hub_bridge.checkpoint import TRANSFORMERS_LAYOUTS, Checkpoint, TokenizerSpec
+from albert_hub_bridge.checkpoint import Checkpoint, TokenizerSpec
+from albert_hub_bridge.choices import TRANSFORMERS_LAYOUTS
 from albert_hub_bridge.disk.regular_files import read_bytes
 from albert_hub_bridge.layouts.hub.files import TOKENIZER, VOCABULARY
 from albert_hub_bridge.layouts.hub.tokenizer_files import MAX_TOKENIZER_BYTES
