@@ -203,12 +203,13 @@ def test_half_precision_computes_what_keras_hub_computes(policy: str, keras_pres
     theirs = keras_hub.models.AlbertBackbone.from_preset(str(keras_preset.folder), dtype=policy)
     ours = AlbertBackbone.from_preset(keras_preset.folder, dtype=policy)
     expected, found = theirs.predict(keras_preset.inputs, verbose=0), ours.predict(keras_preset.inputs)
-    for name in expected:
+    # Both round after every step, in other orders. For 10 models, our mean error was 0.79 to 1.12 times theirs, and
+    # that of the few pooled values 0.69 to 1.78 times.
+    for name, most in (("sequence_output", 1.5), ("pooled_output", 2.5)):
         assert found[name].dtype == expected[name].dtype
-        exact = keras_preset.outputs[name]
-        theirs_error, our_error = (np.abs(each[name].astype("float32") - exact).max() for each in (expected, found))
-        # Both round after every step, in other orders. Measured: ours is 0.7 to 1.0 times theirs.
-        assert 0.2 * theirs_error < our_error < 2 * theirs_error
+        differences = (each[name].astype("float32") - keras_preset.outputs[name] for each in (expected, found))
+        theirs_error, our_error = (np.sqrt(np.mean(np.square(each))) for each in differences)
+        assert theirs_error / most < our_error < most * theirs_error
 
 
 def test_mixed_policies_train_in_float32(keras_preset: KerasPreset) -> None:
