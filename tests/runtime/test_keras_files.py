@@ -247,9 +247,10 @@ def test_lora_in_half_precision_keeps_float32_factors(keras_preset: KerasPreset,
             model.predict(keras_preset.inputs, verbose=0)["sequence_output"].astype("float32")
             for model in (theirs, ours, half)
         )
-        # Both round after every step, in other orders. The ratio was 0.79 to 1.12 for 10 models.
+        # Both round after every step, in other orders. The ratio was 0.79 to 1.12 for 10 models, and without LoRA 0.61
+        # to 1.73 for 16.
         errors = [np.sqrt(np.mean(np.square(each - exact))) for each in rounded]
-        assert errors[0] < 1.5 * errors[1]
+        assert errors[0] < 3 * errors[1]
 
 
 def test_lora_refuses_wrong_calls(keras_preset: KerasPreset, tmp_path: Path) -> None:
