@@ -243,14 +243,12 @@ def test_lora_in_half_precision_keeps_float32_factors(keras_preset: KerasPreset,
         assert ours.dtype_policy.name == dtype
         half = _keras_backbone(keras_preset.folder, dtype=dtype)
         half.load_lora_weights(str(tmp_path / "theirs.lora.h5"))
-        exact, *rounded = (
-            model.predict(keras_preset.inputs, verbose=0)["sequence_output"].astype("float32")
-            for model in (theirs, ours, half)
-        )
-        # Both round after every step, in other orders. The ratio was 0.79 to 1.12 for 10 models, and without LoRA 0.61
-        # to 1.73 for 16.
-        errors = [np.sqrt(np.mean(np.square(each - exact))) for each in rounded]
-        assert errors[0] < 3 * errors[1]
+        exact = theirs.predict(keras_preset.inputs, verbose=0)["pooled_output"]
+        errors = [
+            np.abs(model.predict(keras_preset.inputs, verbose=0)["pooled_output"].astype("float32") - exact).max()
+            for model in (ours, half)
+        ]
+        assert errors[0] < 2 * errors[1]  # both round after every step, in other orders
 
 
 def test_lora_refuses_wrong_calls(keras_preset: KerasPreset, tmp_path: Path) -> None:

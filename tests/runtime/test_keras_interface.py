@@ -203,13 +203,12 @@ def test_half_precision_computes_what_keras_hub_computes(policy: str, keras_pres
     theirs = keras_hub.models.AlbertBackbone.from_preset(str(keras_preset.folder), dtype=policy)
     ours = AlbertBackbone.from_preset(keras_preset.folder, dtype=policy)
     expected, found = theirs.predict(keras_preset.inputs, verbose=0), ours.predict(keras_preset.inputs)
-    # Both round after every step, in other orders. For 16 models, our mean error was 0.61 to 1.73 times theirs. In
-    # float32 it would be a thousandth.
     for name in expected:
         assert found[name].dtype == expected[name].dtype
-        differences = (each[name].astype("float32") - keras_preset.outputs[name] for each in (expected, found))
-        theirs_error, our_error = (np.sqrt(np.mean(np.square(each))) for each in differences)
-        assert theirs_error / 3 < our_error < 3 * theirs_error
+        exact = keras_preset.outputs[name]
+        theirs_error, our_error = (np.abs(each[name].astype("float32") - exact).max() for each in (expected, found))
+        # Both round after every step, in other orders. Measured: ours is 0.7 to 1.0 times theirs.
+        assert 0.2 * theirs_error < our_error < 2 * theirs_error
 
 
 def test_mixed_policies_train_in_float32(keras_preset: KerasPreset) -> None:
