@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ Run = Callable[[np.ndarray, np.ndarray], np.ndarray | None]  # ids and mask to t
 Product = Callable[[Any, int], Callable[[Any], Any]]  # from a layer and a number of rows
 
 SHAPES = [(HIDDEN, HIDDEN)] * 4 + [(HIDDEN, INTERMEDIATE), (INTERMEDIATE, HIDDEN)]  # of the linear layers of one run
+LINEAR_FLOPS = 2 * LAYERS * sum(math.prod(shape) for shape in SHAPES)  # of one token
 
 
 def torch_product(layer: Any, _rows: int) -> Callable[[Any], Any]:
@@ -67,7 +69,7 @@ def products(device: str, dtype: str, make: Product) -> Run:
     layers = [torch.nn.Linear(*shape, **options) for shape in SHAPES]
 
     @functools.cache
-    def products(rows: int) -> list[Callable[[Any], Any]]:
+    def made(rows: int) -> list[Callable[[Any], Any]]:
         with torch.inference_mode(mode=False), torch.no_grad():
             return [make(layer, rows) for layer in layers]
 
@@ -75,7 +77,7 @@ def products(device: str, dtype: str, make: Product) -> Run:
     def run(ids: np.ndarray, _mask: np.ndarray) -> None:
         states = {width: torch.ones(*ids.shape, width, **options) for width in (HIDDEN, INTERMEDIATE)}
         for _ in range(LAYERS):
-            for (width, _), product in zip(SHAPES, products(ids.size), strict=True):
+            for (width, _), product in zip(SHAPES, made(ids.size), strict=True):
                 outputs = product(states[width])
         outputs[0, 0, 0].item()  # waits for a GPU
 
@@ -97,8 +99,7 @@ def numpy_products(_folder: Path, _device: str) -> Run:
 def flops(mask: np.ndarray) -> float:
     """Return the operations of all layers for the tokens that the mask shows."""
     lengths = mask.sum(1).astype(float)
-    linear = lengths.sum() * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * INTERMEDIATE)
-    return 2 * LAYERS * (linear + 2 * HIDDEN * (lengths**2).sum())
+    return float(LINEAR_FLOPS * lengths.sum() + 4 * LAYERS * HIDDEN * (lengths**2).sum())
 
 
 def peak_rate(device: str) -> float | None:

@@ -397,8 +397,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         attention_mask = None if _hides_nothing(attention_mask) else attention_mask
 
         # Options of sdpa mean something else without a mask.
-        packs = not is_recorded and all(kwargs.get(option) is None for option in SDPA_OPTIONS)
-        row = self._packed_row(embeddings, attention_mask, packed_positions, positions) if packs else None
+        may_pack = not is_recorded and all(kwargs.get(option) is None for option in SDPA_OPTIONS)
+        row = self._packed_row(embeddings, attention_mask, packed_positions, positions) if may_pack else None
         mask = None
         if row is None:
             mask = self._attention_mask(embeddings, attention_mask, packed_positions)

@@ -130,7 +130,7 @@ class PackedRow:
     ) -> Float[Tensor, "1 queries heads head_dim"]:
         """Compute all sequences in one kernel."""
         flash_attention = _flash_attention()
-        assert flash_attention is not None  # noqa: S101
+        assert flash_attention is not None  # noqa: S101 (for mypy)
         bounds = self.bounds.to(query.device)  # layers may be on several GPUs
         query_bounds = bounds if is_whole else torch.arange(len(bounds), device=query.device, dtype=bounds.dtype)
         longest = max(self.lengths)
