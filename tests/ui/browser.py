@@ -19,6 +19,10 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
+FRAMES = """async () => {
+  for (let i = 0; i < 10; i++) await new Promise(requestAnimationFrame)
+}"""
+
 
 def find_browser() -> str | None:
     """Return the path of a browser of the system; None if there is none."""
@@ -73,8 +77,23 @@ def open_page(browser: Any, url: str, *, width: int = 1100, height: int = 900, s
         context.close()
 
 
+def fill(page: Any, label: str, text: str) -> None:
+    """Fill a field, until it keeps the text.
+
+    Gradio empties the fields of a page, a tab or an accordion once more shortly after it has drawn them. The wait is
+    counted in frames of the page, so a busy machine makes it longer.
+    """
+    field = page.get_by_label(label)
+    for _ in range(50):
+        field.fill(text)
+        page.evaluate(FRAMES)
+        if field.input_value() == text:
+            return
+    raise AssertionError(f"{label} stays empty")
+
+
 def inspect(page: Any, source: str) -> None:
-    page.get_by_label("Repository, Kaggle handle or preset").fill(source)
+    fill(page, "Repository, Kaggle handle or preset", source)
     page.get_by_role("button", name="Inspect").click()
     page.wait_for_selector("#inspection h3, #inspection .ahb-error")
 

@@ -32,17 +32,6 @@ def nothing_stays(page: RunningPage) -> Iterator[None]:
     wait_until(lambda: not page.visits() and not page.workers(), "the end of the visits")
 
 
-def _fill(tab: Any, label: str, text: str) -> None:
-    """Fill a field. A tab that was just opened may draw its fields once more, and then they are empty again."""
-    field = tab.get_by_label(label)
-    for _ in range(50):
-        field.fill(text)
-        tab.wait_for_timeout(100)
-        if field.input_value() == text:
-            return
-    pytest.fail(f"{label} stays empty")
-
-
 def _click(tab: Any, name: str) -> None:
     tab.get_by_role("button", name=name, exact=True).click()
 
@@ -56,7 +45,7 @@ def test_whole_way(page: RunningPage, browser: Any, tmp_path: Path) -> None:
         _download(tab, tmp_path)
         assert verify(page.models / "preset", tmp_path / "incomplete-transformers").passed
         tab.get_by_role("button", name="Options for private or unusual models").click()
-        tab.get_by_label("Your token for Hugging Face").fill(hub.token)
+        browsing.fill(tab, "Your token for Hugging Face", hub.token)
         _push(tab)
         assert "model.safetensors" in hub.files("user/from-the-browser")
         tab.get_by_role("tab", name="Complete by a pull request").click()
@@ -94,7 +83,7 @@ def _inspect_and_convert(tab: Any) -> None:
 
 
 def _look(tab: Any) -> None:
-    tab.get_by_label("Texts, one a line").fill("A bridge\na river <b>bold</b>")
+    browsing.fill(tab, "Texts, one a line", "A bridge\na river <b>bold</b>")
     _click(tab, "Look")
     tab.wait_for_selector("#looks .ahb-matrix")
     looked = tab.locator("#looks")
@@ -114,7 +103,7 @@ def _download(tab: Any, folder: Path) -> None:
 
 def _push(tab: Any) -> None:
     tab.get_by_role("tab", name="Push").click()
-    _fill(tab, "Repository of yours", "user/from-the-browser")
+    browsing.fill(tab, "Repository of yours", "user/from-the-browser")
     tab.locator("#push-now").click()
     tab.get_by_text("Do a dry run of this first").wait_for()
     tab.locator("#plan-push").click()
