@@ -84,7 +84,7 @@ def batches(device: str) -> dict[str, Batch]:
 
 
 def serve(name: str, device: str, folder: str, pipe: Connection) -> None:
-    """Be an engine: say what went wrong in the beginning, or None, then compute each batch that is sent."""
+    """Run one engine: send the error of its start, or None, then compute each batch that is sent."""
     warnings.simplefilter("ignore")
     engine = ENGINES[device][name]
     os.environ.update(engine.environment, CHECKPOINTS=folder)
@@ -114,7 +114,7 @@ def _memory(device: str) -> int:
 
 @contextmanager
 def engines(names: list[str], device: str, folder: Path, console: Console) -> Iterator[dict[str, Connection]]:
-    """Start the engines, one after the other; those that cannot are named and left out."""
+    """Start the engines, one after the other. Those that do not start are named and left out."""
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     processes = []
@@ -160,7 +160,7 @@ def measure(pipes: dict[str, Connection], batch: Batch, rounds: int) -> dict[str
     }
 
 
-def stock(activation: str, dtype: str) -> str:
+def transformers_engine(activation: str, dtype: str) -> str:
     """Return the name of transformers' engine in a dtype. It has none in int8, and that in float32 counts."""
     return activation if dtype in ("float32", INT8) else f"{activation}, {dtype}"
 
@@ -178,7 +178,7 @@ def rows_of(mask: np.ndarray, found: dict[str, Measurement], device: str, peak: 
         dtype, is_product = dtypes[name], name.startswith(PRODUCTS)
         fastest = max(rate for other, rate in rates.items() if other.startswith(PRODUCTS) and dtypes[other] == dtype)
         gelu_new, gelu_tanh = (
-            None if is_product else found[stock(activation, dtype)].seconds / measured.seconds
+            None if is_product else found[transformers_engine(activation, dtype)].seconds / measured.seconds
             for activation in (GELU_NEW, GELU_TANH)
         )
         rows.append(
@@ -224,7 +224,7 @@ def draw(path: Path, machine: str, tables: dict[str, list[dict[str, Any]]]) -> N
         title: {row["engine"]: row["x gelu_tanh"] for row in rows if row["x gelu_tanh"] and row["dtype"] == dtype}
         for title, rows in tables.items()
     }
-    bars(path, machine, groups, f"x {stock(GELU_TANH, dtype)}", reference=1)
+    bars(path, machine, groups, f"x {transformers_engine(GELU_TANH, dtype)}", reference=1)
 
 
 def main() -> None:
@@ -236,7 +236,10 @@ def main() -> None:
     )
     parser.add_argument("--batches", nargs="+", type=int, help="some of them, by their numbers from 1 (default all)")
     parser.add_argument(
-        "--seconds", type=float, default=8, help="about how many each engine takes for each batch, on a CPU (default 8)"
+        "--seconds",
+        type=float,
+        default=8,
+        help="what an engine of 60 GFLOP/s may take for each batch, on a CPU (default 8)",
     )
     add_outputs(parser)
     options = parser.parse_args()
@@ -260,7 +263,7 @@ def main() -> None:
             for number, (title, (ids, mask)) in enumerate(batches(options.device).items(), start=1):
                 if options.batches and number not in options.batches:
                     continue
-                # On a CPU as many rounds as the slowest, KerasHub on torch, lets pass: about 60 GFLOP/s.
+                # On a CPU as many rounds as an engine of 60 GFLOP/s computes in that time.
                 rounds = 20 if peak is not None else int(np.clip(options.seconds / (flops(mask) / 60e9), 3, 60))
                 tables[title] = rows_of(mask, measure(pipes, (ids, mask), rounds), options.device, peak)
                 console.print(table_of(title, tables[title]))

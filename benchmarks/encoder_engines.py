@@ -125,7 +125,7 @@ def _openvino(folder: Path, _device: str) -> Run:
     return lambda ids, mask: model({"ids": ids, "mask": mask})["sequence"][:, 0]
 
 
-def _stock(activation: str, dtype: str = "float32", **options: Any) -> Engine:
+def _transformers(activation: str, dtype: str = "float32", **options: Any) -> Engine:
     """Return transformers' own model as an engine."""
     return Engine(lambda _folder, device: _torch_engine(activation, device, dtype, **options), dtype=dtype)
 
@@ -160,8 +160,8 @@ CPU_ENGINES = {
     "products, oneDNN":                          _linear(onednn_product),
     "products, oneDNN, packed":                  _linear(packed_onednn_product),
     "products, NumPy":                           Engine(numpy_products),
-    GELU_NEW:                                    _stock("gelu_new"),
-    GELU_TANH:                                   _stock("gelu_pytorch_tanh"),
+    GELU_NEW:                                    _transformers("gelu_new"),
+    GELU_TANH:                                   _transformers("gelu_pytorch_tanh"),
     OURS:                                        _ours(),
     "ours, packed":                              _ours(packed=True),
     'ours, packed, "unmasked"':                  _ours(packed=True, positions="unmasked"),
@@ -175,8 +175,8 @@ CPU_ENGINES = {
     "products, torch, bfloat16":                 _linear(torch_product, BFLOAT16),
     "products, oneDNN, bfloat16":                _linear(onednn_product, BFLOAT16),
     "products, oneDNN, packed, bfloat16":        _linear(packed_onednn_product, BFLOAT16),
-    f"{GELU_NEW}, bfloat16":                     _stock("gelu_new", BFLOAT16),
-    f"{GELU_TANH}, bfloat16":                    _stock("gelu_pytorch_tanh", BFLOAT16),
+    f"{GELU_NEW}, bfloat16":                     _transformers("gelu_new", BFLOAT16),
+    f"{GELU_TANH}, bfloat16":                    _transformers("gelu_pytorch_tanh", BFLOAT16),
     "ours, bfloat16":                            _ours(BFLOAT16),
     "ours, packed, bfloat16":                    _ours(BFLOAT16, packed=True),
     "ours, compiled, bfloat16":                  _ours(BFLOAT16, compiled=True),
@@ -188,9 +188,9 @@ CPU_ENGINES = {
 }
 GPU_ENGINES = {
     "products, torch, bfloat16":                 _linear(torch_product, BFLOAT16),
-    f"{GELU_NEW}, bfloat16":                     _stock("gelu_new", BFLOAT16),
-    f"{GELU_TANH}, bfloat16":                    _stock("gelu_pytorch_tanh", BFLOAT16),
-    f"{GELU_TANH}, bfloat16, compiled":          _stock("gelu_pytorch_tanh", BFLOAT16, compiled=True),
+    f"{GELU_NEW}, bfloat16":                     _transformers("gelu_new", BFLOAT16),
+    f"{GELU_TANH}, bfloat16":                    _transformers("gelu_pytorch_tanh", BFLOAT16),
+    f"{GELU_TANH}, bfloat16, compiled":          _transformers("gelu_pytorch_tanh", BFLOAT16, compiled=True),
     OURS:                                        _ours(BFLOAT16),
     'ours, "unmasked"':                          _ours(BFLOAT16, positions="unmasked"),
     'ours, "first"':                             _ours(BFLOAT16, positions="first"),

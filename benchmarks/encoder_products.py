@@ -69,7 +69,7 @@ def products(device: str, dtype: str, make: Product) -> Run:
     layers = [torch.nn.Linear(*shape, **options) for shape in SHAPES]
 
     @functools.cache
-    def made(rows: int) -> list[Callable[[Any], Any]]:
+    def products_for(rows: int) -> list[Callable[[Any], Any]]:
         with torch.inference_mode(mode=False), torch.no_grad():
             return [make(layer, rows) for layer in layers]
 
@@ -77,7 +77,7 @@ def products(device: str, dtype: str, make: Product) -> Run:
     def run(ids: np.ndarray, _mask: np.ndarray) -> None:
         states = {width: torch.ones(*ids.shape, width, **options) for width in (HIDDEN, INTERMEDIATE)}
         for _ in range(LAYERS):
-            for (width, _), product in zip(SHAPES, made(ids.size), strict=True):
+            for (width, _), product in zip(SHAPES, products_for(ids.size), strict=True):
                 outputs = product(states[width])
         outputs[0, 0, 0].item()  # waits for a GPU
 

@@ -1,7 +1,7 @@
 """Time how the package and the command start, as whole processes: `python -m benchmarks.start`.
 
 Each row is a process that starts, does one thing and ends. The two that load a model load the same random weights of
-the base size: stock transformers from its own layout, and this package from the layout albert_hub. Bytecode is compiled
+the base size: transformers from its own layout, and this package from the layout albert_hub. Bytecode is compiled
 and the files are in the page cache, as from the second start on. The rows run in turns, and the best counts.
 """
 
@@ -22,7 +22,7 @@ from benchmarks.processes import best_of
 from benchmarks.results import Row, add_outputs, bars, write_json
 
 
-STOCK = "import transformers; transformers.AlbertModel.from_pretrained({0!r})"
+TRANSFORMERS = "import transformers; transformers.AlbertModel.from_pretrained({0!r})"
 OURS = "import albert_hub_bridge; from transformers import AutoModel; AutoModel.from_pretrained({0!r})"
 COMMAND = [sys.executable, "-m", "albert_hub_bridge"]
 
@@ -33,7 +33,7 @@ def commands_of(folder: Path) -> dict[str, dict[str, list[str]]]:
     presets = {layout: str(folder / layout) for layout in ("keras", "albert_hub", "transformers")}
     return {
         "from import to a model": {
-            "stock AlbertModel": [*code, STOCK.format(presets["transformers"])],
+            "transformers' AlbertModel": [*code, TRANSFORMERS.format(presets["transformers"])],
             "ours, AutoModel": [*code, OURS.format(presets["albert_hub"])],
         },
         "the command": {

@@ -157,7 +157,7 @@ def keras_preset(vocabulary: bytes, tmp_path_factory: pytest.TempPathFactory) ->
     backbone = keras_hub.models.AlbertBackbone(**architecture.keras_arguments)
     random = np.random.default_rng(7)
     for weight in backbone.weights:  # biases and layer norms too, so that a lost one shows
-        # Not added to KerasHub's own values, which differ in every run: ones in a gamma, and almost zeros elsewhere.
+        # KerasHub's own values are random in every run, so they are replaced: around 1 in a gamma, around 0 elsewhere.
         weight.assign(weight.path.endswith("gamma") + 0.3 * random.standard_normal(weight.shape))
     tokenizer = keras_hub.models.AlbertTokenizer(vocabulary)
     preprocessor = keras_hub.models.AlbertTextClassifierPreprocessor(tokenizer, sequence_length=40)

@@ -43,8 +43,8 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_albert_hub import AlbertHubConfig
 from .fast_linear import fast_linear, feed_forward, takes_fast_path
 from .int8 import KerasInt8Quantizer  # noqa: F401 (its module registers int8 layers in transformers)
+from .packed_sequences import SDPA_OPTIONS, PackedRow, has_flash_attention
 from .packed_weights import pack
-from .packing import SDPA_OPTIONS, PackedRow, has_flash_attention
 
 
 if TYPE_CHECKING:
@@ -253,8 +253,8 @@ class AlbertHubPreTrainedModel(PreTrainedModel):
     def optimize_for_inference(self) -> Self:
         """Pack the weights of the encoder's linear layers, for inference on a CPU. The results stay, up to rounding.
 
-        oneDNN copies a weight into an order of its own in every call. Here it is copied once. This matters most for
-        small batches. The copies take as much memory as the weights. `state_dict` does not have them.
+        oneDNN copies a weight into an order of its own in every call. Here it is copied once. This usually matters most
+        for small batches. The copies take as much memory as the weights. `state_dict` does not have them.
 
         If a weight changes later, its copy is no longer used, except if torch does not count the change: one through
         `Tensor.data`, or through memory that a NumPy array or a Keras model shares. Call this method again after those.
@@ -370,8 +370,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             inputs_embeds: Token embeddings of width embedding_dim. They replace `input_ids`.
             positions: Positions of `last_hidden_state` to compute. `"unmasked"` gives zeros where `attention_mask` is
                 0. `"first"` gives the first position alone, (batch, 1, hidden_dim). The returned values are those of
-                `"all"`. With `output_hidden_states`, `output_attentions` or hooks on the layers, everything is
-                computed.
+                `"all"`. With `output_hidden_states`, `output_attentions`, hooks on the layers, or the options
+                `is_causal`, `position_bias` and `softcap` of sdpa, everything is computed.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and options of the attention backend.
 
         Returns:
@@ -396,9 +396,9 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             packed_positions = None
         attention_mask = None if _hides_nothing(attention_mask) else attention_mask
 
-        # Options of sdpa mean something else without a mask.
-        may_pack = not is_recorded and all(kwargs.get(option) is None for option in SDPA_OPTIONS)
-        row = self._packed_row(embeddings, attention_mask, packed_positions, positions) if may_pack else None
+        # Options of sdpa mean something else without a mask, and for one query.
+        computes_fewer = not is_recorded and all(kwargs.get(option) is None for option in SDPA_OPTIONS)
+        row = self._packed_row(embeddings, attention_mask, packed_positions, positions) if computes_fewer else None
         mask = None
         if row is None:
             mask = self._attention_mask(embeddings, attention_mask, packed_positions)
@@ -411,11 +411,14 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         *layers, last = (layer for group in self.transformer_layers for _ in range(repetitions) for layer in group)
         for layer in layers:
             hidden_states = layer(hidden_states, mask, None, **kwargs)
-        if positions == "first":
+        if positions == "first" and computes_fewer:
             hidden_states = self._first_of(last, hidden_states, mask, **kwargs)
         else:
             hidden_states = last(hidden_states, mask, None, **kwargs)
-            hidden_states = hidden_states if row is None else row.unpack(hidden_states)
+            if row is not None:
+                hidden_states = row.unpack(hidden_states)
+            if positions == "first":
+                hidden_states = hidden_states[:, :1]
 
         pooled = None if self.pooled_dense is None else torch.tanh(fast_linear(self.pooled_dense, hidden_states[:, 0]))
         if positions == "unmasked" and _is_padding_mask(attention_mask):
@@ -458,14 +461,14 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         if is_tracing(embeddings) or self.config._attn_implementation != "sdpa" or not self._packs(embeddings):
             return None
         if packed_positions is not None and positions != "first" and (packed_positions == 0)[:, 1:].any():
-            return None if self._layers_have_hooks() else PackedRow.of_positions(packed_positions)
+            return None if self._layers_have_hooks() else PackedRow.from_position_ids(packed_positions)
         if positions == "all" or not _is_padding_mask(attention_mask) or not attention_mask.any():
             return None
         if attention_mask.shape != embeddings.shape[:2] or self._layers_have_hooks():
             return None  # the backend raises for a mask of a wrong shape
         if (positions == "first" or self.pooled_dense is not None) and not attention_mask[:, 0].all():
             return None  # the first position is needed even if it is padding
-        return PackedRow.of_mask(attention_mask.to(embeddings.device))
+        return PackedRow.from_mask(attention_mask.to(embeddings.device))
 
     def _packs(self, embeddings: Float[Tensor, "batch seq embedding"]) -> bool:
         """Return whether a packed row is faster on this device. A GPU must compute all sequences at once."""
@@ -481,7 +484,7 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
     ) -> Float[Tensor, "batch 1 hidden"]:
         """Run the last layer for the first position of each text only."""
         if "row" in kwargs:
-            return layer(hidden_states, mask, kwargs["row"].firsts, **kwargs).transpose(0, 1)
+            return layer(hidden_states, mask, kwargs["row"].first_indices, **kwargs).transpose(0, 1)
         if self.config._attn_implementation not in {"sdpa", "eager"} or (
             not is_tracing(hidden_states) and self._layers_have_hooks()
         ):

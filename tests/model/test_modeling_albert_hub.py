@@ -347,14 +347,17 @@ def test_packed_rows_are_computed_sequence_by_sequence() -> None:
     "options", [{"is_causal": True}, {"position_bias": torch.randn(1, 1, 6, 6, dtype=torch.float64)}]
 )
 def test_options_of_sdpa_mean_the_same_for_fewer_positions(options: dict[str, Any]) -> None:
-    """sdpa is causal only without a mask, and a bias has the length of the batch."""
+    """sdpa is causal only without a mask and for all queries, and a bias has the length of the batch."""
     model, mask = _model(), torch.ones_like(THREE_ROWS)
     mask[0, 4:] = 0
     expected = model(THREE_ROWS, mask, **options).last_hidden_state
     found = model(THREE_ROWS, mask, positions="unmasked", **options).last_hidden_state
     torch.testing.assert_close(found, expected * mask[..., None], **EXACT)
-    first = model(THREE_ROWS, mask, positions="first", is_causal=True).last_hidden_state
-    torch.testing.assert_close(first, model(THREE_ROWS, mask).last_hidden_state[:, :1], **EXACT)
+    for each in (mask, None):
+        expected = model(THREE_ROWS, each, **options)
+        found = model(THREE_ROWS, each, positions="first", **options)
+        torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state[:, :1], **EXACT)
+        torch.testing.assert_close(found.pooler_output, expected.pooler_output, **EXACT)
 
 
 def test_positions_are_named() -> None:

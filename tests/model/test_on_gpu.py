@@ -1,4 +1,7 @@
-"""The model on a GPU: the values of a CPU, and the padding that is not computed. Skipped where there is none."""
+"""The model on a GPU: the values of a CPU, and the padding that is not computed.
+
+Tests marked `needs_gpu` are skipped where there is none. The others put a function of their own in place of the kernel.
+"""
 
 import logging
 import sys
@@ -11,8 +14,8 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from albert_hub_bridge import AlbertHubConfig, AlbertHubModel
-from albert_hub_bridge.model import packing
-from albert_hub_bridge.model.packing import PackedRow
+from albert_hub_bridge.model import packed_sequences
+from albert_hub_bridge.model.packed_sequences import PackedRow
 
 
 CONFIG = AlbertHubConfig(
@@ -67,15 +70,15 @@ def sequences_alone(
 
 @pytest.fixture
 def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Take `sequences_alone` for the kernel, on a CPU too. What it is given is tried on any machine."""
+    """Take `sequences_alone` for the kernel, on a CPU too, so that its arguments are tested on every machine."""
     calls: list[int] = []
 
     def kernel(*arguments: Any, **options: Any) -> torch.Tensor:
         calls.append(len(arguments[0]))
         return sequences_alone(*arguments, **options)
 
-    monkeypatch.setattr(packing, "_flash_attention", lambda: kernel)
-    monkeypatch.setattr(packing, "has_flash_attention", lambda _states, _head_dim: True)
+    monkeypatch.setattr(packed_sequences, "_flash_attention", lambda: kernel)
+    monkeypatch.setattr(packed_sequences, "has_flash_attention", lambda _states, _head_dim: True)
     return calls
 
 
@@ -124,7 +127,7 @@ def test_one_kernel_takes_packed_sequences(kernel_calls: list[int]) -> None:
 
 def test_dropout_and_other_attention_functions_are_computed_one_by_one(kernel_calls: list[int]) -> None:
     """The kernel knows neither."""
-    row = PackedRow.of_mask(make_batch()[1])
+    row = PackedRow.from_mask(make_batch()[1])
     states = torch.randn(3, 1, 4, sum(LENGTHS), 64)
     module = torch.nn.Module()
     module.is_causal = False
@@ -145,21 +148,21 @@ def test_dropout_and_other_attention_functions_are_computed_one_by_one(kernel_ca
 @pytest.fixture
 def forget_the_kernel() -> Iterator[None]:
     """Look for torch's kernel again, before and after a test."""
-    packing._flash_attention.cache_clear()
+    packed_sequences._flash_attention.cache_clear()
     yield
-    packing._flash_attention.cache_clear()
+    packed_sequences._flash_attention.cache_clear()
 
 
 @pytest.mark.usefixtures("forget_the_kernel")
 def test_an_older_torch_has_no_such_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that a repository carries also run there. torch 2.9 has no such module, and 2.10 no scale."""
-    assert packing._flash_attention() is not None
+    assert packed_sequences._flash_attention() is not None
     for module in (None, ModuleType("varlen")):
         if module is not None:
             module.varlen_attn = lambda query, key, value, is_causal=False: None  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
-        packing._flash_attention.cache_clear()
-        assert packing._flash_attention() is None
+        packed_sequences._flash_attention.cache_clear()
+        assert packed_sequences._flash_attention() is None
 
 
 @needs_gpu

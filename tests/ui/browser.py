@@ -89,7 +89,7 @@ def fill(page: Any, label: str, text: str) -> None:
         page.evaluate(FRAMES)
         if field.input_value() == text:
             return
-    raise AssertionError(f"{label} stays empty")
+    raise AssertionError(f"{label} does not keep its text: {field.input_value()!r}")
 
 
 def inspect(page: Any, source: str) -> None:

@@ -61,33 +61,34 @@ class PackedRow:
 
     Attributes:
         lengths: Number of tokens of each sequence, in order.
-        bounds: Index in the row where each sequence begins, and the number of tokens. *Shape:* (sequences + 1,).
+        cu_seqlens: Cumulative lengths: index in the row where each sequence begins, and the number of tokens. *Shape:*
+            (sequences + 1,).
         indices: Index of each token of the row in the flattened batch. *Shape:* (tokens,).
         batch_shape: (batch, seq).
     """
 
     lengths: list[int]
-    bounds: Int[Tensor, " bounds"]
+    cu_seqlens: Int[Tensor, " cu_seqlens"]
     indices: Int[Tensor, " tokens"]
     batch_shape: torch.Size
 
     @classmethod
-    def of_mask(cls, attention_mask: Int[Tensor, "batch seq"]) -> PackedRow:
-        """Remove masked tokens. A text without tokens is removed."""
+    def from_mask(cls, attention_mask: Int[Tensor, "batch seq"]) -> PackedRow:
+        """Return the row of the unmasked tokens. A text without tokens has no sequence in it."""
         unmasked = attention_mask != 0
         lengths = unmasked.sum(1)
         lengths = lengths[lengths != 0]
-        bounds = nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
-        return cls(lengths.tolist(), bounds, unmasked.flatten().nonzero().squeeze(1), unmasked.shape)
+        cu_seqlens = nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+        return cls(lengths.tolist(), cu_seqlens, unmasked.flatten().nonzero().squeeze(1), unmasked.shape)
 
     @classmethod
-    def of_positions(cls, position_ids: Int[Tensor, "batch seq"]) -> PackedRow:
-        """Begin a sequence at the start of each row, and at each position 0."""
+    def from_position_ids(cls, position_ids: Int[Tensor, "batch seq"]) -> PackedRow:
+        """Return the row of all tokens. A sequence begins at the start of each row, and at each position 0."""
         starts = position_ids == 0
         starts[:, 0] = True
         indices = torch.arange(starts.numel(), device=starts.device)
-        bounds = torch.cat([indices[starts.flatten()], indices.new_tensor([starts.numel()])])
-        return cls(bounds.diff().tolist(), bounds.int(), indices, starts.shape)
+        cu_seqlens = torch.cat([indices[starts.flatten()], indices.new_tensor([starts.numel()])])
+        return cls(cu_seqlens.diff().tolist(), cu_seqlens.int(), indices, starts.shape)
 
     def attend(
         self,
@@ -103,7 +104,7 @@ class PackedRow:
         Args:
             attention: The attention function of transformers. It computes one sequence after the other, except where
                 one kernel of flash attention computes the same for all of them.
-            module: The module that it is for.
+            module: The attention module.
             query: Queries, one for each token, or one for each sequence.
             key: Keys.
             value: Values.
@@ -131,19 +132,21 @@ class PackedRow:
         """Compute all sequences in one kernel."""
         flash_attention = _flash_attention()
         assert flash_attention is not None  # noqa: S101 (for mypy)
-        bounds = self.bounds.to(query.device)  # layers may be on several GPUs
-        query_bounds = bounds if is_whole else torch.arange(len(bounds), device=query.device, dtype=bounds.dtype)
-        longest = max(self.lengths)
+        cu_seqlens = self.cu_seqlens.to(query.device)  # layers may be on several GPUs
+        max_seqlen = max(self.lengths)
+        cu_queries, max_queries = cu_seqlens, max_seqlen
+        if not is_whole:  # one query for each sequence
+            cu_queries, max_queries = torch.arange(len(cu_seqlens), device=query.device, dtype=cu_seqlens.dtype), 1
         queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
         attended = flash_attention(
-            queries, keys, values, query_bounds, bounds, longest if is_whole else 1, longest, scale=scaling
+            queries, keys, values, cu_queries, cu_seqlens, max_queries, max_seqlen, scale=scaling
         )
         return attended.unsqueeze(0)
 
     @property
-    def firsts(self) -> Int[Tensor, " sequences"]:
+    def first_indices(self) -> Int[Tensor, " sequences"]:
         """Index of the first token of each sequence in the row."""
-        return self.bounds[:-1].long()
+        return self.cu_seqlens[:-1].long()
 
     def pack(self, states: Float[Tensor, "batch seq width"]) -> Float[Tensor, "1 tokens width"]:
         """Return the tokens' states as a batch of one row."""
