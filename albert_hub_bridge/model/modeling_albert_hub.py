@@ -370,8 +370,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             inputs_embeds: Token embeddings of width embedding_dim. They replace `input_ids`.
             positions: Positions of `last_hidden_state` to compute. `"unmasked"` gives zeros where `attention_mask` is
                 0. `"first"` gives the first position alone, (batch, 1, hidden_dim). The returned values are those of
-                `"all"`. With `output_hidden_states`, `output_attentions`, hooks on the layers, or the options
-                `is_causal`, `position_bias` and `softcap` of sdpa, everything is computed.
+                `"all"`. With hooks on the layers, or sdpa's options `is_causal` and `position_bias`, the others are
+                computed and left out. With `output_hidden_states` or `output_attentions`, all are returned.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, and options of the attention backend.
 
         Returns:
@@ -397,7 +397,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         attention_mask = None if _hides_nothing(attention_mask) else attention_mask
 
         # Options of sdpa mean something else without a mask, and for one query.
-        computes_fewer = not is_recorded and all(kwargs.get(option) is None for option in SDPA_OPTIONS)
+        options = [kwargs.get(option) for option in SDPA_OPTIONS]
+        computes_fewer = not is_recorded and all(option is None or option is False for option in options)
         row = self._packed_row(embeddings, attention_mask, packed_positions, positions) if computes_fewer else None
         mask = None
         if row is None:
@@ -534,6 +535,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
                     only_own_sequence = packed_sequence_mask_function(sequence)
                 elif len(inputs_embeds) > 1:
                     raise ValueError("Flash attention takes one packed row, or an attention_mask.")
+                elif not is_tracing(packed_positions) and packed_positions[0, 0] != 0:
+                    raise ValueError("Flash attention takes a packed row that begins at position 0.")
         if attention_mask is None and only_own_sequence is None:
             return None
         return create_bidirectional_mask(
@@ -546,6 +549,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         attention_mask: Float[Tensor, "batch 1 seq seq"] | Bool[Tensor, "batch 1 seq seq"],
     ) -> Any:
         backend = self.config._attn_implementation
+        if is_flash_attention_requested(self.config):
+            raise ValueError("Flash attention takes an attention_mask of shape (batch, seq).")
         if attention_mask.is_floating_point():
             if backend == "flex_attention" and attention_mask.device.type == "cpu":
                 raise ValueError("Flex attention on a CPU needs a boolean mask. torch crashes on others.")

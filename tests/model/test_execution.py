@@ -208,6 +208,10 @@ def test_flash_attention_takes_one_packed_row() -> None:
     model.config._attn_implementation_internal = "flash_attention_2"  # it cannot be set where it is not installed
     with pytest.raises(ValueError, match="one packed row"):
         model(INPUT_IDS, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]] * 2))
+    with pytest.raises(ValueError, match="begins at position 0"):
+        model(INPUT_IDS[:1], position_ids=torch.tensor([[3, 4, 5, 0, 1, 2]]))
+    with pytest.raises(ValueError, match=r"of shape \(batch, seq\)"):
+        model(INPUT_IDS, attention_mask=torch.ones(2, 1, 6, 6, dtype=torch.bool).tril())
 
 
 # Precision

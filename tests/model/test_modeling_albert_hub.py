@@ -360,6 +360,13 @@ def test_options_of_sdpa_mean_the_same_for_fewer_positions(options: dict[str, An
         torch.testing.assert_close(found.pooler_output, expected.pooler_output, **EXACT)
 
 
+def test_sdpa_refuses_softcap_for_fewer_positions_too() -> None:
+    mask = torch.tensor(MASKS["right"])
+    for positions in ("all", "unmasked", "first"):
+        with pytest.raises(ValueError, match="does not support `softcap`"):
+            _model()(THREE_ROWS, mask, positions=positions, softcap=1.0)
+
+
 def test_positions_are_named() -> None:
     with pytest.raises(ValueError, match='positions must be "all", "unmasked" or "first", not \'last\''):
         _model()(THREE_ROWS, positions="last")

@@ -77,7 +77,7 @@ def open_page(browser: Any, url: str, *, width: int = 1100, height: int = 900, s
         context.close()
 
 
-def fill(page: Any, label: str, text: str) -> None:
+def fill(page: Any, label: str, text: str, *, by_keyboard: bool = False) -> None:
     """Fill a field, until it keeps the text.
 
     Gradio empties the fields of a page, a tab or an accordion once more shortly after it has drawn them. The wait is
@@ -85,7 +85,12 @@ def fill(page: Any, label: str, text: str) -> None:
     """
     field = page.get_by_label(label)
     for _ in range(50):
-        field.fill(text)
+        if by_keyboard:
+            field.focus()
+            page.keyboard.press("Control+A")
+            page.keyboard.type(text)
+        else:
+            field.fill(text)
         page.evaluate(FRAMES)
         if field.input_value() == text:
             return

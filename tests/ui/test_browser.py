@@ -155,9 +155,7 @@ def test_two_visitors_and_one_who_leaves(page: RunningPage, browser: Any) -> Non
 
 def test_phone_keyboard_and_dark_theme(page: RunningPage, browser: Any) -> None:
     with browsing.open_page(browser, page.url, width=390, height=844, scheme="dark") as tab:
-        field = tab.get_by_label("Repository, Kaggle handle or preset")
-        field.focus()
-        tab.keyboard.type("user/preset")
+        browsing.fill(tab, "Repository, Kaggle handle or preset", "user/preset", by_keyboard=True)
         tab.keyboard.press("Enter")
         tab.wait_for_selector("#inspection h3")
         tab.locator("#convert").focus()
