@@ -302,6 +302,12 @@ def _loading(method: str) -> Any:
         raise ImportError(f"{method} needs the package albert-hub-bridge, which is not installed.") from error
 
 
+def _has_options_of_sdpa(kwargs: dict[str, Any]) -> bool:
+    """Return whether there are options that mean something else without a mask, or for one query."""
+    options = [kwargs.get(option) for option in SDPA_OPTIONS]
+    return not all(option is None or option is False for option in options)
+
+
 def _is_padding_mask(attention_mask: Any) -> TypeGuard[Tensor]:
     return isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
 
@@ -396,10 +402,8 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
             packed_positions = None
         attention_mask = None if _hides_nothing(attention_mask) else attention_mask
 
-        # Options of sdpa mean something else without a mask, and for one query.
-        options = [kwargs.get(option) for option in SDPA_OPTIONS]
-        computes_fewer = not is_recorded and all(option is None or option is False for option in options)
-        row = self._packed_row(embeddings, attention_mask, packed_positions, positions) if computes_fewer else None
+        may_pack = not is_recorded and not _has_options_of_sdpa(kwargs)
+        row = self._packed_row(embeddings, attention_mask, packed_positions, positions) if may_pack else None
         mask = None
         if row is None:
             mask = self._attention_mask(embeddings, attention_mask, packed_positions)
@@ -412,14 +416,11 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         *layers, last = (layer for group in self.transformer_layers for _ in range(repetitions) for layer in group)
         for layer in layers:
             hidden_states = layer(hidden_states, mask, None, **kwargs)
-        if positions == "first" and computes_fewer:
+        if positions == "first":
             hidden_states = self._first_of(last, hidden_states, mask, **kwargs)
         else:
             hidden_states = last(hidden_states, mask, None, **kwargs)
-            if row is not None:
-                hidden_states = row.unpack(hidden_states)
-            if positions == "first":
-                hidden_states = hidden_states[:, :1]
+            hidden_states = hidden_states if row is None else row.unpack(hidden_states)
 
         pooled = None if self.pooled_dense is None else torch.tanh(fast_linear(self.pooled_dense, hidden_states[:, 0]))
         if positions == "unmasked" and _is_padding_mask(attention_mask):
@@ -486,8 +487,10 @@ class AlbertHubModel(AlbertHubPreTrainedModel):
         """Run the last layer for the first position of each text only."""
         if "row" in kwargs:
             return layer(hidden_states, mask, kwargs["row"].first_indices, **kwargs).transpose(0, 1)
-        if self.config._attn_implementation not in {"sdpa", "eager"} or (
-            not is_tracing(hidden_states) and self._layers_have_hooks()
+        if (
+            self.config._attn_implementation not in {"sdpa", "eager"}
+            or _has_options_of_sdpa(kwargs)
+            or (not is_tracing(hidden_states) and self._layers_have_hooks())
         ):
             return layer(hidden_states, mask, None, **kwargs)[:, :1]
         mask = None if mask is None else mask[:, :, :1]
